@@ -1,0 +1,96 @@
+"""
+`collect()`: takes rollouts from a stream as they end and answers for them once they are safe on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from gymcore.collection.journal import Collection, Journal
+from gymcore.records import Rollout
+
+__all__ = ["collect"]
+
+WAITING = 1024
+"""How many rollouts may wait for the disk; when the disk stalls, the run stalls, and memory does not grow."""
+
+
+async def collect(
+    rollouts: AsyncIterable[Rollout],
+    into: Path | Journal,
+    *,
+    on_durable: Callable[[Sequence[Rollout]], None] | None = None,
+) -> Collection:
+    """
+    Write every rollout of a stream into a run folder.
+
+    What arrives while the disk is busy is written together next, so each write waits for one synchronisation only.
+
+    Args:
+        rollouts: The stream; failures go to a file of their own.
+        into: The run folder, or its journal where the caller has opened it already.
+        on_durable: Told, off the event loop, which rollouts have become safe.
+
+    Returns:
+        What the folder holds now.
+
+    Raises:
+        StorageError: the disk failed; what `on_durable` was told is safe.
+        RunFolderError: another process writes to this folder.
+    """
+    with nullcontext(into) if isinstance(into, Journal) else Journal(into) as journal:
+        waiting: asyncio.Queue[Rollout | None] = asyncio.Queue(maxsize=WAITING)
+        writer = asyncio.create_task(_write(waiting, journal, on_durable))
+        try:
+            async for rollout in rollouts:
+                await _put(waiting, rollout, writer)
+                if writer.done():  # the disk failed, and there is no use in playing on
+                    break
+        finally:
+            # Whatever ended the stream, what was taken from it still goes to the disk.
+            await _put(waiting, None, writer)
+            await asyncio.shield(writer)
+        return Collection(
+            folder=journal.folder,
+            finished=frozenset(journal.finished),
+            failed=journal.failed,
+            duplicates=journal.duplicates,
+            damaged=journal.damaged,
+        )
+
+
+async def _put(waiting: asyncio.Queue[Rollout | None], item: Rollout | None, writer: asyncio.Task[None]) -> None:
+    """Put an item into the queue, or give up when the writer is gone and nobody would take it."""
+    if not waiting.full():
+        waiting.put_nowait(item)
+        return
+    putting = asyncio.create_task(waiting.put(item))
+    await asyncio.wait({putting, writer}, return_when=asyncio.FIRST_COMPLETED)
+    putting.cancel()
+
+
+async def _write(
+    waiting: asyncio.Queue[Rollout | None],
+    journal: Journal,
+    on_durable: Callable[[Sequence[Rollout]], None] | None,
+) -> None:
+    while True:
+        batch = [await waiting.get()]
+        while not waiting.empty():
+            batch.append(waiting.get_nowait())
+        found = [rollout for rollout in batch if rollout is not None]
+        if found:
+            await asyncio.to_thread(_append, journal, found, on_durable)
+        if len(found) < len(batch):
+            return
+
+
+def _append(
+    journal: Journal, rollouts: list[Rollout], on_durable: Callable[[Sequence[Rollout]], None] | None
+) -> None:
+    written = journal.append(rollouts)
+    if on_durable is not None and written:
+        on_durable(written)

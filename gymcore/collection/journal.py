@@ -1,0 +1,239 @@
+"""
+The run folder's two growing files: rollouts.jsonl and failures.jsonl, one writer, append-only, checked on opening.
+
+Nothing that was written is rewritten. Bytes that are not a whole line are copied to `quarantine/`; the torn end that a
+killed process leaves is cut off after that, because the next line must start on its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from gymcore.collection.line_checksum import is_whole, with_checksum
+from gymcore.documents import DocumentError, decode_json
+from gymcore.errors import RunFolderError, StorageError
+from gymcore.records import Rollout, RolloutKey
+
+__all__ = ["FAILURES_NAME", "ROLLOUTS_NAME", "Collection", "Journal", "read_collection", "read_rollouts"]
+
+ROLLOUTS_NAME = "rollouts.jsonl"
+FAILURES_NAME = "failures.jsonl"
+QUARANTINE_NAME = "quarantine"
+LOCK_FILE_NAME = ".writer"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a run folder holds."""
+
+    folder: Path
+    finished: frozenset[RolloutKey]
+    """Every rollout that has a reward, once."""
+    failed: int = 0
+    """Attempts in this call that gave no reward."""
+    duplicates: int = 0
+    """Rollouts that came although they were finished already; they were dropped."""
+    damaged: tuple[str, ...] = ()
+    """What was not whole in the files, one line each; those rollouts are owed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Damage:
+    offset: int
+    data: bytes
+    is_tail: bool
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, bytes] | _Damage]:
+    """Yield each whole line of a journal file with its offset, and each damaged stretch as such."""
+    offset = 0
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"the file cannot be read: {error.strerror}", where=str(path)) from None
+    with file:
+        for line in file:
+            if line.endswith(b"\n") and is_whole(line[:-1]):
+                yield offset, line[:-1]
+            elif line.strip():
+                yield _Damage(offset, line, is_tail=not line.endswith(b"\n"))
+            offset += len(line)
+
+
+def _key_of(line: bytes) -> RolloutKey:
+    value = decode_json(line)
+    return (str(value["environment"]), str(value["task_id"]), int(value["repeat"]))
+
+
+def _scan(path: Path) -> tuple[set[RolloutKey], list[_Damage]]:
+    keys: set[RolloutKey] = set()
+    damages = []
+    for found in _read_lines(path):
+        if isinstance(found, _Damage):
+            damages.append(found)
+            continue
+        offset, line = found
+        try:
+            keys.add(_key_of(line))
+        except (DocumentError, KeyError, TypeError, ValueError):
+            damages.append(_Damage(offset, line + b"\n", is_tail=False))
+    return keys, damages
+
+
+def _describe(path: Path, damages: Sequence[_Damage]) -> tuple[str, ...]:
+    return tuple(
+        f"{path.name}: {'a torn line at the end' if damage.is_tail else 'a damaged line'}, "
+        f"{len(damage.data)} bytes at offset {damage.offset}"
+        for damage in damages
+    )
+
+
+def read_collection(folder: Path) -> Collection:
+    """
+    Look at what a run folder holds, changing nothing.
+
+    Raises:
+        StorageError: its files cannot be read.
+    """
+    keys, damages = _scan(folder / ROLLOUTS_NAME)
+    return Collection(folder, frozenset(keys), damaged=_describe(folder / ROLLOUTS_NAME, damages))
+
+
+def read_rollouts(folder: Path) -> Iterator[Rollout]:
+    """Yield the finished rollouts of a run folder in the order in which they ended, each once; damage is skipped."""
+    seen: set[RolloutKey] = set()
+    for found in _read_lines(folder / ROLLOUTS_NAME):
+        if not isinstance(found, _Damage):
+            rollout = Rollout.from_line(found[1])
+            if rollout.key not in seen:
+                seen.add(rollout.key)
+                yield rollout
+
+
+class Journal:
+    """
+    The one writer of a run folder; open it with `with`.
+
+    Attributes:
+        finished: Every rollout that has a reward and is safe on disk.
+        damaged: What was found not to be whole on opening, one line each.
+
+    Raises:
+        RunFolderError: another process writes to this folder.
+        StorageError: the folder cannot be read or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.finished: set[RolloutKey] = set()
+        self.damaged: tuple[str, ...] = ()
+        self.duplicates = 0
+        self.failed = 0
+        self._files: dict[str, IO[bytes]] = {}
+        self._lock: IO[bytes] | None = None
+
+    def __enter__(self) -> Journal:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / LOCK_FILE_NAME).open("ab")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.finished, damages = self._recover(self.folder / ROLLOUTS_NAME)
+            _, failure_damages = self._recover(self.folder / FAILURES_NAME)
+            self.damaged = (*damages, *failure_damages)
+            for name in (ROLLOUTS_NAME, FAILURES_NAME):
+                self._files[name] = (self.folder / name).open("ab", buffering=0)
+            _sync_folder(self.folder)
+        except BlockingIOError:
+            self.__exit__()
+            raise RunFolderError(
+                "another process is collecting into this folder",
+                where=str(self.folder),
+                hints=["try: wait for it, or another --out"],
+            ) from None
+        except OSError as error:
+            self.__exit__()
+            raise StorageError(f"the run folder cannot be written: {error.strerror}", where=str(self.folder)) from None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _recover(self, path: Path) -> tuple[set[RolloutKey], tuple[str, ...]]:
+        """Read a file, copy what is not whole to the quarantine, and cut a torn end off."""
+        keys, damages = _scan(path)
+        for damage in damages:
+            aside = self.folder / QUARANTINE_NAME / f"{path.name}.{damage.offset}"
+            aside.parent.mkdir(exist_ok=True)
+            if not aside.exists() or aside.read_bytes() != damage.data:
+                aside.write_bytes(damage.data)
+            if damage.is_tail:
+                with path.open("r+b") as file:
+                    file.truncate(damage.offset)
+                    os.fsync(file.fileno())
+        return keys, _describe(path, damages)
+
+    def append(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """
+        Write rollouts and wait until they are safe; whoever was finished already is dropped.
+
+        Returns:
+            Those that were written, failures included.
+
+        Raises:
+            StorageError: the disk failed; nothing of this call counts, and what was written of it is cut off.
+        """
+        written: list[Rollout] = []
+        lines: dict[str, list[bytes]] = {ROLLOUTS_NAME: [], FAILURES_NAME: []}
+        new: set[RolloutKey] = set()
+        for rollout in rollouts:
+            if rollout.key in self.finished or rollout.key in new:
+                self.duplicates += 1
+            elif rollout.failure is not None:
+                lines[FAILURES_NAME].append(with_checksum(rollout.to_failure_line()) + b"\n")
+                written.append(rollout)
+            else:
+                lines[ROLLOUTS_NAME].append(with_checksum(rollout.to_line()) + b"\n")
+                new.add(rollout.key)
+                written.append(rollout)
+        for name, batch in lines.items():
+            if batch:
+                self._write(name, b"".join(batch))
+        self.finished |= new
+        self.failed += len(lines[FAILURES_NAME])
+        return written
+
+    def _write(self, name: str, data: bytes) -> None:
+        file = self._files[name]
+        end = file.seek(0, os.SEEK_END)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            os.fdatasync(file.fileno())
+        except OSError as error:
+            file.truncate(end)
+            raise StorageError(
+                f"the rollouts cannot be written: {error.strerror}",
+                where=str(self.folder / name),
+                hints=["everything reported as done before is safe; the same command goes on from there"],
+            ) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

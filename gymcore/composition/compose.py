@@ -1,0 +1,284 @@
+"""
+`compose()`: a plan and a catalog become routes, a checked and mixed dataset, and a lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from gymcore.composition.dataset import Dataset, DatasetWriter
+from gymcore.composition.lock import describe_lock
+from gymcore.composition.mixing import interleave
+from gymcore.composition.routes import DEFAULT_SPLIT, ModelChoice, Resolver, Route
+from gymcore.composition.rows import RowReader, RowSource, numbered_lines
+from gymcore.discovery import Catalog
+from gymcore.documents import encode_json
+from gymcore.errors import GymcoreError, PlanError, Problem, StorageError, nearest
+from gymcore.plan import Plan
+
+__all__ = ["Composition", "compose", "plan_digest"]
+
+@dataclass(frozen=True)
+class Composition:
+    """One runtime and one routed dataset: everything that `run` needs."""
+
+    plan: Plan
+    """The plan as resolved, without secrets."""
+    routes: Mapping[str, Route]
+    """By the `agent_ref.name` of their rows."""
+    models: Mapping[str, ModelChoice]
+    dataset: Dataset
+    lock: dict[str, Any]
+    """What the plan became: versions, options and digests; what it says decides what finished work means."""
+    notes: tuple[str, ...] = ()
+    """Remarks on the rows that are no mistakes, one line each."""
+
+    def planned(self) -> dict[str, int]:
+        """Return how many rollouts each environment is to have."""
+        counts: dict[str, int] = {}
+        for name, positions in self.dataset.positions().items():
+            route = self.routes[name]
+            counts[route.environment] = counts.get(route.environment, 0) + len(positions) * route.repeats
+        return counts
+
+    def tasks(self) -> dict[str, int]:
+        """Return how many tasks each environment has."""
+        counts: dict[str, int] = {}
+        for name, positions in self.dataset.positions().items():
+            environment = self.routes[name].environment
+            counts[environment] = counts.get(environment, 0) + len(positions)
+        return counts
+
+    def name(self) -> str:
+        """Name the composition by its environments and the digest of its plan: the folder it goes to by default."""
+        environments = "+".join(self.tasks())
+        return f"{environments if len(environments) <= 100 else environments[:97] + '...'}-{plan_digest(self.lock)}"
+
+
+def plan_digest(lock: Mapping[str, Any]) -> str:
+    """Return 8 hexadecimal digits that name what was asked for; versions and file contents do not change them."""
+    asked = {
+        "environments": {
+            name: [entry["plugin"].split(" ")[0], entry["asked"]] for name, entry in lock["environments"].items()
+        },
+        "models": {name: [entry["plugin"].split(" ")[0], entry["config"]] for name, entry in lock["models"].items()},
+        "seed": lock["seed"],
+        "data": [source["file"] for source in lock["data"]],
+    }
+    return hashlib.blake2b(encode_json(_sorted(asked)), digest_size=4).hexdigest()
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def compose(plan: Plan, catalog: Catalog, *, environ: Mapping[str, str] | None = None) -> Composition:
+    """
+    Find out what a plan means, check every row, and put the rows in order.
+
+    Args:
+        plan: What is asked for.
+        catalog: What is installed.
+        environ: Where `${NAME}` in the plan and options that name an environment variable get their values; the
+            process environment where it is None.
+
+    Returns:
+        The composition. Its dataset is on disk, in a temporary file that nobody else sees.
+
+    Raises:
+        PlanError: the plan cannot be carried out; with every mistake in it.
+        UnknownPluginError, AmbiguousPluginError: the only mistake is a name.
+        PluginError: a chosen plugin is broken.
+        DataError: rows are wrong; with the first ten and how many there are.
+        StorageError: the disk is full.
+    """
+    resolver = Resolver(plan, catalog, os.environ if environ is None else environ)
+    if not plan.environments and not plan.data:
+        installed = ", ".join(plugin.name for plugin in catalog.of_kind("environment")) or "none"
+        hints = (f"installed: {installed}", "try: --env NAME, or --data FILE for rows that carry their route")
+        raise PlanError([Problem("the plan names no environment", where="environments", hints=hints)])
+    resolver.resolve_models()
+    own = [route for name in plan.environments if (route := resolver.resolve_environment(name)) is not None]
+    resolver.raise_errors()
+    try:
+        file: IO[bytes] = tempfile.TemporaryFile(prefix="gymcore-")  # noqa: SIM115, the dataset owns it
+        return _Composer(resolver, catalog, file).compose(own)
+    except OSError as error:
+        raise StorageError(
+            f"the dataset cannot be written: {error.strerror}",
+            where=tempfile.gettempdir(),
+            hints=["try: another temporary folder, with TMPDIR=..."],
+        ) from None
+
+
+class _Composer:
+    """One call of `compose`: reads the rows of every source into a dataset."""
+
+    def __init__(self, resolver: Resolver, catalog: Catalog, file: IO[bytes]) -> None:
+        self.resolver = resolver
+        self.plan = resolver.plan
+        self.catalog = catalog
+        self.reader = RowReader()
+        self.writer = DatasetWriter(file)
+        self.sources: list[tuple[str, RowSource]] = []
+        self.unrouted: dict[str, str] = {}
+
+    def compose(self, own: Iterable[Route]) -> Composition:
+        for route in own:
+            self._read_environment(route)
+        for path in self.plan.data:
+            self._read_routed_file(path)
+        self.resolver.raise_errors()
+        self.reader.raise_problems()
+        self._refuse_environments_without_rows()
+        # Routes without rows serve nobody: they are there only because rows name another agent.
+        sizes = self.writer.sizes()
+        routes = {name: self.resolver.routes[name] for name in sizes}
+        names = sorted(sizes)
+        dataset = self.writer.finish(names[index] for index in interleave([sizes[name] for name in names]))
+        written = self.resolver.written_plan()
+        sources = [source.to_dict(owner) for owner, source in self.sources]
+        lock = describe_lock(routes, self.resolver.models, sources, dataset, self.plan.mix.seed)
+        notes = tuple(f"{note} ({count} rows)" for note, count in self.reader.notes.items())
+        return Composition(written, routes, self.resolver.models, dataset, lock, notes)
+
+    def _read_environment(self, route: Route) -> None:
+        """Read the rows that an environment brings itself: files the plan gives it, or a split of its package."""
+        if route.plan.data:
+            for path in route.plan.data:
+                with self._opened(path, f"environments.{route.environment}.data") as (lines, source):
+                    self._read_own(route, lines, source)
+            return
+        split = route.plan.split
+        if split is None:
+            return  # the rows come from the plan's data, which route themselves
+        splits = route.environment_plugin.manifest.splits
+        if split not in splits:
+            close = nearest(split, splits)
+            known = ", ".join(splits) or "none"
+            hint = f"try: {close[0]}" if close else f"its splits: {known}"
+            where = f"environments.{route.environment}.split"
+            message = f"{route.environment_plugin.name!r} has no split {split!r}"
+            self.resolver.errors.append(PlanError([Problem(message, where, (hint,))]))
+            return
+        for path in splits[split]:
+            source = RowSource(f"{route.environment_plugin.qualified}/{path}")
+            self.sources.append((route.environment, source))
+            try:
+                with self.catalog.open_file(route.environment_plugin, path) as lines:
+                    self._read_own(route, lines, source)
+            except GymcoreError as error:
+                self.resolver.errors.append(error)
+
+    def _read_own(self, route: Route, lines: Iterable[bytes], source: RowSource) -> None:
+        limit = route.plan.limit
+        for number, line in numbered_lines(lines, source):
+            # Rows beyond the limit are counted for the lock's digest and not looked at.
+            if limit is not None and self.writer.sizes().get(route.name, 0) >= limit:
+                continue
+            where = f"{source.name}:{number}"
+            row = self.reader.parse(line, where)
+            routed = self.reader.routed(line, row, route, where) if row is not None else None
+            if routed is not None:
+                self.writer.add(route.name, routed)
+
+    def _read_routed_file(self, path: str) -> None:
+        """Read rows that carry their own route, made here or by somebody else."""
+        with self._opened(path, "data") as (lines, source):
+            for number, line in numbered_lines(lines, source):
+                where = f"{source.name}:{number}"
+                row = self.reader.parse(line, where)
+                route = self._route_of(row, where) if row is not None else None
+                if row is None or route is None:
+                    continue
+                limit = route.plan.limit
+                if limit is not None and self.writer.sizes().get(route.name, 0) >= limit:
+                    continue
+                routed = self.reader.routed(line, row, route, where)
+                if routed is not None:
+                    self.writer.add(route.name, routed)
+
+    def _opened(self, path: str, where: str) -> _OpenedFile:
+        return _OpenedFile(self, path, where)
+
+    def _route_of(self, row: dict[str, Any], where: str) -> Route | None:
+        """Find the route that a row asks for, resolving its environment where the plan did not name it."""
+        reference = row.get("agent_ref")
+        if reference is None:
+            hint = "try: jq -c '. + {\"agent_ref\": {\"name\": \"ENVIRONMENT_simple_agent\"}}'"
+            self.reader.reject(where, "the row has no `agent_ref`, so nobody knows who plays it", hint)
+            return None
+        name = reference.get("name") if isinstance(reference, dict) else None
+        if not isinstance(name, str):
+            self.reader.reject(where, '`agent_ref` must look like {"name": "ENVIRONMENT_AGENT"}')
+            return None
+        route = self.resolver.routes.get(name)
+        if route is None and name not in self.unrouted:
+            route = self._resolve_reference(name)
+        if route is None:
+            self.reader.reject(where, *self.unrouted.get(name, "").split("\n"))
+        return route
+
+    def _resolve_reference(self, name: str) -> Route | None:
+        """Split `{environment}_{agent}` where both halves are known, the longest environment first."""
+        environments = {*self.plan.environments, *(plugin.name for plugin in self.catalog.of_kind("environment"))}
+        agents = {plugin.name for plugin in self.catalog.of_kind("agent")}
+        for environment in sorted(environments, key=len, reverse=True):
+            agent = name.removeprefix(f"{environment}_")
+            if agent != name and agent in agents:
+                errors = len(self.resolver.errors)
+                route = self.resolver.resolve_environment(environment, agent)
+                if len(self.resolver.errors) == errors:
+                    return route
+                self.unrouted[name] = f"the route {name!r} cannot be used, as said above"
+                return None
+        choices = sorted(f"{environment}_{agent}" for environment in environments for agent in agents)
+        close = nearest(name, choices)
+        hint = f"try: {' or '.join(close)}" if close else f"routes here: {', '.join(choices) or 'none'}"
+        self.unrouted[name] = f"no route is named {name!r}\n{hint}"
+        return None
+
+    def _refuse_environments_without_rows(self) -> None:
+        served = {self.resolver.routes[name].environment for name in self.writer.sizes()}
+        empty = [name for name in self.plan.environments if name not in served]
+        if not served and not empty:
+            raise PlanError([Problem("the data files hold no rows", where=", ".join(self.plan.data))])
+        problems = []
+        for name in empty:
+            hint = f"try: leave it out, or --set environments.{name}.split={DEFAULT_SPLIT} for its own rows"
+            problems.append(Problem("no row is routed to this environment", f"environments.{name}", (hint,)))
+        if problems:
+            raise PlanError(problems)
+
+
+class _OpenedFile:
+    """Opens a data file of the user's, or adds to the mistakes and reads as empty."""
+
+    def __init__(self, composer: _Composer, path: str, where: str) -> None:
+        self.composer = composer
+        self.path = path
+        self.where = where
+        self.file: IO[bytes] | None = None
+
+    def __enter__(self) -> tuple[Iterator[bytes], RowSource]:
+        source = RowSource(self.path)
+        self.composer.sources.append((self.where, source))
+        try:
+            self.file = Path(self.path).open("rb")  # noqa: SIM115, closed in __exit__
+        except OSError as error:
+            problem = Problem(f"the data file cannot be read: {error.strerror}", f"{self.where}: {self.path}")
+            self.composer.resolver.errors.append(PlanError([problem]))
+            return iter(()), source
+        return iter(self.file), source
+
+    def __exit__(self, *error: object) -> None:
+        if self.file is not None:
+            self.file.close()

@@ -1,0 +1,125 @@
+"""
+The options of one plugin in one plan: defaults, manifest, plan and environment variables, merged and checked.
+
+Also what of them may be written down: never a secret, and never a value that came out of `${NAME}`.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretBytes, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from gymcore.errors import Problem, nearest
+from gymcore.interfaces import Config
+from gymcore.plan import expand_variables
+
+__all__ = ["Options", "resolve_options"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a plugin, ready to use and ready to write down."""
+
+    config: Config | None
+    """The typed options; None where they are wrong."""
+    written: dict[str, Any]
+    """What a plan file may hold of them: as asked, without secrets."""
+    meaning: dict[str, Any]
+    """What of them decides the meaning of finished work: without secrets and operational options."""
+
+
+def resolve_options(
+    model: type[Config],
+    defaults: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    environ: Mapping[str, str],
+    where: str,
+) -> tuple[Options, list[Problem]]:
+    """
+    Merge and check the options of one plugin.
+
+    Args:
+        model: The plugin's `Config` class.
+        defaults: Options its manifest gives.
+        asked: Options the plan gives, which win; only here is `${NAME}` replaced.
+        environ: Where variables come from.
+        where: The key path of the options, for messages.
+
+    Returns:
+        The options, and every mistake in them.
+    """
+    expanded, problems = expand_variables(dict(asked), environ, where)
+    values = {**defaults, **expanded}
+    for name, field in model.model_fields.items():
+        variable = _extra(field).get("environment_variable")
+        if name not in values and variable and environ.get(variable):
+            values[name] = environ[variable]
+    config: Config | None = None
+    if not problems:
+        try:
+            config = model.model_validate(values)
+        except ValidationError as error:
+            problems = [_explain(item, model, where) for item in error.errors(include_url=False)]
+    written = {key: value for key, value in asked.items() if _may_be_written(model.model_fields.get(key), value)}
+    return Options(config, written, _meaning(model, config, asked)), problems
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else {}
+
+
+def _is_secret(annotation: Any) -> bool:
+    return annotation in (SecretStr, SecretBytes) or any(_is_secret(inner) for inner in typing.get_args(annotation))
+
+
+def _is_reference(value: Any) -> bool:
+    """Whether a value holds nothing but `${NAME}` where it holds text at all."""
+    if isinstance(value, dict):
+        return all(_is_reference(inner) for inner in value.values())
+    if isinstance(value, list):
+        return all(_is_reference(inner) for inner in value)
+    return not isinstance(value, str) or (value.startswith("${") and value.endswith("}") and value.count("$") == 1)
+
+
+def _may_be_written(field: FieldInfo | None, value: Any) -> bool:
+    return field is not None and (not _is_secret(field.annotation) or _is_reference(value))
+
+
+def _meaning(model: type[Config], config: Config | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+    if config is None:
+        return {}
+    dumped = config.model_dump(mode="json", exclude_defaults=True)
+    meaning = {}
+    for name, field in model.model_fields.items():
+        if name not in dumped or _is_secret(field.annotation) or _extra(field).get("operational"):
+            continue
+        # What came out of a variable is named, not shown: it may be a secret that nobody typed as one.
+        asked_with_variable = name in asked and "${" in str(asked[name])
+        meaning[name] = asked[name] if asked_with_variable else dumped[name]
+    return meaning
+
+
+def _explain(error: Mapping[str, Any], model: type[Config], where: str) -> Problem:
+    path = ".".join(str(part) for part in error["loc"])
+    place = f"{where}.{path}" if path else where
+    name = str(error["loc"][0]) if error["loc"] else ""
+    if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
+        close = nearest(name, model.model_fields)
+        known = ", ".join(model.model_fields) or "none"
+        return Problem(
+            f"unknown option {name!r}", where=place, hints=(f"try: {close[0]}" if close else f"options: {known}",)
+        )
+    if error["type"] == "missing":
+        field = model.model_fields.get(name)
+        variable = _extra(field).get("environment_variable") if field is not None else None
+        hint = f"try: --set {place}=..." + (f", or export {variable}=..." if variable else "")
+        return Problem(f"the option {name!r} is required", where=place, hints=(hint,))
+    secret = name in model.model_fields and _is_secret(model.model_fields[name].annotation)
+    shown = "" if secret else f", not {error['input']!r:.60}"
+    return Problem(f"{error['msg'][0].lower()}{error['msg'][1:]}{shown}", where=place)

@@ -1,0 +1,128 @@
+"""
+A Dataset: routed rows in order, on disk, with an index of 16 bytes a row in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from gymcore.records import Row
+
+__all__ = ["Dataset", "DatasetWriter"]
+
+
+class Dataset:
+    """
+    The tasks of a composition in the order of the mix.
+
+    Rows are read from a file when they are needed, so a million need little more memory than a thousand.
+
+    Args:
+        file: The open file that holds the rows; it stays open as long as the dataset lives.
+        offsets: Byte offset of each row, in the order of the mix.
+        lengths: Length of each row in bytes.
+        routes: For each row, the index of its route in `route_names`.
+        route_names: The `agent_ref.name` of each route.
+    """
+
+    def __init__(
+        self, file: IO[bytes], offsets: array[int], lengths: array[int], routes: array[int], route_names: list[str]
+    ) -> None:
+        self._file = file
+        self._offsets = offsets
+        self._lengths = lengths
+        self._routes = routes
+        self.route_names = route_names
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self.row(position) for position in range(len(self)))
+
+    def row(self, position: int) -> Row:
+        """Read the row at a position of the mix, from 0."""
+        return Row(os.pread(self._file.fileno(), self._lengths[position], self._offsets[position]))
+
+    def positions(self) -> dict[str, array[int]]:
+        """Return for each route the positions of its rows, in order."""
+        found = {name: array("Q") for name in self.route_names}
+        by_index = [found[name] for name in self.route_names]
+        for position, route in enumerate(self._routes):
+            by_index[route].append(position)
+        return found
+
+    def write(self, path: Path) -> str:
+        """
+        Write the rows to a file, one a line, and return the SHA-256 of its bytes.
+
+        The file is not renamed or synchronised here: the caller decides when it is whole.
+        """
+        digest = hashlib.sha256()
+        with path.open("wb") as out:
+            for row in self:
+                line = row.data + b"\n"
+                digest.update(line)
+                out.write(line)
+            out.flush()
+            os.fsync(out.fileno())
+        return digest.hexdigest()
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the file that `write` writes."""
+        digest = hashlib.sha256()
+        for row in self:
+            digest.update(row.data + b"\n")
+        return digest.hexdigest()
+
+
+class DatasetWriter:
+    """
+    Takes rows route by route and gives them back as a Dataset in the order of a mix.
+
+    Args:
+        file: An empty file opened for reading and writing; it becomes the dataset's.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._end = 0
+        self._route_names: list[str] = []
+        self._offsets: list[array[int]] = []
+        self._lengths: list[array[int]] = []
+        self._index: dict[str, int] = {}
+
+    def add(self, route: str, row: bytes) -> None:
+        """Append a row to a route; a line break inside it would be a mistake of the caller."""
+        index = self._index.get(route)
+        if index is None:
+            index = self._index[route] = len(self._route_names)
+            self._route_names.append(route)
+            self._offsets.append(array("Q"))
+            self._lengths.append(array("I"))
+        self._file.write(row)
+        self._offsets[index].append(self._end)
+        self._lengths[index].append(len(row))
+        self._end += len(row)
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many rows each route has so far."""
+        return {name: len(self._offsets[index]) for name, index in self._index.items()}
+
+    def finish(self, order: Iterable[str]) -> Dataset:
+        """Return the dataset whose rows follow each other as `order` names their routes."""
+        self._file.flush()
+        offsets, lengths, routes = array("Q"), array("I"), array("I")
+        taken = [0] * len(self._route_names)
+        for name in order:
+            index = self._index[name]
+            offsets.append(self._offsets[index][taken[index]])
+            lengths.append(self._lengths[index][taken[index]])
+            routes.append(index)
+            taken[index] += 1
+        return Dataset(self._file, offsets, lengths, routes, self._route_names)

@@ -1,0 +1,129 @@
+"""
+The lock: what a plan became, precise enough to tell whether finished work still means the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from gymcore.composition.dataset import Dataset
+from gymcore.composition.routes import ModelChoice, Route
+from gymcore.discovery import Plugin
+from gymcore.documents import encode_json
+
+__all__ = ["LOCK_FORMAT", "describe_lock", "differences", "lock_digest"]
+
+LOCK_FORMAT = 1
+
+
+def describe_lock(
+    routes: Mapping[str, Route],
+    models: Mapping[str, ModelChoice],
+    sources: Iterable[dict[str, Any]],
+    dataset: Dataset,
+    seed: int,
+    sha256: str | None = None,
+) -> dict[str, Any]:
+    """
+    Write down what a composition consists of, as plain values; it holds no secret and nothing operational.
+
+    Args:
+        routes: Who serves the tasks.
+        models: Every model of the plan.
+        sources: What is to be said of each file that rows came from.
+        dataset: The tasks in order.
+        seed: The plan's seed.
+        sha256: The digest of the dataset's file, where it is known already.
+    """
+    lock = _describe_routes(routes, models, seed)
+    for name, count in _tasks(routes, dataset).items():
+        lock["environments"][name]["tasks"] = count
+    return {
+        **lock,
+        "data": list(sources),
+        "dataset": {"rows": len(dataset), "sha256": sha256 or dataset.sha256()},
+    }
+
+
+def _tasks(routes: Mapping[str, Route], dataset: Dataset) -> dict[str, int]:
+    counts = {route.environment: 0 for route in routes.values()}
+    for name, positions in dataset.positions().items():
+        counts[routes[name].environment] += len(positions)
+    return counts
+
+
+def _describe_routes(routes: Mapping[str, Route], models: Mapping[str, ModelChoice], seed: int) -> dict[str, Any]:
+    """Write down the part of a lock that does not depend on the rows."""
+    used = {route.model for route in routes.values()}
+    environments: dict[str, Any] = {}
+    for route in routes.values():
+        entry = environments.setdefault(
+            route.environment,
+            {
+                "plugin": _plugin(route.environment_plugin),
+                "asked": {
+                    "config": route.environment_options.meaning,
+                    "split": route.plan.split,
+                    "data": route.plan.data,
+                    "limit": route.plan.limit,
+                    "params": route.plan.params,
+                    "model": route.model,
+                    "agents": {},
+                },
+                "agents": {},
+            },
+        )
+        entry["asked"]["agents"][route.agent_plugin.name] = route.agent_options.meaning
+        entry["agents"][route.agent_plugin.name] = _plugin(route.agent_plugin)
+    return {
+        "format": LOCK_FORMAT,
+        "gymcore": version("gymcore"),
+        "seed": seed,
+        "environments": environments,
+        "models": {
+            name: {"plugin": _plugin(choice.plugin), "config": choice.options.meaning}
+            for name, choice in models.items()
+            # Judges are asked by verifiers, so every model but an unused policy counts.
+            if name in used or name != "policy"
+        },
+    }
+
+
+def _plugin(plugin: Plugin) -> str:
+    return f"{plugin.qualified} {plugin.version}"
+
+
+def lock_digest(lock: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits that name a lock; every rollout carries them."""
+    return hashlib.blake2b(encode_json(lock), digest_size=8).hexdigest()
+
+
+def differences(there: Any, here: Any, path: str = "") -> list[str]:
+    """
+    Compare two plain values and say what differs, one line a key: `key: there -> here`.
+    """
+    if isinstance(there, dict) and isinstance(here, dict):
+        lines = []
+        for key in [*there, *(key for key in here if key not in there)]:
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in there:
+                lines.append(f"{inner}: absent -> {_shown(here[key])}")
+            elif key not in here:
+                lines.append(f"{inner}: {_shown(there[key])} -> absent")
+            else:
+                lines.extend(differences(there[key], here[key], inner))
+        return lines
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        return [
+            line for index, pair in enumerate(zip(there, here, strict=True)) for line in
+            differences(*pair, f"{path}[{index}]")
+        ]
+    return [] if there == here else [f"{path}: {_shown(there)} -> {_shown(here)}"]
+
+
+def _shown(value: Any) -> str:
+    text = encode_json(value).decode()
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,183 @@
+"""
+Routes: which environment, agent and model serve a task, with their classes loaded and their options checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gymcore.composition.configuration import Options, resolve_options
+from gymcore.discovery import Catalog, Plugin
+from gymcore.errors import GymcoreError, PlanError, PluginError, Problem
+from gymcore.interfaces import Agent, Config, Environment, Model
+from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan
+
+__all__ = ["DEFAULT_SPLIT", "ModelChoice", "Resolver", "Route"]
+
+DEFAULT_SPLIT = "example"
+"""The split an environment brings where the plan names neither a split nor data."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """One of the plan's models: its plugin, class and options."""
+
+    name: str
+    plugin: Plugin
+    model_class: type[Model[Any]]
+    options: Options
+
+
+@dataclass(frozen=True)
+class Route:
+    """Everything that serves the tasks of one `agent_ref`."""
+
+    name: str
+    """`{environment}_{agent}`: the `agent_ref.name` of its rows."""
+    environment: str
+    """The environment's name in the plan."""
+    plan: EnvironmentPlan
+    """Its entry in the resolved plan."""
+    environment_plugin: Plugin
+    environment_class: type[Environment[Any, Any]]
+    environment_options: Options
+    agent_plugin: Plugin
+    agent_class: type[Agent[Any]]
+    agent_options: Options
+    model: str
+    """Which of the plan's models is the policy here."""
+    repeats: int
+
+
+class Resolver:
+    """
+    Resolves the names and options of a plan against a catalog and gathers every mistake.
+
+    Args:
+        plan: The plan as asked.
+        catalog: What is installed.
+        environ: Where `${NAME}` and options that name an environment variable get their values.
+    """
+
+    def __init__(self, plan: Plan, catalog: Catalog, environ: Mapping[str, str]) -> None:
+        self.plan = plan
+        self.catalog = catalog
+        self.environ = environ
+        self.errors: list[GymcoreError] = []
+        self.models: dict[str, ModelChoice] = {}
+        self.routes: dict[str, Route] = {}
+
+    def raise_errors(self) -> None:
+        """Raise what was gathered: a single mistake as itself, several as one PlanError."""
+        if not self.errors:
+            return
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if all(isinstance(error, PluginError) for error in self.errors):
+            first = self.errors[0]
+            others = [str(error) for error in self.errors[1:]]
+            raise PluginError(first.message, where=first.where, hints=[*first.hints, *others])
+        raise PlanError([Problem(error.message, error.where, error.hints) for error in self.errors])
+
+    def resolve_models(self) -> None:
+        """Resolve every model of the plan."""
+        for name, asked in self.plan.models.items():
+            where = f"models.{name}"
+            found = self._load("model", asked.use, where)
+            if found is not None:
+                plugin, model_class = found
+                options = self._options(model_class, plugin, asked.config, f"{where}.config")
+                self.models[name] = ModelChoice(name, plugin, model_class, options)
+
+    def resolve_environment(self, name: str, agent: str | None = None) -> Route | None:
+        """
+        Resolve one environment into its route.
+
+        Args:
+            name: Its name in the plan, or the installed name of one that only rows name.
+            agent: The agent that rows name; None takes what plan, manifest and default say, in this order.
+
+        Returns:
+            The route, or None when it has mistakes.
+        """
+        entry = self.plan.environments.get(name, EnvironmentPlan())
+        where = f"environments.{name}"
+        before = len(self.errors)
+        found = self._load("environment", entry.use or name, where)
+        if found is None:
+            return None
+        plugin, environment_class = found
+        options = self._options(environment_class, plugin, entry.config, f"{where}.config")
+        asked = entry.agent or self.plan.agent or AgentPlan(use=plugin.manifest.agent or "simple_agent")
+        if agent is not None and agent != asked.use:
+            asked = AgentPlan(use=agent)
+        loaded = self._load("agent", asked.use, f"{where}.agent")
+        self._check_model(entry.model, environment_class, where)
+        if loaded is None:
+            return None
+        agent_plugin, agent_class = loaded
+        agent_options = self._options(agent_class, agent_plugin, asked.config, f"{where}.agent.config")
+        route = Route(
+            name=f"{name}_{agent_plugin.name}",
+            environment=name,
+            plan=entry.model_copy(
+                update={
+                    "split": None if entry.data or self.plan.data and not entry.split else entry.split or DEFAULT_SPLIT,
+                    "use": plugin.qualified if plugin.status == "conflict" else plugin.name,
+                    "agent": AgentPlan(use=asked.use, config=agent_options.written),
+                    "config": options.written,
+                }
+            ),
+            environment_plugin=plugin,
+            environment_class=environment_class,
+            environment_options=options,
+            agent_plugin=agent_plugin,
+            agent_class=agent_class,
+            agent_options=agent_options,
+            model=entry.model,
+            repeats=entry.repeats or self.plan.collect.repeats,
+        )
+        if len(self.errors) == before:
+            self.routes[route.name] = route
+        return route
+
+    def written_plan(self) -> Plan:
+        """Return the plan as it was resolved, without secrets: what is written beside the results."""
+        environments = {route.environment: route.plan for route in self.routes.values()}
+        models = {
+            name: ModelPlan(
+                use=choice.plugin.qualified if choice.plugin.status == "conflict" else choice.plugin.name,
+                config=choice.options.written,
+            )
+            for name, choice in self.models.items()
+        }
+        return self.plan.model_copy(update={"environments": environments, "models": models, "agent": None})
+
+    def _load(self, kind: Any, name: str, where: str) -> tuple[Plugin, Any] | None:
+        try:
+            plugin = self.catalog.find(kind, name, where=where)
+            return plugin, self.catalog.load(plugin)
+        except GymcoreError as error:
+            self.errors.append(error)
+            return None
+
+    def _options(self, component: Any, plugin: Plugin, asked: Mapping[str, Any], where: str) -> Options:
+        model: type[Config] = component.config_model
+        options, problems = resolve_options(model, plugin.manifest.config, asked, self.environ, where)
+        self.errors.extend(PlanError([problem]) for problem in problems)
+        return options
+
+    def _check_model(self, name: str, environment_class: type[Environment[Any, Any]], where: str) -> None:
+        if name not in self.plan.models:
+            known = ", ".join(self.plan.models)
+            problem = Problem(f"the plan has no model {name!r}", f"{where}.model", (f"its models: {known}",))
+            self.errors.append(PlanError([problem]))
+            return
+        choice = self.models.get(name)
+        if choice is None or choice.options.config is None:
+            return
+        objection = choice.model_class(choice.options.config).objection(environment_class)
+        if objection is not None:
+            self.errors.append(PlanError([Problem(objection, where=where)]))

@@ -1,0 +1,188 @@
+"""
+Rows: read from files and packages, checked against their environment, and given their route.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from gymcore.composition.routes import Route
+from gymcore.documents import DocumentError, decode_json, encode_json
+from gymcore.errors import DataError, Problem
+from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, extend_object
+
+__all__ = ["RowReader", "RowSource", "numbered_lines"]
+
+
+@dataclass
+class RowSource:
+    """Where rows came from, with what the lock says of it."""
+
+    name: str
+    """How messages and the lock name it: a path, or `plugin file`."""
+    rows: int = 0
+    sha256: str = ""
+
+    def to_dict(self, owner: str) -> dict[str, Any]:
+        """Return what the lock says of it; `owner` is the environment it serves, or `data`."""
+        return {"for": owner, "file": self.name, "rows": self.rows, "sha256": self.sha256}
+
+
+def numbered_lines(lines: Iterable[bytes], source: RowSource) -> Iterator[tuple[int, bytes]]:
+    """Yield the non-blank lines of a file with their one-based numbers, and sum up its digest on the way."""
+    digest = hashlib.sha256()
+    for number, line in enumerate(lines, start=1):
+        digest.update(line)
+        text = line.strip()
+        if number == 1:
+            text = text.removeprefix(b"\xef\xbb\xbf")
+        if text:
+            source.rows += 1
+            yield number, text
+    source.sha256 = digest.hexdigest()
+
+
+@dataclass
+class RowReader:
+    """Checks rows one by one and gathers every mistake; identities are given in the order of reading."""
+
+    problems: list[Problem] = field(default_factory=list)
+    bad: int = 0
+    read: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
+    """Remarks that are no mistakes, and how many rows each is about."""
+    _seen: dict[bytes, int] = field(default_factory=dict)
+    _own_ids: set[tuple[str, str]] = field(default_factory=set)
+
+    def raise_problems(self) -> None:
+        """
+        Raise what was gathered.
+
+        Raises:
+            DataError: at least one row was wrong.
+        """
+        if self.bad:
+            raise DataError(self.problems, count=self.bad, rows=self.read)
+
+    def reject(self, where: str, message: str, *hints: str) -> None:
+        """Count a bad row, and keep its mistake where it is one of the first."""
+        self.bad += 1
+        if len(self.problems) < DataError.shown:
+            self.problems.append(Problem(message, where=where, hints=hints))
+
+    def parse(self, line: bytes, where: str) -> dict[str, Any] | None:
+        """Parse one line into a row, or reject it."""
+        self.read += 1
+        try:
+            row = decode_json(line)
+        except DocumentError as error:
+            self.reject(where, error.message)
+            return None
+        if not isinstance(row, dict):
+            self.reject(where, f"a row is a JSON object, not {_shown(row)}")
+            return None
+        if "responses_create_params" not in row:
+            hint = "a row needs them: {\"responses_create_params\": {\"input\": [...]}, ...}"
+            self.reject(where, "the row has no `responses_create_params`", hint)
+            return None
+        taken = [key for key in ROLLOUT_KEYS if key in row]
+        if taken:
+            self.reject(where, f"the row has the key {taken[0]!r}, which a rollout adds; is this file a result?")
+            return None
+        return row
+
+    def routed(self, line: bytes, row: dict[str, Any], route: Route, where: str) -> bytes | None:
+        """
+        Check a row against its environment and return it with its route, or reject it.
+
+        The author's bytes are kept as they are; only a route key that says something else is replaced.
+        """
+        reasons = self._reasons_against(row, route)
+        if reasons:
+            self.reject(where, "; ".join(reasons))
+            return None
+        self._note_tool_differences(row, route)
+        task_id = self._identify(row, route, where)
+        if task_id is None:
+            return None
+        wanted = {
+            "agent_ref": {"type": "responses_api_agents", "name": route.name},
+            "environment": route.environment,
+            "task_id": task_id,
+        }
+        given = row.get("agent_ref")
+        if isinstance(given, dict) and given.get("name") == route.name:
+            wanted["agent_ref"] = given
+        if any(key in row and row[key] != wanted[key] for key in ROUTE_KEYS):
+            return encode_json({**row, **wanted})
+        missing = {key: value for key, value in wanted.items() if key not in row}
+        return extend_object(line, encode_json(missing)) if missing else line
+
+    def _reasons_against(self, row: dict[str, Any], route: Route) -> list[str]:
+        try:
+            route.environment_class.task_model.model_validate(row)
+        except ValidationError as error:
+            # Only the path and the reason: the value may be as long as a prompt.
+            details = error.errors(include_url=False, include_input=False)
+            return [f"{'.'.join(str(part) for part in item['loc'])}: {_lower(item['msg'])}" for item in details[:5]]
+        reasons = []
+        environment = row.get("environment", route.environment)
+        if environment != route.environment:
+            reasons.append(f"`environment` says {_shown(environment)}, but its route leads to {route.environment!r}")
+        known = route.environment_class.tools
+        for tool in row["responses_create_params"].get("tools") or ():
+            if tool.get("type", "function") == "function" and tool.get("name") not in known:
+                have = ", ".join(known) or "none"
+                reasons.append(f"{route.environment!r} has no tool {_shown(tool.get('name'))} (its tools: {have})")
+        return reasons
+
+    def _note_tool_differences(self, row: dict[str, Any], route: Route) -> None:
+        for tool in row["responses_create_params"].get("tools") or ():
+            own = route.environment_class.tools.get(tool.get("name", ""))
+            if own is not None and _shape(tool.get("parameters")) != _shape(own.parameters):
+                note = f"{route.environment}: rows describe the parameters of {own.name} otherwise than its code does"
+                self.notes[note] = self.notes.get(note, 0) + 1
+
+    def _identify(self, row: dict[str, Any], route: Route, where: str) -> str | int | None:
+        """Give a task its id: its author's own, or a digest of its content and a number for twins."""
+        own = row.get("task_id")
+        if own is not None:
+            if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
+                self.reject(where, f"`task_id` must be a text or an integer, not {_shown(own)}")
+                return None
+            if (route.environment, str(own)) in self._own_ids:
+                self.reject(where, f"the `task_id` {_shown(own)} stands twice in {route.environment!r}")
+                return None
+            self._own_ids.add((route.environment, str(own)))
+            return own
+        content = {key: value for key, value in row.items() if key not in ROUTE_KEYS}
+        canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+        digest = hashlib.blake2b(canonical, digest_size=10, key=route.environment.encode()[:64])
+        count = self._seen[digest.digest()] = self._seen.get(digest.digest(), 0) + 1
+        twin = f"-{count}" if count > 1 else ""
+        return f"{route.environment}/{digest.hexdigest()}{twin}"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _shape(schema: Any) -> Any:
+    """Reduce a JSON schema to what decides which arguments fit it: without titles, descriptions and order."""
+    if isinstance(schema, dict):
+        kept = {key: _shape(value) for key, value in schema.items() if key not in ("title", "description")}
+        return {key: sorted(value) if key == "required" else value for key, value in kept.items()}
+    if isinstance(schema, list):
+        return [_shape(item) for item in schema]
+    return schema

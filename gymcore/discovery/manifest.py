@@ -1,0 +1,110 @@
+"""
+The manifest `gym.yaml` beside a plugin's class: what it is, its defaults, its data; read without importing anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from gymcore.documents import DocumentError, YamlDocument, parse_yaml
+from gymcore.errors import Problem, nearest
+
+__all__ = ["MANIFEST_NAME", "Manifest", "ManifestError", "read_manifest"]
+
+MANIFEST_NAME = "gym.yaml"
+
+
+class ManifestError(Exception):
+    """A manifest that cannot be used; `problems` holds every mistake in it."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{item.message} ({item.where})" for item in problems))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an author says of a plugin."""
+
+    gym_api: int
+    """The version of the interface it was written for."""
+    description: str = ""
+    agent: str | None = None
+    """Environments: who plays it unless the plan says otherwise."""
+    splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Environments: the JSON-lines files of each split, as paths inside the package."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Defaults of the plugin's own options."""
+
+
+_KEYS = ("gym_api", "description", "agent", "splits", "config")
+
+
+def read_manifest(text: bytes, where: str) -> Manifest:
+    """
+    Check a manifest.
+
+    Args:
+        text: The bytes of the file.
+        where: How messages name the file.
+
+    Raises:
+        ManifestError: with every mistake in it.
+    """
+    try:
+        document = parse_yaml(text)
+    except DocumentError as error:
+        place = where if error.line is None else f"{where}:{error.line}"
+        raise ManifestError([Problem(error.message, where=place)]) from None
+    value = document.value
+    if not isinstance(value, dict):
+        raise ManifestError([Problem("a manifest is a mapping, with at least `gym_api: 1`", where=where)])
+    problems: list[Problem] = []
+
+    def wrong(key: str, message: str) -> None:
+        problems.append(Problem(message, where=f"{where}:{document.line((key,)) or 1}"))
+
+    for key in value:
+        if key not in _KEYS and not key.startswith("x-"):
+            close = nearest(key, _KEYS)
+            wrong(key, f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    if type(value.get("gym_api")) is not int:
+        wrong("gym_api", "`gym_api` must say for which interface version it was written, such as `gym_api: 1`")
+    for key in ("description", "agent"):
+        if not isinstance(value.get(key), str | None):
+            wrong(key, f"`{key}` must be a text")
+    if not isinstance(value.get("config", {}), dict):
+        wrong("config", "`config` must be a mapping of options")
+    splits = _read_splits(value.get("splits", {}), document, where, problems)
+    if problems:
+        raise ManifestError(problems)
+    return Manifest(
+        gym_api=value["gym_api"],
+        description=value.get("description") or "",
+        agent=value.get("agent"),
+        splits=splits,
+        config=value.get("config") or {},
+    )
+
+
+def _read_splits(
+    value: Any, document: YamlDocument, where: str, problems: list[Problem]
+) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        problems.append(Problem("`splits` must map names to files", where=f"{where}:{document.line(('splits',)) or 1}"))
+        return {}
+    splits = {}
+    for name, files in value.items():
+        place = f"{where}:{document.line(('splits', name)) or 1}"
+        paths = [files] if isinstance(files, str) else files
+        if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
+            problems.append(Problem(f"the split {name!r} must be a path or a list of paths", where=place))
+            continue
+        for path in paths:
+            parts = PurePosixPath(path)
+            if parts.is_absolute() or ".." in parts.parts or "\\" in path or not parts.name:
+                problems.append(Problem(f"the path {path!r} must stay inside the package", where=place))
+        splits[str(name)] = tuple(paths)
+    return splits

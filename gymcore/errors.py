@@ -1,0 +1,240 @@
+"""
+Every exception gymcore raises, drawn as a tree.
+
+    GymcoreError                   shown to a person as its message, never as a traceback
+    ├── RequestError               exit 2: what was asked for is wrong, and nothing ran
+    │   ├── PlanError              a plan, a flag or an option
+    │   ├── UnknownPluginError     no plugin has that name
+    │   ├── AmbiguousPluginError   two distributions offer that name
+    │   ├── DataError              rows, or the file that holds them
+    │   └── RunFolderError         a run folder that holds something else
+    ├── EndpointError              exit 3: the endpoint cannot be used; the run can be resumed
+    ├── PluginError                exit 4: a chosen plugin is broken or too new
+    ├── StorageError               exit 5: the disk failed; what was acknowledged is safe
+    └── ModelError                 one model call failed for good; recorded as a failure of its rollout
+    ToolError                      raised by a tool on purpose; the model reads its message
+
+Each message says what happened, where, and what to try, and carries the same facts as attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "AmbiguousPluginError",
+    "DataError",
+    "EndpointError",
+    "GymcoreError",
+    "ModelError",
+    "PlanError",
+    "PluginError",
+    "Problem",
+    "RequestError",
+    "RunFolderError",
+    "StorageError",
+    "ToolError",
+    "UnknownPluginError",
+    "nearest",
+]
+
+
+class GymcoreError(Exception):
+    """
+    Anything that went wrong and can be explained to the person who asked.
+
+    Args:
+        message: What happened, in one line.
+        where: The place: a key path, `file:line`, or a URL.
+        hints: What to try, one line each.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str | None = None, hints: Iterable[str] = ()) -> None:
+        self.message = message
+        self.where = where
+        self.hints = tuple(hints)
+        super().__init__(self.render())
+
+    def render(self) -> str:
+        """Write the message as a person reads it: one line, then an indented line per hint."""
+        first = f"{self.message} ({self.where})" if self.where else self.message
+        return "\n".join([first, *(f"  {hint}" for hint in self.hints)])
+
+
+class RequestError(GymcoreError):
+    """What was asked for is wrong, and nothing has run."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake among several that are reported together."""
+
+    message: str
+    where: str | None = None
+    hints: tuple[str, ...] = ()
+
+
+class PlanError(RequestError):
+    """
+    A plan, a flag or an option is wrong; carries every mistake found, not only the first.
+
+    Attributes:
+        problems: The mistakes, in the order of the plan.
+    """
+
+    def __init__(self, problems: Sequence[Problem], *, source: str = "the plan") -> None:
+        self.problems = tuple(problems)
+        if len(self.problems) == 1:
+            only = self.problems[0]
+            super().__init__(only.message, where=only.where, hints=only.hints)
+            return
+        lines = []
+        for problem in self.problems:
+            lines.append(f"- {problem.message} ({problem.where})" if problem.where else f"- {problem.message}")
+            lines.extend(f"    {hint}" for hint in problem.hints)
+        super().__init__(f"{len(self.problems)} mistakes in {source}", hints=lines)
+
+
+class UnknownPluginError(RequestError):
+    """
+    No installed plugin of this kind has this name.
+
+    Attributes:
+        kind: "environment", "model", "agent" or "hook".
+        wanted: The name as it was typed.
+        installed: Every name of that kind, sorted.
+    """
+
+    def __init__(self, kind: str, wanted: str, installed: Iterable[str], *, where: str | None = None) -> None:
+        self.kind = kind
+        self.wanted = wanted
+        self.installed = tuple(sorted(installed))
+        close = nearest(wanted, self.installed)
+        hints = [f"installed: {', '.join(self.installed) or 'none'}"]
+        if close:
+            hints.append(f"try: {' or '.join(repr(name) for name in close)}, or `gym list` to see every one")
+        else:
+            hints.append("try: `gym list` to see every one; a plugin is installed with pip")
+        super().__init__(f"no {kind} is named {wanted!r}", where=where, hints=hints)
+
+
+class AmbiguousPluginError(RequestError):
+    """
+    Two distributions offer the same name.
+
+    Attributes:
+        choices: The qualified names, `distribution:name`, of which one must be chosen.
+    """
+
+    def __init__(self, kind: str, wanted: str, choices: Sequence[str], *, where: str | None = None) -> None:
+        self.kind = kind
+        self.wanted = wanted
+        self.choices = tuple(choices)
+        super().__init__(
+            f"{len(choices)} distributions offer the {kind} {wanted!r}",
+            where=where,
+            hints=[f"try one of: {', '.join(choices)}"],
+        )
+
+
+class DataError(RequestError):
+    """
+    Rows that cannot become tasks.
+
+    Attributes:
+        problems: The first mistakes found, each with its `file:line`.
+        count: How many there are in all.
+    """
+
+    shown = 10
+
+    def __init__(self, problems: Sequence[Problem], *, count: int, rows: int) -> None:
+        self.problems = tuple(problems)
+        self.count = count
+        lines = []
+        for problem in self.problems:
+            lines.append(f"{problem.where}: {problem.message}")
+            lines.extend(f"    {hint}" for hint in problem.hints)
+        if count > len(self.problems):
+            lines.append(f"... and {count - len(self.problems)} more")
+        bad = "1 row is wrong" if count == 1 else f"{count} rows are wrong"
+        super().__init__(f"{bad}, of {rows} read; nothing was written", hints=lines)
+
+
+class RunFolderError(RequestError):
+    """
+    A run folder holds something other than what was asked for.
+
+    Attributes:
+        differences: Lines of the form `key: there -> here`.
+    """
+
+    def __init__(
+        self, message: str, *, where: str | None = None, differences: Sequence[str] = (), hints: Iterable[str] = ()
+    ) -> None:
+        self.differences = tuple(differences)
+        super().__init__(message, where=where, hints=[*differences, *hints])
+
+
+class EndpointError(GymcoreError):
+    """The endpoint refuses to work for anybody: wrong key, wrong host, or gone; the run stops and can be resumed."""
+
+    exit_code = 3
+
+
+class PluginError(GymcoreError):
+    """
+    A chosen plugin is broken, incompatible or incomplete.
+
+    Attributes:
+        plugin: Its qualified name, `distribution:name`.
+    """
+
+    exit_code = 4
+
+    def __init__(
+        self, message: str, *, plugin: str = "", where: str | None = None, hints: Iterable[str] = ()
+    ) -> None:
+        self.plugin = plugin
+        super().__init__(message, where=where, hints=hints)
+
+
+class StorageError(GymcoreError):
+    """The disk failed; everything acknowledged before is safe, and the run can be resumed."""
+
+    exit_code = 5
+
+
+class ModelError(GymcoreError):
+    """
+    One model call failed for good; its rollout becomes a failure and the run goes on.
+
+    Attributes:
+        retryable: Whether the same rollout may succeed later.
+    """
+
+    def __init__(
+        self, message: str, *, where: str | None = None, hints: Iterable[str] = (), retryable: bool = True
+    ) -> None:
+        self.retryable = retryable
+        super().__init__(message, where=where, hints=hints)
+
+
+class ToolError(Exception):
+    """Raised inside a tool to tell the model what was wrong with its request; never a failure of the rollout."""
+
+
+def nearest(wanted: str, names: Iterable[str], limit: int = 3) -> list[str]:
+    """
+    Return the names that `wanted` was probably meant to be, the best first; empty when none is near.
+    """
+    import difflib  # here, because `gym --help` should not pay for it
+
+    plain = {name.lower().replace("-", "_"): name for name in names}
+    found = difflib.get_close_matches(wanted.lower().replace("-", "_"), plain, n=limit, cutoff=0.6)
+    return [plain[name] for name in found]

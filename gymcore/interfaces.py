@@ -1,0 +1,448 @@
+"""
+What a plugin is: Environment, Agent, Model, and the `tool` decorator.
+
+Authors subclass these; the stages call them. Nothing here opens, reads or prints anything.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, get_args, get_origin, get_type_hints, overload
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import PydanticUndefined
+from typing_extensions import TypeVar
+
+from gymcore.errors import ToolError
+from gymcore.records import Record, Reward, Task, ToolCall, Trajectory, Turn
+from gymcore.responses import Request, Response
+
+__all__ = [
+    "INTERFACE_VERSIONS",
+    "Agent",
+    "BoundModel",
+    "Config",
+    "Environment",
+    "Model",
+    "OpenEnvironment",
+    "RolloutContext",
+    "Say",
+    "Solution",
+    "Tool",
+    "call",
+    "option",
+    "say",
+    "tool",
+]
+
+INTERFACE_VERSIONS = (1,)
+"""The versions of this file that plugins may be written for (`gym_api` in their manifest), oldest first."""
+
+
+class Config(Record):
+    """
+    The options of a plugin: typed, frozen, unknown keys refused.
+
+    Secrets are `pydantic.SecretStr`; those are never written to a run folder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def option(
+    default: Any = PydanticUndefined,  # any value the option may take
+    *,
+    description: str | None = None,
+    environment_variable: str | None = None,
+    operational: bool = False,
+    **constraints: Any,  # passed on to pydantic.Field: ge, le, min_length, ...
+) -> Any:
+    """
+    Declare one option of a `Config`.
+
+    Args:
+        default: The value when nobody gives one; without it the option is required.
+        description: One sentence, shown by `gym show`.
+        environment_variable: Where the value comes from when neither manifest nor plan give one.
+        operational: The option changes how work is done and not what finished work means (an address, a key, a
+            limit on speed), so a stopped run may go on with another value.
+        constraints: Further arguments of `pydantic.Field`.
+    """
+    extra = {"environment_variable": environment_variable, "operational": operational}
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
+
+
+# -- tools -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool of an environment: what the model is told, and how a call is checked and carried out."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    """JSON Schema of the arguments object."""
+    method: str
+    arguments_model: type[BaseModel]
+    in_thread: bool = False
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The tool as a Responses request offers it."""
+        return {
+            "type": "function",
+            "name": self.name,
+            "description": self.description,
+            "parameters": self.parameters,
+            # OpenAI's strict mode wants every property required, which defaults are not.
+            "strict": set(self.parameters["required"]) == set(self.parameters["properties"]),
+        }
+
+    def check(self, arguments: str) -> dict[str, Any]:
+        """
+        Turn the text a model wrote into checked arguments.
+
+        Raises:
+            ToolError: it is no JSON object, or does not fit the parameters; the message is for the model.
+        """
+        try:
+            checked = self.arguments_model.model_validate_json(arguments or "{}")
+        except ValidationError as error:
+            reasons = "; ".join(_explain(item) for item in error.errors(include_url=False, include_input=False)[:5])
+            raise ToolError(f"invalid arguments for {self.name}: {reasons}") from None
+        except RecursionError:
+            raise ToolError(f"invalid arguments for {self.name}: nested too deeply") from None
+        return {info.alias or name: getattr(checked, name) for name, info in type(checked).model_fields.items()}
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    return f"{place}: {error['msg']}" if place else str(error["msg"])
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@overload
+def tool(function: Function, /) -> Function: ...
+@overload
+def tool(*, name: str | None = None, thread: bool = False) -> Callable[[Function], Function]: ...
+def tool(
+    function: Callable[..., Any] | None = None, /, *, name: str | None = None, thread: bool = False
+) -> Any:
+    """
+    Offer a method of an environment to the model; schema and checks come from its signature and docstring.
+
+    Args:
+        function: The method, when used as a bare decorator. It may be `def` or `async def`, and every parameter
+            needs a type; a returned string is shown as it is, anything else as JSON.
+        name: What the model calls it, where that is not the method's name.
+        thread: Run a blocking `def` in a thread, so that other rollouts go on meanwhile.
+    """
+
+    def mark(method: Callable[..., Any]) -> Callable[..., Any]:
+        method.__gymcore_tool__ = {"name": name or method.__name__, "thread": thread}  # type: ignore[attr-defined]
+        return method
+
+    return mark if function is None else mark(function)
+
+
+def _build_tool(method: Callable[..., Any], owner: str) -> Tool:
+    marked: dict[str, Any] = method.__gymcore_tool__  # type: ignore[attr-defined]
+    where = f"{owner}.{method.__name__}"
+    hints = get_type_hints(method, include_extras=True)
+    description, argument_docs = _read_docstring(inspect.getdoc(method) or "")
+    fields: dict[str, Any] = {}
+    for parameter in list(inspect.signature(method).parameters.values())[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise TypeError(f"tool {where}: the parameter {parameter.name!r} must be an ordinary named one")
+        if parameter.name not in hints:
+            raise TypeError(f"tool {where}: the parameter {parameter.name!r} needs a type")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        # An alias, because a parameter may be called `copy` or `json`, which a model's own field may not.
+        info = Field(default, alias=parameter.name, description=argument_docs.get(parameter.name))
+        fields[f"argument_{len(fields)}"] = (hints[parameter.name], info)
+    model = create_model(marked["name"], __config__=ConfigDict(extra="forbid", frozen=True), **fields)
+    schema = _without_titles(model.model_json_schema())
+    parameters = {
+        "type": "object",
+        "properties": schema.get("properties", {}),
+        "required": schema.get("required", []),
+        "additionalProperties": False,
+    }
+    if "$defs" in schema:
+        parameters["$defs"] = schema["$defs"]
+    return Tool(marked["name"], description, parameters, method.__name__, model, bool(marked["thread"]))
+
+
+def _without_titles(schema: Any) -> Any:
+    """Drop the titles pydantic makes from names; a property that is called `title` stays."""
+    if isinstance(schema, list):
+        return [_without_titles(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: _without_titles(inner) for name, inner in item.items()}
+        if key in ("properties", "$defs") and isinstance(item, dict)
+        else _without_titles(item)
+        for key, item in schema.items()
+        if not (key == "title" and isinstance(item, str))
+    }
+
+
+def _read_docstring(doc: str) -> tuple[str, dict[str, str]]:
+    """Split a docstring into its text and what its `Args:` section says of each argument."""
+    head, _, tail = doc.partition("\nArgs:\n")
+    arguments: dict[str, str] = {}
+    section = re.split(r"\n(?=\S)", "\n" + tail, maxsplit=1)[0] if tail else ""
+    for match in re.finditer(r"(\w+)(?: \([^)]*\))?: (.+?)(?=\n\w+(?: \([^)]*\))?: |\Z)", textwrap.dedent(section), re.S):
+        arguments[match[1]] = " ".join(match[2].split())
+    text = re.split(r"\n(?:Returns|Raises|Source|Example):\n", head)[0]
+    return " ".join(text.split()), arguments
+
+
+# -- solutions -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """A reference solution's wish to say something to the user."""
+
+    text: str
+
+
+def say(text: str) -> Say:
+    """In `solve()`: what a perfect agent says next; yields the environment's answer, or None at the end."""
+    return Say(text)
+
+
+def call(name: str, /, **arguments: Any) -> ToolCall:  # arguments: any JSON value the tool takes
+    """In `solve()`: the tool a perfect agent calls next; yields the tool's result, parsed where it is JSON."""
+    from gymcore.documents import encode_json
+
+    return ToolCall(name=name, arguments=encode_json(arguments).decode())
+
+
+Solution: TypeAlias = AsyncGenerator[ToolCall | Say | list[ToolCall], Any]
+"""What `solve()` is: yields `call(...)`, a list of them for parallel calls, or `say(...)`; receives the results."""
+
+
+# -- the three kinds -------------------------------------------------------------------------------------------------
+
+TaskT = TypeVar("TaskT", bound=Task, default=Task)
+ConfigT = TypeVar("ConfigT", bound=Config, default=Config)
+
+
+def _type_arguments(cls: type, base: type) -> tuple[Any, ...]:
+    for original in getattr(cls, "__orig_bases__", ()):
+        if get_origin(original) is base:
+            return get_args(original)
+    return ()
+
+
+class Environment(Generic[TaskT, ConfigT]):
+    """
+    A task's world: its tools, its state and its verifier; a fresh instance plays each rollout.
+
+    Write `class Mine(Environment[MyTask])`, or `Environment[MyTask, MyConfig]`; methods marked with `@tool` are
+    what the model may call, and `verify` scores what it did.
+    """
+
+    task_model: ClassVar[type[Task]] = Task
+    config_model: ClassVar[type[Config]] = Config
+    tools: ClassVar[Mapping[str, Tool]] = {}
+
+    task: TaskT
+    """The row, checked by `task_model`."""
+    config: ConfigT
+    """The options of this environment in the plan."""
+    seed: int
+    """The source of all chance: the same for every repeat of a task."""
+    models: Mapping[str, BoundModel]
+    """Models the plan names besides the policy, for judges: `await self.models["judge"].ask("...")`."""
+    resources: Any  # whatever the author's `shared` yields
+    """What `shared()` yielded, the same object for all rollouts of the run."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for argument in _type_arguments(cls, Environment):
+            if isinstance(argument, type) and issubclass(argument, Task):
+                cls.task_model = argument
+            elif isinstance(argument, type) and issubclass(argument, Config):
+                cls.config_model = argument
+        tools = dict(cls.tools)
+        for value in vars(cls).values():
+            if hasattr(value, "__gymcore_tool__"):
+                built = _build_tool(value, cls.__name__)
+                tools[built.name] = built
+        cls.tools = tools
+
+    def __init__(
+        self,
+        task: TaskT,
+        config: ConfigT | None = None,
+        *,
+        seed: int = 0,
+        models: Mapping[str, BoundModel] | None = None,
+        resources: Any = None,
+    ) -> None:
+        self.task = task
+        self.config = config if config is not None else self.config_model()  # type: ignore[assignment]
+        self.seed = seed
+        self.models = models or {}
+        self.resources = resources
+
+    @classmethod
+    def tool_schemas(cls) -> list[dict[str, Any]]:
+        """Return the tools as a Responses request offers them."""
+        return [item.schema for item in cls.tools.values()]
+
+    @classmethod
+    @asynccontextmanager
+    async def shared(cls, config: ConfigT) -> AsyncIterator[Any]:
+        """Bracket the whole run: yield what all rollouts use together (a connection, a loaded table)."""
+        yield None
+
+    async def open(self) -> None:
+        """Prepare this rollout, before the model is first asked."""
+
+    async def close(self) -> None:
+        """Clean up; called exactly once whenever `open` was, however the rollout ended."""
+
+    async def reply(self, turn: Turn) -> str | None:
+        """
+        Answer what the model said with the next user message, or end the episode with None.
+
+        Asked only after a turn without tool calls.
+        """
+        return None
+
+    def verify(self, trajectory: Trajectory) -> Reward | float | Awaitable[Reward | float]:
+        """
+        Score an attempt; may be `async def`.
+
+        An exception here is a failure of the rollout, never a reward.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no verify(self, trajectory)")
+
+    def solve(self) -> Solution:
+        """Play the task perfectly: an async generator of `call(...)` and `say(...)`; the `oracle` model plays it."""
+        raise NotImplementedError(f"{type(self).__name__} has no solve(self)")
+
+    @classmethod
+    def is_solvable(cls) -> bool:
+        """Whether the author wrote a reference solution."""
+        return cls.solve is not Environment.solve
+
+
+class OpenEnvironment(Protocol):
+    """An environment in the middle of a rollout, as an agent sees it."""
+
+    @property
+    def task(self) -> Task:
+        """The task being played."""
+
+    @property
+    def request(self) -> Request:
+        """What to ask the model first: the task's prompt and parameters, with the tools that are offered."""
+
+    async def call(self, call: ToolCall) -> dict[str, Any]:
+        """Carry out a tool call and return its `function_call_output` item; a model's mistake becomes its text."""
+
+    async def reply(self, turn: Turn) -> str | None:
+        """Return the next user message, or None when the episode is over."""
+
+
+class BoundModel(Protocol):
+    """A model in the middle of a rollout, as agents and verifiers see it."""
+
+    async def respond(self, request: Request) -> Response:
+        """Ask the model; raises `ModelError` when no reply could be had."""
+
+    async def ask(self, text: str) -> str:
+        """Ask one question and return the text of the reply: enough for most judges."""
+
+    @property
+    def attempts(self) -> int:
+        """How often the endpoint was asked for the last reply."""
+
+
+class Agent(Generic[ConfigT]):
+    """The loop between a model and an environment; one instance serves a whole run and keeps no state of a rollout."""
+
+    config_model: ClassVar[type[Config]] = Config
+    config: ConfigT
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for argument in _type_arguments(cls, Agent):
+            if isinstance(argument, type) and issubclass(argument, Config):
+                cls.config_model = argument
+
+    def __init__(self, config: ConfigT | None = None) -> None:
+        self.config = config if config is not None else self.config_model()  # type: ignore[assignment]
+
+    async def play(self, environment: OpenEnvironment, model: BoundModel) -> Trajectory:
+        """Play one rollout to its end and return what happened; must end by itself."""
+        raise NotImplementedError(f"{type(self).__name__} has no play(self, environment, model)")
+
+
+@dataclass(slots=True)
+class RolloutContext:
+    """What a model may know of the rollout it answers for."""
+
+    environment: Environment[Any, Any]
+    key: tuple[str, str, int]
+    """(environment, task id, repeat)."""
+    seed: int
+    stack: AsyncExitStack
+    """Closed when the rollout ends, however it ends."""
+    state: dict[Any, Any] = field(default_factory=dict)  # keyed by whoever stores, usually the model itself
+    """Whatever a model keeps from one reply of this rollout to the next."""
+    attempts: int = 0
+    """Counted up by a model each time it asks its endpoint."""
+
+
+class Model(Generic[ConfigT]):
+    """What answers messages; one instance serves a whole run."""
+
+    config_model: ClassVar[type[Config]] = Config
+    config: ConfigT
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for argument in _type_arguments(cls, Model):
+            if isinstance(argument, type) and issubclass(argument, Config):
+                cls.config_model = argument
+
+    def __init__(self, config: ConfigT | None = None) -> None:
+        self.config = config if config is not None else self.config_model()  # type: ignore[assignment]
+
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """Bracket the run: open connections before the first reply and close them after the last."""
+        return _nothing_to_open()
+
+    async def respond(self, request: Request, rollout: RolloutContext) -> Response:
+        """
+        Reply to a request.
+
+        Raises:
+            ModelError: no reply could be had for this rollout.
+            EndpointError: no reply can be had for any.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no respond(self, request, rollout)")
+
+    def objection(self, environment: type[Environment[Any, Any]]) -> str | None:
+        """Say why this model cannot play an environment, before anything runs; None when it can."""
+        return None
+
+
+@asynccontextmanager
+async def _nothing_to_open() -> AsyncIterator[None]:
+    yield

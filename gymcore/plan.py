@@ -1,0 +1,326 @@
+"""
+What the user asks for: a Plan, read from YAML, from flags, or built in Python.
+
+A plan is what was *asked*; defaults of plugins are not in it, and whether the names exist is compose's question.
+Every mistake of a plan is reported at once, with its key path and, where there is a file, its line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from gymcore.documents import DocumentError, YamlDocument, parse_yaml, write_yaml
+from gymcore.errors import PlanError, Problem, nearest
+from gymcore.records import Record
+
+__all__ = [
+    "AgentPlan",
+    "CollectPlan",
+    "EnvironmentPlan",
+    "MixPlan",
+    "ModelPlan",
+    "Plan",
+    "expand_variables",
+    "load_environ",
+]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class AgentPlan(Record):
+    """Which agent plays, and its options."""
+
+    use: str = "simple_agent"
+    """The installed agent's name, or `distribution:name`."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Options of the agent; `gym show NAME` lists them."""
+
+
+class ModelPlan(Record):
+    """Which model answers, and its options."""
+
+    use: str = "oracle"
+    """The installed model's name, or `distribution:name`."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Options of the model; `gym show NAME` lists them."""
+
+
+class EnvironmentPlan(Record):
+    """One environment of the mix; every option that can differ between environments stands here."""
+
+    use: str | None = None
+    """The installed environment's name, or `distribution:name`; the key of this entry where it is absent."""
+    split: str | None = None
+    """Which of the environment's own splits to take; `example` where neither split nor data are given."""
+    data: list[str] = Field(default_factory=list)
+    """JSON-lines files to take instead of a split; every row is a task of this environment."""
+    limit: Count | None = None
+    """At most this many tasks, the first of the data."""
+    repeats: Count | None = None
+    """Rollouts of each task; `collect.repeats` where it is absent."""
+    concurrency: Count | None = None
+    """At most this many rollouts of this environment in flight, within `collect.concurrency`."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Create parameters that replace those of the rows: `temperature`, `max_output_tokens`, ..."""
+    agent: AgentPlan | None = None
+    """Who plays it; a bare name is enough."""
+    model: str = "policy"
+    """Which of the plan's models plays it."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Options of the environment; `gym show NAME` lists them."""
+
+    @field_validator("agent", mode="before")
+    @classmethod
+    def _agent_by_name(cls, value: Any) -> Any:
+        return {"use": value} if isinstance(value, str) else value
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class MixPlan(Record):
+    """How the environments' tasks are put in order."""
+
+    seed: Annotated[int, Field(strict=True)] = 0
+    """The source of all chance: each task's own seed is derived from it."""
+
+
+class CollectPlan(Record):
+    """How rollouts are played; apart from `repeats`, none of this changes what a finished rollout means."""
+
+    repeats: Count = 1
+    """Rollouts of each task, where the environment says nothing else."""
+    concurrency: Count = 64
+    """At most this many rollouts in flight."""
+    timeout_s: Seconds = 600.0
+    """The longest one rollout may take, everything included; then it is a failure."""
+    drain_s: Annotated[float, Field(ge=0)] = 30.0
+    """How long rollouts in flight may go on after the first Ctrl-C."""
+
+
+class Plan(Record):
+    """
+    Everything a run needs to know.
+
+    Example:
+        >>> Plan.model_validate({"environments": {"example_multi_step": {"limit": 2}}}).mix.seed
+        0
+    """
+
+    environments: dict[Name, EnvironmentPlan] = Field(default_factory=dict)
+    data: list[str] = Field(default_factory=list)
+    """JSON-lines files whose rows carry their own route (`agent_ref`)."""
+    agent: AgentPlan | None = None
+    """Who plays environments that name no agent themselves."""
+    models: dict[Name, ModelPlan] = Field(default_factory=lambda: {"policy": ModelPlan()})
+    """`policy` is what is trained or tested; others are for judges."""
+    mix: MixPlan = Field(default_factory=MixPlan)
+    collect: CollectPlan = Field(default_factory=CollectPlan)
+    hooks: list[str] = Field(default_factory=list)
+    """Hook plugins to activate."""
+
+    @field_validator("environments", mode="before")
+    @classmethod
+    def _empty_entries(cls, value: Any) -> Any:
+        return {key: {} if item is None else item for key, item in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _models_by_name(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        named = {key: {"use": item} if isinstance(item, str) else item for key, item in value.items()}
+        return {"policy": {}, **named}
+
+    @field_validator("agent", mode="before")
+    @classmethod
+    def _agent_by_name(cls, value: Any) -> Any:
+        return {"use": value} if isinstance(value, str) else value
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @classmethod
+    def from_file(cls, path: Path | str, settings: Iterable[str] = ()) -> Plan:
+        """
+        Read a plan.
+
+        Args:
+            path: A YAML file.
+            settings: Changes of the form `key.path=value`, applied in order after the file.
+
+        Raises:
+            PlanError: with every mistake in it.
+        """
+        path = Path(path)
+        try:
+            document = parse_yaml(path.read_bytes())
+        except OSError as error:
+            raise PlanError([Problem(f"the plan cannot be read: {error.strerror}", where=str(path))]) from None
+        except DocumentError as error:
+            where = str(path) if error.line is None else f"{path}:{error.line}"
+            raise PlanError([Problem(error.message, where=where)]) from None
+        return cls.from_document(document, source=str(path), settings=settings)
+
+    @classmethod
+    def from_document(
+        cls, document: YamlDocument, *, source: str = "the plan", settings: Iterable[str] = ()
+    ) -> Plan:
+        """
+        Check a document that was read already.
+
+        Raises:
+            PlanError: with every mistake in it.
+        """
+        value = document.value if document.value is not None else {}
+        if not isinstance(value, dict):
+            raise PlanError([Problem("a plan is a mapping of keys, such as `environments:`", where=source)])
+        problems = _apply_settings(value, settings)
+        try:
+            plan = cls.model_validate(value)
+        except ValidationError as error:
+            problems.extend(_explain(item, document, source, cls) for item in error.errors(include_url=False))
+        if problems:
+            raise PlanError(problems, source=source)
+        return plan
+
+    def to_yaml(self) -> str:
+        """Write the plan, without what is default, as YAML that `from_file` reads back equal."""
+        return write_yaml(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain values, without what is default."""
+        value = self.model_dump(exclude_defaults=True)
+        value["environments"] = {name: _entry(entry) for name, entry in self.environments.items()}
+        value["models"] = {
+            name: {"use": entry.use, **entry.model_dump(exclude_defaults=True)} for name, entry in self.models.items()
+        }
+        return value
+
+
+def _entry(entry: EnvironmentPlan) -> dict[str, Any]:
+    value = entry.model_dump(exclude_defaults=True)
+    if entry.agent is not None:
+        value["agent"] = {"use": entry.agent.use, **value["agent"]}
+    return value
+
+
+def _apply_settings(value: dict[str, Any], settings: Iterable[str]) -> list[Problem]:
+    """Change a plain plan by `key.path=value` texts; the value is YAML, a bare word being a word."""
+    problems = []
+    for setting in settings:
+        where = f"--set {setting}"
+        path, equals, text = setting.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            problems.append(Problem("a setting looks like key.path=value", where=where))
+            continue
+        try:
+            parsed = parse_yaml(text).value
+        except DocumentError:
+            parsed = text
+        target = value
+        for key in keys[:-1]:
+            if target.get(key) is None:
+                target[key] = {}
+            inner = target[key]
+            if isinstance(inner, str) and key in ("policy", "agent"):
+                inner = target[key] = {"use": inner}
+            if not isinstance(inner, dict):
+                problems.append(Problem(f"{key!r} is no mapping, so nothing can be set inside it", where=where))
+                break
+            target = inner
+        else:
+            target[keys[-1]] = parsed
+    return problems
+
+
+def _explain(error: Mapping[str, Any], document: YamlDocument, source: str, model: type[Plan]) -> Problem:
+    path = tuple(part for part in error["loc"] if part != "[key]")
+    line = document.line(path)
+    dotted = ".".join(str(part) for part in path)
+    place = f"{source}:{line}" if line is not None and path else source
+    where = f"{dotted}, {place}" if dotted else place
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(path[:-1], model)
+        close = nearest(str(path[-1]), known)
+        hint = f"try: {', '.join(close)}" if close else f"known here: {', '.join(known)}"
+        return Problem(f"unknown key {str(path[-1])!r}", where=where, hints=(hint,))
+    if error["type"] == "string_pattern_mismatch":
+        return Problem(f"{error['input']!r} is no name: letters, digits, '_', '-' and '.', 64 at most", where=where)
+    shown = repr(error["input"])
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return Problem(f"{error['msg'][0].lower()}{error['msg'][1:]}, not {shown}", where=where)
+
+
+def _keys_at(path: tuple[Any, ...], model: type[Plan]) -> list[str]:
+    if not path:
+        return list(model.model_fields)
+    inner: dict[str, type[Record]] = {"mix": MixPlan, "collect": CollectPlan, "agent": AgentPlan}
+    if path[0] in ("environments", "models"):
+        owner: type[Record] = EnvironmentPlan if path[0] == "environments" else ModelPlan
+        return list((AgentPlan if path[-1] == "agent" else owner).model_fields)
+    return list(inner[path[0]].model_fields) if path[0] in inner else []
+
+
+_VARIABLE = re.compile(r"\$\{([^{}]*)\}")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def expand_variables(value: Any, environ: Mapping[str, str], where: str) -> tuple[Any, list[Problem]]:
+    """
+    Replace every `${NAME}` inside the strings of a plain value.
+
+    Returns:
+        The value, and a problem for each variable that is not set.
+    """
+    problems: list[Problem] = []
+
+    def expand(inner: Any, path: str) -> Any:
+        if isinstance(inner, dict):
+            return {key: expand(item, f"{path}.{key}") for key, item in inner.items()}
+        if isinstance(inner, list):
+            return [expand(item, f"{path}[{index}]") for index, item in enumerate(inner)]
+        if not isinstance(inner, str):
+            return inner
+
+        def replace(match: re.Match[str]) -> str:
+            name = match[1]
+            if not _VARIABLE_NAME.match(name):
+                problems.append(Problem(f"${{{name}}} is no variable name", where=path))
+            elif name not in environ:
+                hint = f"try: export {name}=..., or write {name}=... into the file .env"
+                problems.append(Problem(f"${{{name}}} is not set", where=path, hints=(hint,)))
+            else:
+                return environ[name]
+            return ""
+
+        return _VARIABLE.sub(replace, inner)
+
+    return expand(value, where), problems
+
+
+def load_environ(folder: Path = Path()) -> dict[str, str]:
+    """
+    Return the process environment, completed by the file `.env` of a folder; what is exported wins.
+    """
+    path = folder / ".env"
+    if not path.is_file():
+        return dict(os.environ)
+    from dotenv import dotenv_values
+
+    # Without interpolation: `${NAME}` has one meaning here, and it is the plan's.
+    values = dotenv_values(path, interpolate=False)
+    return {**{name: value for name, value in values.items() if value is not None}, **os.environ}

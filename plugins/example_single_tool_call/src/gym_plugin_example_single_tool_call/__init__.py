@@ -1,0 +1,1 @@
+"""Ask for the weather with one tool call, then answer."""
