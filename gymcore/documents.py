@@ -99,12 +99,13 @@ def _refuse_depth(text: str, loader: Any) -> None:
     """Walk the events once before nodes are built, because building them recurses once per level."""
     depth = 0
     for event in yaml.parse(text, Loader=loader):
+        line = event.start_mark.line + 1 if event.start_mark is not None else None
         if isinstance(event, yaml.AliasEvent):
-            raise DocumentError("aliases (*name) are not used here; write the value out", event.start_mark.line + 1)
+            raise DocumentError("aliases (*name) are not used here; write the value out", line)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_YAML_DEPTH:
-                raise DocumentError(f"more than {MAX_YAML_DEPTH} levels deep", event.start_mark.line + 1)
+                raise DocumentError(f"more than {MAX_YAML_DEPTH} levels deep", line)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
@@ -215,5 +216,3 @@ def _finite(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item, depth + 1) for item in value]
     return value
-
-

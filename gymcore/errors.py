@@ -197,9 +197,7 @@ class PluginError(GymcoreError):
 
     exit_code = 4
 
-    def __init__(
-        self, message: str, *, plugin: str = "", where: str | None = None, hints: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, message: str, *, plugin: str = "", where: str | None = None, hints: Iterable[str] = ()) -> None:
         self.plugin = plugin
         super().__init__(message, where=where, hints=hints)
 

@@ -73,7 +73,7 @@ def option(
             limit on speed), so a stopped run may go on with another value.
         constraints: Further arguments of `pydantic.Field`.
     """
-    extra = {"environment_variable": environment_variable, "operational": operational}
+    extra: dict[str, Any] = {"environment_variable": environment_variable, "operational": operational}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
@@ -133,9 +133,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def tool(function: Function, /) -> Function: ...
 @overload
 def tool(*, name: str | None = None, thread: bool = False) -> Callable[[Function], Function]: ...
-def tool(
-    function: Callable[..., Any] | None = None, /, *, name: str | None = None, thread: bool = False
-) -> Any:
+def tool(function: Callable[..., Any] | None = None, /, *, name: str | None = None, thread: bool = False) -> Any:
     """
     Offer a method of an environment to the model; schema and checks come from its signature and docstring.
 
@@ -201,7 +199,9 @@ def _read_docstring(doc: str) -> tuple[str, dict[str, str]]:
     head, _, tail = doc.partition("\nArgs:\n")
     arguments: dict[str, str] = {}
     section = re.split(r"\n(?=\S)", "\n" + tail, maxsplit=1)[0] if tail else ""
-    for match in re.finditer(r"(\w+)(?: \([^)]*\))?: (.+?)(?=\n\w+(?: \([^)]*\))?: |\Z)", textwrap.dedent(section), re.S):
+    for match in re.finditer(
+        r"(\w+)(?: \([^)]*\))?: (.+?)(?=\n\w+(?: \([^)]*\))?: |\Z)", textwrap.dedent(section), re.S
+    ):
         arguments[match[1]] = " ".join(match[2].split())
     text = re.split(r"\n(?:Returns|Raises|Source|Example):\n", head)[0]
     return " ".join(text.split()), arguments

@@ -175,9 +175,7 @@ class Plan(Record):
         return cls.from_document(document, source=str(path), settings=settings)
 
     @classmethod
-    def from_document(
-        cls, document: YamlDocument, *, source: str = "the plan", settings: Iterable[str] = ()
-    ) -> Plan:
+    def from_document(cls, document: YamlDocument, *, source: str = "the plan", settings: Iterable[str] = ()) -> Plan:
         """
         Check a document that was read already.
 

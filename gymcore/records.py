@@ -38,7 +38,18 @@ __all__ = [
 ROUTE_KEYS = ("agent_ref", "environment", "task_id")
 """The keys that compose adds to a row."""
 
-ROLLOUT_KEYS = ("repeat", "response", "reward", "reward_parts", "metrics", "stop", "turns", "timing", "provenance", "crc")
+ROLLOUT_KEYS = (
+    "repeat",
+    "response",
+    "reward",
+    "reward_parts",
+    "metrics",
+    "stop",
+    "turns",
+    "timing",
+    "provenance",
+    "crc",
+)
 """The keys that a rollout adds to its row; a row that brings one of them is no task."""
 
 
@@ -238,7 +249,7 @@ class Reward(Record):
     """What the trainer optimises, usually 0.0 to 1.0."""
     parts: dict[str, float] = Field(default_factory=dict)
     """Named contributions, for reading only; they need not sum to `value`."""
-    metrics: dict[str, float | int | bool | str | None | list[float | int | str]] = Field(default_factory=dict)
+    metrics: dict[str, float | int | bool | str | list[float | int | str] | None] = Field(default_factory=dict)
     """Named observations about the attempt that are no part of the reward; numbers are averaged in the report."""
 
 

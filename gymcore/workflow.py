@@ -17,7 +17,7 @@ from gymcore.hookspecs import Observers
 from gymcore.plan import Plan
 from gymcore.records import Rollout
 from gymcore.reporting import Report, report
-from gymcore.reporting.report import write_report
+from gymcore.reporting.summary import write_report
 from gymcore.runtime import RolloutStream, run
 
 __all__ = ["DEFAULT_FOLDER", "collect_composition", "load_observers", "run_sync"]

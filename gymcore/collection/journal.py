@@ -67,13 +67,9 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes] | _Damage]:
             offset += len(line)
 
 
-def _key_of(line: bytes) -> RolloutKey:
-    value = decode_json(line)
-    return (str(value["environment"]), str(value["task_id"]), int(value["repeat"]))
-
-
-def _scan(path: Path) -> tuple[set[RolloutKey], list[_Damage]]:
-    keys: set[RolloutKey] = set()
+def _scan(path: Path) -> tuple[dict[RolloutKey, float | None], list[_Damage]]:
+    """Read a journal file through: what it holds a line of, with the reward where there is one, and what is damaged."""
+    rewards: dict[RolloutKey, float | None] = {}
     damages = []
     for found in _read_lines(path):
         if isinstance(found, _Damage):
@@ -81,10 +77,12 @@ def _scan(path: Path) -> tuple[set[RolloutKey], list[_Damage]]:
             continue
         offset, line = found
         try:
-            keys.add(_key_of(line))
+            value = decode_json(line)
+            key = (str(value["environment"]), str(value["task_id"]), int(value["repeat"]))
+            rewards.setdefault(key, value.get("reward"))
         except (DocumentError, KeyError, TypeError, ValueError):
             damages.append(_Damage(offset, line + b"\n", is_tail=False))
-    return keys, damages
+    return rewards, damages
 
 
 def _describe(path: Path, damages: Sequence[_Damage]) -> tuple[str, ...]:
@@ -102,8 +100,8 @@ def read_collection(folder: Path) -> Collection:
     Raises:
         StorageError: its files cannot be read.
     """
-    keys, damages = _scan(folder / ROLLOUTS_NAME)
-    return Collection(folder, frozenset(keys), damaged=_describe(folder / ROLLOUTS_NAME, damages))
+    rewards, damages = _scan(folder / ROLLOUTS_NAME)
+    return Collection(folder, frozenset(rewards), damaged=_describe(folder / ROLLOUTS_NAME, damages))
 
 
 def read_rollouts(folder: Path) -> Iterator[Rollout]:
@@ -122,7 +120,7 @@ class Journal:
     The one writer of a run folder; open it with `with`.
 
     Attributes:
-        finished: Every rollout that has a reward and is safe on disk.
+        finished: The reward of every rollout that is safe on disk.
         damaged: What was found not to be whole on opening, one line each.
 
     Raises:
@@ -132,7 +130,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.finished: set[RolloutKey] = set()
+        self.finished: dict[RolloutKey, float | None] = {}
         self.damaged: tuple[str, ...] = ()
         self.duplicates = 0
         self.failed = 0
@@ -170,9 +168,9 @@ class Journal:
             self._lock.close()
             self._lock = None
 
-    def _recover(self, path: Path) -> tuple[set[RolloutKey], tuple[str, ...]]:
+    def _recover(self, path: Path) -> tuple[dict[RolloutKey, float | None], tuple[str, ...]]:
         """Read a file, copy what is not whole to the quarantine, and cut a torn end off."""
-        keys, damages = _scan(path)
+        rewards, damages = _scan(path)
         for damage in damages:
             aside = self.folder / QUARANTINE_NAME / f"{path.name}.{damage.offset}"
             aside.parent.mkdir(exist_ok=True)
@@ -182,7 +180,7 @@ class Journal:
                 with path.open("r+b") as file:
                     file.truncate(damage.offset)
                     os.fsync(file.fileno())
-        return keys, _describe(path, damages)
+        return rewards, _describe(path, damages)
 
     def append(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """
@@ -196,7 +194,7 @@ class Journal:
         """
         written: list[Rollout] = []
         lines: dict[str, list[bytes]] = {ROLLOUTS_NAME: [], FAILURES_NAME: []}
-        new: set[RolloutKey] = set()
+        new: dict[RolloutKey, float | None] = {}
         for rollout in rollouts:
             if rollout.key in self.finished or rollout.key in new:
                 self.duplicates += 1
@@ -205,12 +203,12 @@ class Journal:
                 written.append(rollout)
             else:
                 lines[ROLLOUTS_NAME].append(with_checksum(rollout.to_line()) + b"\n")
-                new.add(rollout.key)
+                new[rollout.key] = rollout.reward.value if rollout.reward is not None else None
                 written.append(rollout)
         for name, batch in lines.items():
             if batch:
                 self._write(name, b"".join(batch))
-        self.finished |= new
+        self.finished.update(new)
         self.failed += len(lines[FAILURES_NAME])
         return written
 

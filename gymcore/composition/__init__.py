@@ -2,7 +2,7 @@
 What did I ask for, exactly? `compose()` turns a plan and a catalog into a Composition: routes, dataset, lock.
 """
 
-from gymcore.composition.compose import Composition, compose
+from gymcore.composition.composer import Composition, compose
 from gymcore.composition.dataset import Dataset
 from gymcore.composition.folder import open_composition, write_composition
 from gymcore.composition.mixing import interleave

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gymcore.composition.compose import Composition
+from gymcore.composition.composer import Composition
 from gymcore.composition.dataset import Dataset
 from gymcore.composition.lock import LOCK_FORMAT, describe_lock, differences
 from gymcore.composition.routes import Resolver

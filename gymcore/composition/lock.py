@@ -118,8 +118,9 @@ def differences(there: Any, here: Any, path: str = "") -> list[str]:
         return lines
     if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
         return [
-            line for index, pair in enumerate(zip(there, here, strict=True)) for line in
-            differences(*pair, f"{path}[{index}]")
+            line
+            for index, pair in enumerate(zip(there, here, strict=True))
+            for line in differences(*pair, f"{path}[{index}]")
         ]
     return [] if there == here else [f"{path}: {_shown(there)} -> {_shown(here)}"]
 

@@ -124,7 +124,7 @@ class Resolver:
             environment=name,
             plan=entry.model_copy(
                 update={
-                    "split": None if entry.data or self.plan.data and not entry.split else entry.split or DEFAULT_SPLIT,
+                    "split": self._split_of(entry),
                     "use": plugin.qualified if plugin.status == "conflict" else plugin.name,
                     "agent": AgentPlan(use=asked.use, config=agent_options.written),
                     "config": options.written,
@@ -142,6 +142,12 @@ class Resolver:
         if len(self.errors) == before:
             self.routes[route.name] = route
         return route
+
+    def _split_of(self, entry: EnvironmentPlan) -> str | None:
+        """Return the split an environment brings: none beside files of its own, nor unasked beside the plan's data."""
+        if entry.data or (self.plan.data and entry.split is None):
+            return None
+        return entry.split or DEFAULT_SPLIT
 
     def written_plan(self) -> Plan:
         """Return the plan as it was resolved, without secrets: what is written beside the results."""

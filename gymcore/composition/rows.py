@@ -88,7 +88,7 @@ class RowReader:
             self.reject(where, f"a row is a JSON object, not {_shown(row)}")
             return None
         if "responses_create_params" not in row:
-            hint = "a row needs them: {\"responses_create_params\": {\"input\": [...]}, ...}"
+            hint = 'a row needs them: {"responses_create_params": {"input": [...]}, ...}'
             self.reject(where, "the row has no `responses_create_params`", hint)
             return None
         taken = [key for key in ROLLOUT_KEYS if key in row]

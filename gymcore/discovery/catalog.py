@@ -174,7 +174,9 @@ def _importing(plugin: Plugin) -> Iterator[None]:
     except BaseException as error:
         hints = []
         if isinstance(error, ModuleNotFoundError) and error.name and find_module(error.name.split(".")[0]) is None:
-            hints.append(f"the module {error.name!r} is not installed; reinstall with: pip install {plugin.distribution}")
+            hints.append(
+                f"the module {error.name!r} is not installed; reinstall with: pip install {plugin.distribution}"
+            )
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
         frames = [frame for frame in frames if frame.filename != __file__]
         where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else plugin.target

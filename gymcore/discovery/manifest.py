@@ -89,9 +89,7 @@ def read_manifest(text: bytes, where: str) -> Manifest:
     )
 
 
-def _read_splits(
-    value: Any, document: YamlDocument, where: str, problems: list[Problem]
-) -> dict[str, tuple[str, ...]]:
+def _read_splits(value: Any, document: YamlDocument, where: str, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict):
         problems.append(Problem("`splits` must map names to files", where=f"{where}:{document.line(('splits',)) or 1}"))
         return {}

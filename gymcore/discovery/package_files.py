@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-__all__ = ["find_module", "package_of", "package_folder"]
+__all__ = ["find_module", "package_folder", "package_of"]
 
 
 def find_module(name: str) -> ModuleSpec | None:

@@ -6,14 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 from gymcore.discovery.catalog import GROUPS, KINDS, Catalog, Plugin, normalised
 from gymcore.discovery.manifest import MANIFEST_NAME, Manifest, ManifestError, read_manifest
 from gymcore.discovery.package_files import package_folder, package_of
-
-if TYPE_CHECKING:
-    from importlib_metadata import Distribution
 
 __all__ = ["discover"]
 
@@ -37,7 +34,7 @@ def discover(path: Sequence[str] | None = None) -> Catalog:
     return Catalog(tuple(_with_conflicts(found)))
 
 
-def _distributions(path: Sequence[str] | None) -> Iterator[Distribution]:
+def _distributions(path: Sequence[str] | None) -> Iterator[Any]:
     """Yield each distribution that may hold plugins once, the first of several with one name, as imports do."""
     import importlib_metadata
 
@@ -57,7 +54,7 @@ def _distributions(path: Sequence[str] | None) -> Iterator[Distribution]:
             yield distribution
 
 
-def _plugins_of(distribution: Distribution) -> Iterator[Plugin]:
+def _plugins_of(distribution: Any) -> Iterator[Plugin]:
     name = distribution.metadata["Name"]
     version = distribution.metadata["Version"] or "unknown"
     try:
@@ -114,6 +111,6 @@ def _with_conflicts(plugins: Iterable[Plugin]) -> list[Plugin]:
         others = [name for name in owners[plugin.kind, normalised(plugin.name)] if name != plugin.qualified]
         if others and plugin.status == "ok":
             problem = f"{', '.join(others)} has the same name; choose one as {plugin.qualified}"
-            plugin = replace(plugin, status="conflict", problem=problem)  # noqa: PLW2901
+            plugin = replace(plugin, status="conflict", problem=problem)
         marked.append(plugin)
     return marked

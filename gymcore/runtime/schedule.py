@@ -77,10 +77,7 @@ class Schedule:
                     if item.key not in finished:
                         yield item
 
-        self._lanes = {
-            name: _Lane(planned(name), routes[name][0].plan.concurrency)
-            for name in sorted(routes)
-        }
+        self._lanes = {name: _Lane(planned(name), routes[name][0].plan.concurrency) for name in sorted(routes)}
         self._changed = asyncio.Event()
         self._closed = False
 

@@ -87,22 +87,27 @@ class _OpenEnvironment:
 
     async def _carry_out(self, call: ToolCall) -> str:
         tool = self._environment.tools.get(call.name)
+        if tool is None:
+            offered = ", ".join(self._environment.tools) or "none"
+            return _complaint(f"there is no tool {call.name[:100]!r}; the tools are: {offered}")
         try:
-            if tool is None:
-                offered = ", ".join(self._environment.tools) or "none"
-                raise ToolError(f"there is no tool {call.name[:100]!r}; the tools are: {offered}")
             arguments = tool.check(call.arguments)
             method = getattr(self._environment, tool.method)
             result = await asyncio.to_thread(method, **arguments) if tool.in_thread else method(**arguments)
             if inspect.isawaitable(result):
                 result = await result
         except ToolError as error:
-            return encode_json({"error": str(error)[:MESSAGE_LENGTH]}).decode()
+            return _complaint(str(error))
         return result if isinstance(result, str) else encode_json(result).decode()
 
     async def reply(self, turn: Turn) -> str | None:
         with _stage("reply"):
             return await self._environment.reply(turn)
+
+
+def _complaint(text: str) -> str:
+    """Tell the model what was wrong with its tool call."""
+    return encode_json({"error": text[:MESSAGE_LENGTH]}).decode()
 
 
 @dataclass(frozen=True)
@@ -212,7 +217,7 @@ class Session:
             return environment, context
 
     def _first_request(self, environment: Environment[Any, Any]) -> Request:
-        request = environment.task.responses_create_params.request()
+        request: Request = environment.task.responses_create_params.request()
         params = {**request.params, **self._route.plan.params}
         if params.get("tools") is None:
             params["tools"] = environment.tool_schemas()

@@ -17,7 +17,9 @@ class Weather(Task):
 class WeatherConfig(Config):
     """What counts as well done."""
 
-    require_call: bool = option(True, description="Reward only attempts that asked for the weather; else every attempt.")
+    require_call: bool = option(
+        True, description="Reward only attempts that asked for the weather; else every attempt."
+    )
     match_city: bool = option(False, description="Ask for the task's own city, not just any, where the task names one.")
 
 

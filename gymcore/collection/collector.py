@@ -88,9 +88,7 @@ async def _write(
             return
 
 
-def _append(
-    journal: Journal, rollouts: list[Rollout], on_durable: Callable[[Sequence[Rollout]], None] | None
-) -> None:
+def _append(journal: Journal, rollouts: list[Rollout], on_durable: Callable[[Sequence[Rollout]], None] | None) -> None:
     written = journal.append(rollouts)
     if on_durable is not None and written:
         on_durable(written)

@@ -156,7 +156,7 @@ def report(collection: Collection | Path | str) -> Report:
             failed[key] = f"{line['stage']}: {line['message'].splitlines()[0]}"
     planned = _planned(folder, lock)
     open_failures = Counter(name for name, _, _ in failed)
-    names = sorted({*tallies, *open_failures})
+    names = list(dict.fromkeys([*tallies, *open_failures]))
     entries = tuple(
         _summarise(name, [tallies.get(name, _Tally())], planned.get(name), open_failures[name]) for name in names
     )

@@ -24,6 +24,7 @@ from gymcore.plan import Plan
 
 __all__ = ["Composition", "compose", "plan_digest"]
 
+
 @dataclass(frozen=True)
 class Composition:
     """One runtime and one routed dataset: everything that `run` needs."""
@@ -213,7 +214,7 @@ class _Composer:
         """Find the route that a row asks for, resolving its environment where the plan did not name it."""
         reference = row.get("agent_ref")
         if reference is None:
-            hint = "try: jq -c '. + {\"agent_ref\": {\"name\": \"ENVIRONMENT_simple_agent\"}}'"
+            hint = 'try: jq -c \'. + {"agent_ref": {"name": "ENVIRONMENT_simple_agent"}}\''
             self.reader.reject(where, "the row has no `agent_ref`, so nobody knows who plays it", hint)
             return None
         name = reference.get("name") if isinstance(reference, dict) else None
@@ -272,7 +273,7 @@ class _OpenedFile:
         source = RowSource(self.path)
         self.composer.sources.append((self.where, source))
         try:
-            self.file = Path(self.path).open("rb")  # noqa: SIM115, closed in __exit__
+            self.file = Path(self.path).open("rb")
         except OSError as error:
             problem = Problem(f"the data file cannot be read: {error.strerror}", f"{self.where}: {self.path}")
             self.composer.resolver.errors.append(PlanError([problem]))

@@ -1,0 +1,106 @@
+"""
+The command `gym`: one file per command, loaded when it is asked for, so that `gym --help` costs what click costs.
+
+Exit codes: 0 done; 1 it ran, and something failed; 2 the request is wrong and nothing ran; 3 the endpoint could not be
+used; 4 a chosen plugin is broken; 5 the disk failed; 70 a bug of ours; 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from gymcore.errors import GymcoreError
+
+__all__ = ["COMMANDS", "command_line", "main"]
+
+COMMANDS = {
+    "list": "Show every installed plugin, broken ones too.",
+    "show": "Show one plugin: options, tools, splits, and a task.",
+    "compose": "Turn environments into one routed dataset.",
+    "run": "Play every task and collect the rollouts.",
+    "report": "Sum up what a run folder holds.",
+}
+"""Each command with its one-line help; the command itself is `command` in the module of that name."""
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when they are called, and listed without being imported."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"gymcore.cli.{name}").command
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(context, args)
+        except click.UsageError as error:
+            from gymcore.errors import nearest
+
+            close = nearest(args[0], COMMANDS)
+            if close and not error.message.endswith("?"):
+                raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", context) from None
+            raise
+
+
+def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from gymcore import __version__
+
+        click.echo(f"gymcore {__version__}")
+        context.exit()
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show it.")
+def command_line() -> None:
+    """
+    Compose installed training environments into one runtime and one routed dataset.
+
+    \b
+    gym list
+    gym run --env example_single_tool_call --env example_multi_step
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    sys.exit(_exit_code(arguments))
+
+
+def _exit_code(arguments: list[str] | None) -> int:
+    try:
+        code = command_line.main(arguments, prog_name="gym", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except GymcoreError as error:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; writing the rest of the buffer at exit would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        click.echo(f"this is a bug of gymcore, please report it: {type(error).__name__}: {error}", err=True)
+        return 70

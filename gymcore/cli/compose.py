@@ -1,0 +1,89 @@
+"""
+`gym compose`: environments in, one routed dataset out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gymcore.cli.plan_options import PlanFlags, plan_options
+from gymcore.composition import Composition, compose, write_composition
+from gymcore.discovery import discover
+from gymcore.plan import load_environ
+from gymcore.workflow import DEFAULT_FOLDER, load_observers
+
+__all__ = ["command", "describe_composition", "print_notes"]
+
+
+@click.command("compose")
+@plan_options
+@click.option("--out", metavar="FOLDER", help="Where to; runs/<environments>-<digest>, where nothing is said.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def command(flags: PlanFlags, out: str | None, as_json: bool) -> None:
+    """
+    Turn environments into one routed dataset: plan.yaml, gym.lock and dataset.jsonl.
+
+    \b
+    gym compose --env example_single_tool_call --env example_multi_step --out runs/mix
+    """
+    catalog = discover()
+    plan = flags.to_plan()
+    composition = compose(plan, catalog, environ=load_environ())
+    load_observers(plan, catalog).plan(composition.plan.to_dict())
+    folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
+    write_composition(composition, folder)
+    described = describe_composition(composition, folder)
+    if as_json:
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        return
+    print_notes(composition)
+    _print_table(described)
+    click.echo(f"wrote {folder}: plan.yaml, gym.lock, dataset.jsonl ({len(composition.dataset):,} rows)")
+    click.echo(f"next: gym run {folder}")
+
+
+def describe_composition(composition: Composition, folder: Path) -> dict[str, Any]:
+    """Return what `--json` prints of a composition."""
+    tasks = composition.tasks()
+    planned = composition.planned()
+    environments = [
+        {
+            "environment": name,
+            "plugin": route.environment_plugin.qualified,
+            "route": route.name,
+            "split": route.plan.split,
+            "tasks": tasks[name],
+            "share": tasks[name] / len(composition.dataset),
+            "rollouts": planned[name],
+        }
+        for name, route in {route.environment: route for route in composition.routes.values()}.items()
+    ]
+    return {
+        "folder": str(folder),
+        "environments": environments,
+        "rows": len(composition.dataset),
+        "rollouts": sum(planned.values()),
+        "notes": list(composition.notes),
+    }
+
+
+def print_notes(composition: Composition) -> None:
+    """Print remarks that are no mistakes, to stderr."""
+    for note in composition.notes:
+        click.echo(f"note: {note}", err=True)
+
+
+def _print_table(described: dict[str, Any]) -> None:
+    rows = [("ENVIRONMENT", "SPLIT", "ROUTE", "TASKS", "SHARE")]
+    for entry in described["environments"]:
+        split = entry["split"] or "(data)"
+        rows.append((entry["environment"], split, entry["route"], f"{entry['tasks']:,}", f"{entry['share']:.1%}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
+        click.echo("  ".join([*left, *right]))

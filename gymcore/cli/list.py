@@ -1,0 +1,79 @@
+"""
+`gym list`: what is installed, without importing any of it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import click
+
+from gymcore.discovery import Catalog, Plugin, discover
+from gymcore.discovery.catalog import KINDS, Kind
+
+__all__ = ["command"]
+
+CHECK_TIMEOUT_S = 60
+
+
+@click.command("list")
+@click.argument("kind", required=False, type=click.Choice([*KINDS, *(f"{kind}s" for kind in KINDS)]), metavar="[KIND]")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+@click.option("--check", is_flag=True, help="Also import each plugin, in a process of its own, and say which fail.")
+def command(kind: str | None, as_json: bool, check: bool) -> None:
+    """
+    Show every installed plugin: environments, models, agents and hooks.
+
+    A plugin that cannot be used is a row with the reason. KIND shows one kind only: environment, model, agent or hook.
+    """
+    catalog = discover()
+    wanted: Kind | None = kind.removesuffix("s") if kind else None  # type: ignore[assignment]
+    plugins = catalog.plugins if wanted is None else catalog.of_kind(wanted)
+    if check:
+        plugins = tuple(_imported(plugin) for plugin in plugins)
+    if as_json:
+        click.echo(json.dumps([plugin.to_dict() for plugin in plugins], indent=2, ensure_ascii=False))
+        return
+    _print_table(Catalog(tuple(plugins)))
+
+
+def _imported(plugin: Plugin) -> Plugin:
+    """Import a plugin in a child process, which may crash or exit, and return it with what came of that."""
+    if plugin.status in ("broken", "incompatible"):
+        return plugin
+    code = (
+        "import sys; from gymcore import discover; from gymcore.errors import GymcoreError; c = discover()\n"
+        "try: c.load(c.find(sys.argv[1], sys.argv[2]))\n"
+        "except GymcoreError as error: sys.exit('gymcore: ' + error.message)"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, plugin.kind, plugin.qualified],
+            capture_output=True,
+            text=True,
+            timeout=CHECK_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return replace(plugin, status="broken", problem=f"its import did not end within {CHECK_TIMEOUT_S} s")
+    if done.returncode == 0:
+        return plugin
+    said = [line.removeprefix("gymcore: ") for line in done.stderr.splitlines() if line.startswith("gymcore: ")]
+    reason = said[-1] if said else f"its import ended the process with exit code {done.returncode}"
+    return replace(plugin, status="broken", problem=reason)
+
+
+def _print_table(catalog: Catalog) -> None:
+    if not catalog.plugins:
+        click.echo("no plugin is installed; environments are installed with pip")
+        return
+    rows = [("KIND", "NAME", "DISTRIBUTION", "STATUS", "WHAT IT IS")]
+    for plugin in catalog.plugins:
+        what = plugin.manifest.description if plugin.status == "ok" else (plugin.problem or "")
+        rows.append((plugin.kind, plugin.name, f"{plugin.distribution} {plugin.version}", plugin.status, what))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip())

@@ -1,0 +1,88 @@
+"""
+`gym report`: what a run folder means, in numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from pathlib import Path
+
+import click
+
+from gymcore.reporting import EnvironmentReport, Report, report
+
+__all__ = ["command", "print_report"]
+
+
+@click.command("report")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def command(folder: Path, as_json: bool) -> None:
+    """
+    Sum up what the run FOLDER holds: per environment and in total.
+
+    Rewards are means with their 95 % interval; pass@k is shown where tasks were played more than once.
+    """
+    result = report(folder)
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print_report(result)
+
+
+def print_report(result: Report) -> None:
+    """Print a report as a table, to stdout."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # whoever reads a pipe or a file does not want it wrapped
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    entries = [*result.environments, result.total]
+    ks = max((list(entry.pass_at) for entry in entries), key=len, default=[])
+    for title in ("environment", "rollouts", "failed", "reward", *(f"pass@{k}" for k in ks)):
+        table.add_column(title, justify="left" if title == "environment" else "right", overflow="fold")
+    for title in ("turns", "tokens", "p50", "p95", "retried"):
+        table.add_column(title, justify="right")
+    for entry in entries:
+        cells = [
+            entry.name,
+            f"{entry.finished:,}" + (f" / {entry.planned:,}" if entry.planned is not None else ""),
+            f"{entry.failed:,}",
+            _reward(entry),
+            *(f"{entry.pass_at[k]:.3f}" if k in entry.pass_at else "-" for k in ks),
+            f"{entry.turns['mean']:.1f}" if entry.turns else "-",
+            f"{entry.tokens['mean']:,.0f}" if entry.tokens else "-",
+            f"{_seconds(entry.duration_s['p50'])}" if entry.duration_s else "-",
+            f"{_seconds(entry.duration_s['p95'])}" if entry.duration_s else "-",
+            f"{entry.retried:,}",
+        ]
+        if entry is result.total:
+            table.add_section()
+        table.add_row(*(Text(cell) for cell in cells), style="bold" if entry is result.total else "")
+    console.print(table)
+    for entry in result.environments:
+        if entry.metrics:
+            shown = ", ".join(f"{name} {value:.3g}" for name, value in entry.metrics.items())
+            console.print(Text(f"{entry.name}: {shown}"), soft_wrap=True)
+    for reason, count in result.failures.items():
+        console.print(Text(f"failed {count:,} x  {reason}"), soft_wrap=True)
+    if result.damaged_lines:
+        console.print(Text(f"{result.damaged_lines:,} damaged lines do not count; the same run does them again"))
+
+
+def _reward(entry: EnvironmentReport) -> str:
+    if entry.reward is None:
+        return "-"
+    mean = f"{entry.reward['mean']:.3f}"
+    if not isfinite(entry.reward["low"]):
+        return mean
+    return f"{mean} [{entry.reward['low']:.3f}, {entry.reward['high']:.3f}]"
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"

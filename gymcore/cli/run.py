@@ -1,0 +1,174 @@
+"""
+`gym run`: play every task of a plan or of a run folder, and collect the rollouts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+from pathlib import Path
+
+import click
+
+from gymcore.cli.compose import print_notes
+from gymcore.cli.plan_options import PlanFlags, plan_options
+from gymcore.cli.progress import Progress
+from gymcore.cli.report import print_report
+from gymcore.collection import Journal
+from gymcore.composition import Composition, compose, open_composition, write_composition
+from gymcore.discovery import Catalog, discover
+from gymcore.errors import GymcoreError
+from gymcore.hookspecs import Observers
+from gymcore.plan import load_environ
+from gymcore.reporting import Report
+from gymcore.runtime import RolloutStream
+from gymcore.workflow import DEFAULT_FOLDER, collect_composition, load_observers
+
+__all__ = ["command"]
+
+
+@click.command("run")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@plan_options
+@click.option("--out", metavar="FOLDER", help="Where to; runs/<environments>-<digest>, where nothing is said.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout; talk goes to stderr.")
+def command(folder: Path | None, flags: PlanFlags, out: str | None, as_json: bool) -> int:
+    """
+    Play every task and collect the rollouts; the same command again does only what is missing.
+
+    With FOLDER, play what `gym compose` or an earlier run left there.
+
+    \b
+    gym run --env example_single_tool_call --env example_multi_step
+    gym run runs/mix --model openai_model --set models.policy.config.base_url=http://127.0.0.1:8000/v1
+    """
+    catalog = discover()
+    environ = load_environ()
+    if folder is not None:
+        if flags.names_work() or out is not None:
+            raise click.UsageError(
+                "a FOLDER holds its plan; --plan, --env, --data, --split, --limit and --out make one"
+            )
+        composition = open_composition(folder, catalog, settings=tuple(flags.settings()), environ=environ)
+    else:
+        composition = compose(flags.to_plan(), catalog, environ=environ)
+        folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
+    return _play(composition, folder, catalog, as_json)
+
+
+def _play(composition: Composition, folder: Path, catalog: Catalog, as_json: bool) -> int:
+    progress = Progress(composition.planned())
+    observers = load_observers(composition.plan, catalog, progress.say)
+    observers.plan(composition.plan.to_dict())
+    write_composition(composition, folder)
+    _say_what_follows(composition, folder)
+    run = _Run(composition, folder, observers, progress)
+    try:
+        result = run.play()
+    except GymcoreError as error:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        click.echo(f"what is finished is safe; go on with: gym run {shlex.quote(str(folder))}", err=True)
+        return error.exit_code
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print_report(result)
+    return run.conclude(result)
+
+
+def _say_what_follows(composition: Composition, folder: Path) -> None:
+    planned = composition.planned()
+    parts = ", ".join(f"{name} {count:,}" for name, count in planned.items())
+    click.echo(f"{folder}: {sum(planned.values()):,} rollouts planned ({parts})", err=True)
+    print_notes(composition)
+    if composition.models["policy"].plugin.qualified == "gymcore:oracle" and _is_policy_used(composition):
+        click.echo(
+            "the model is 'oracle', which plays the reference solutions; for a real endpoint add:\n"
+            "  --model openai_model --set models.policy.config.base_url=http://HOST:PORT/v1",
+            err=True,
+        )
+
+
+def _is_policy_used(composition: Composition) -> bool:
+    return any(route.model == "policy" for route in composition.routes.values())
+
+
+class _Run:
+    """One run in the foreground: progress on the terminal, and signals that stop it."""
+
+    def __init__(self, composition: Composition, folder: Path, observers: Observers, progress: Progress) -> None:
+        self._composition = composition
+        self._folder = folder
+        self._observers = observers
+        self._progress = progress
+        self._stream: RolloutStream | None = None
+        self._signals = 0
+
+    def play(self) -> Report:
+        """Play what is missing."""
+        with self._progress.shown():
+            return asyncio.run(self._collect())
+
+    async def _collect(self) -> Report:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            return await collect_composition(
+                self._composition,
+                self._folder,
+                observers=self._observers,
+                on_start=self._on_start,
+                on_durable=self._progress.durable,
+            )
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _on_start(self, stream: RolloutStream, journal: Journal) -> None:
+        self._stream = stream
+        for line in journal.damaged:
+            self._progress.say(f"damaged, set aside in quarantine/, and owed again: {line}")
+        if journal.finished:
+            self._progress.say(f"{len(journal.finished):,} rollouts are finished already and are not played again")
+        self._progress.begin(stream, journal.finished)
+        if self._signals:
+            stream.stop(0.0)
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        if self._stream is None:
+            return
+        if self._signals == 1:
+            drain_s = self._composition.plan.collect.drain_s
+            count = sum(self._stream.status().in_flight.values())
+            self._progress.say(
+                f"stopping: no new rollouts; {count:,} in flight may finish, up to {drain_s:g} s; "
+                "Ctrl-C again to stop now"
+            )
+            self._stream.stop(drain_s)
+        elif self._signals == 2:
+            self._progress.say("stopping now; what is in flight is owed again")
+            self._stream.cancel()
+        else:
+            os._exit(130)
+
+    def conclude(self, result: Report) -> int:
+        """Say how it ended, and return the exit code."""
+        missing = (result.total.planned or 0) - result.total.finished
+        again = f"gym run {shlex.quote(str(self._folder))}"
+        if missing <= 0:
+            click.echo(f"done: {result.total.finished:,} rollouts in {self._folder / 'rollouts.jsonl'}", err=True)
+            return 0
+        if self._signals:
+            click.echo(f"stopped: {missing:,} rollouts are still owed; go on with: {again}", err=True)
+            return 130
+        click.echo(
+            f"{result.total.failed:,} rollouts failed, see {self._folder / 'failures.jsonl'}; "
+            f"try them again with: {again}",
+            err=True,
+        )
+        return 1

@@ -1,0 +1,152 @@
+"""
+`gym show`: one plugin in full.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from gymcore.discovery import Catalog, Plugin, discover
+from gymcore.discovery.catalog import KINDS, Kind
+from gymcore.documents import decode_json
+from gymcore.errors import GymcoreError, UnknownPluginError
+
+__all__ = ["command"]
+
+
+@click.command("show")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), help="Which kind is meant, where several have the name.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of words.")
+def command(name: str, kind: Kind | None, as_json: bool) -> None:
+    """
+    Show the plugin NAME: description, options with their defaults, tools, splits, and one task.
+
+    NAME may be `distribution:name` where two distributions offer the same name.
+    """
+    catalog = discover()
+    described = _describe(catalog, _find(catalog, name, kind))
+    if as_json:
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+    else:
+        _print(described)
+
+
+def _find(catalog: Catalog, name: str, kind: Kind | None) -> Plugin:
+    for candidate in (kind,) if kind else KINDS:
+        try:
+            return catalog.find(candidate, name)
+        except UnknownPluginError:
+            continue
+    what = kind or "plugin"
+    raise UnknownPluginError(what, name, {plugin.name for plugin in catalog.plugins if kind in (None, plugin.kind)})
+
+
+def _describe(catalog: Catalog, plugin: Plugin) -> dict[str, Any]:
+    described: dict[str, Any] = {**plugin.to_dict(), "documentation": "", "options": []}
+    component = catalog.load(plugin)
+    if plugin.kind == "hook":
+        return described
+    described["documentation"] = _paragraphs(component.__doc__)
+    described["options"] = _options(component.config_model, plugin)
+    if plugin.kind == "environment":
+        described["agent"] = plugin.manifest.agent or "simple_agent"
+        described["is_solvable"] = component.is_solvable()
+        described["tools"] = component.tool_schemas()
+        described["splits"] = {name: _count(catalog, plugin, name) for name in plugin.manifest.splits}
+        described["task"] = _first_task(catalog, plugin)
+    return described
+
+
+def _paragraphs(documentation: str | None) -> str:
+    import inspect
+
+    return inspect.cleandoc(documentation or "")
+
+
+def _options(model: Any, plugin: Plugin) -> list[dict[str, Any]]:
+    """List the options of a plugin; the default is the manifest's where it gives one."""
+    schema = model.model_json_schema()
+    options = []
+    for name, field in schema.get("properties", {}).items():
+        entry = {
+            "name": name,
+            "type": _type_of(field),
+            "default": plugin.manifest.config.get(name, field.get("default")),
+            "is_required": name in schema.get("required", ()) and name not in plugin.manifest.config,
+            "description": field.get("description", ""),
+            "environment_variable": field.get("environment_variable"),
+        }
+        options.append(entry)
+    return options
+
+
+def _type_of(field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return " | ".join(json.dumps(value) for value in field["enum"])
+    if "anyOf" in field:
+        return " | ".join(_type_of(inner) for inner in field["anyOf"])
+    kind = field.get("format") or field.get("type", "any")
+    if kind == "array":
+        return f"list of {_type_of(field.get('items', {}))}"
+    return str(kind)
+
+
+def _count(catalog: Catalog, plugin: Plugin, split: str) -> int:
+    rows = 0
+    for path in plugin.manifest.splits[split]:
+        with catalog.open_file(plugin, path) as lines:
+            rows += sum(1 for line in lines if line.strip())
+    return rows
+
+
+def _first_task(catalog: Catalog, plugin: Plugin) -> Any:
+    for files in plugin.manifest.splits.values():
+        try:
+            with catalog.open_file(plugin, files[0]) as lines:
+                for line in lines:
+                    if line.strip():
+                        return decode_json(line)
+        except GymcoreError:
+            continue
+    return None
+
+
+def _print(described: dict[str, Any]) -> None:
+    click.echo(f"{described['kind']} {described['name']}  ({described['distribution']} {described['version']})")
+    click.echo(f"  {described['description']}")
+    documentation = described["documentation"]
+    if documentation and documentation.splitlines()[0].rstrip(".") != described["description"].rstrip("."):
+        click.echo()
+        for line in documentation.splitlines():
+            click.echo(f"  {line}".rstrip())
+    if described["status"] != "ok":
+        click.echo(f"  {described['status']}: {described['problem']}")
+    if described["kind"] == "environment":
+        _print_environment(described)
+    click.echo("\noptions" if described["options"] else "\nno options")
+    for option in described["options"]:
+        default = "required" if option["is_required"] else f"default {json.dumps(option['default'])}"
+        variable = f", from {option['environment_variable']}" if option["environment_variable"] else ""
+        click.echo(f"  {option['name']}: {option['type']} ({default}{variable})")
+        if option["description"]:
+            click.echo(f"      {option['description']}")
+
+
+def _print_environment(described: dict[str, Any]) -> None:
+    solution = "has a reference solution" if described["is_solvable"] else "has no reference solution"
+    click.echo(f"  played by {described['agent']}; {solution}")
+    click.echo("\nsplits" if described["splits"] else "\nno splits of its own")
+    for name, rows in described["splits"].items():
+        click.echo(f"  {name}: {rows:,} tasks")
+    click.echo("\ntools" if described["tools"] else "\nno tools")
+    for tool in described["tools"]:
+        click.echo(f"  {tool['name']}: {tool['description']}")
+        click.echo(f"      {json.dumps(tool['parameters'], ensure_ascii=False)}")
+    if described["task"] is not None:
+        click.echo("\none task")
+        for line in json.dumps(described["task"], indent=2, ensure_ascii=False).splitlines():
+            click.echo(f"  {line}")

@@ -1,0 +1,86 @@
+"""
+One rollout without a plan, through the real runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from gymcore.builtin.simple_agent import SimpleAgent
+from gymcore.composition import Route
+from gymcore.composition.configuration import Options
+from gymcore.discovery import Manifest, Plugin
+from gymcore.documents import encode_json
+from gymcore.interfaces import Agent, Config, Environment, Model
+from gymcore.plan import EnvironmentPlan
+from gymcore.records import Rollout, Row
+from gymcore.runtime.schedule import Planned
+from gymcore.runtime.session import Session, Stage
+
+__all__ = ["play"]
+
+
+def play(
+    environment: type[Environment[Any, Any]],
+    row: Mapping[str, Any],
+    model: Model[Any],
+    *,
+    agent: Agent[Any] | None = None,
+    config: Config | None = None,
+    judges: Mapping[str, Model[Any]] | None = None,
+    params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    timeout_s: float = 60.0,
+) -> Rollout:
+    """
+    Play one task with one model, exactly as a run does.
+
+    Args:
+        environment: The class to play.
+        row: The task, as a row of a dataset; its route is added here.
+        model: The policy, such as a `ScriptedModel`.
+        agent: The loop; `simple_agent` where it is None.
+        config: The environment's options; its defaults where it is None.
+        judges: Further models by name, for verifiers that ask one.
+        params: Create parameters that replace those of the row.
+        seed: The plan's seed.
+        timeout_s: The bound on the whole rollout.
+
+    Returns:
+        The rollout, with a reward or with a failure.
+    """
+    plugin = Plugin("environment", "under_test", "testing", "0", "testing:play", manifest=Manifest(gym_api=1))
+    options = Options(config or environment.config_model(), {}, {})
+    route = Route(
+        name="under_test_agent",
+        environment="under_test",
+        plan=EnvironmentPlan(params=dict(params or {})),
+        environment_plugin=plugin,
+        environment_class=environment,
+        environment_options=options,
+        agent_plugin=plugin,
+        agent_class=Agent,
+        agent_options=options,
+        model="policy",
+        repeats=1,
+    )
+    routed = {**row, "agent_ref": {"name": route.name}, "environment": "under_test"}
+    routed.setdefault("task_id", "under_test/0")
+    planned = Planned(position=0, route=route, row=Row(encode_json(routed), routed), repeat=0)
+
+    async def playing() -> Rollout:
+        models = {**(judges or {}), "policy": model}
+        async with environment.shared(options.config) as resources:
+            stage = Stage(
+                agents={route.name: agent or SimpleAgent()},
+                models=models,
+                resources={route.environment: resources},
+                seed=seed,
+                timeout_s=timeout_s,
+                provenance={},
+            )
+            return await Session(stage, planned).play()
+
+    return asyncio.run(playing())
