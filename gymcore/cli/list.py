@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import click
@@ -42,6 +40,9 @@ def command(kind: str | None, as_json: bool, check: bool) -> None:
 
 def _imported(plugin: Plugin) -> Plugin:
     """Import a plugin in a child process, which may crash or exit, and return it with what came of that."""
+    import subprocess
+    import sys
+
     if plugin.status in ("broken", "incompatible"):
         return plugin
     code = (

@@ -51,11 +51,13 @@ def package_of(module: str) -> ModuleSpec | None:
 
 def package_folder(package: ModuleSpec) -> Traversable | None:
     """Return the folder of a package, from which its data files can be read."""
+    locations = [Path(location) for location in package.submodule_search_locations or ()]
+    for location in locations:
+        if location.is_dir():
+            return location
+    # A zip archive, or a loader of somebody else's: only its resource reader knows.
     reader_of = getattr(package.loader, "get_resource_reader", None)
     reader = reader_of(package.name) if reader_of is not None else None
     files = getattr(reader, "files", None)
-    if files is not None:
-        folder: Traversable = files()
-        return folder
-    locations = list(package.submodule_search_locations or ())
-    return Path(locations[0]) if locations else None
+    folder: Traversable | None = files() if files is not None else None
+    return folder

@@ -28,14 +28,18 @@ def discover(path: Sequence[str] | None = None) -> Catalog:
         The catalog, in an order that does not depend on the file system.
     """
     found: list[Plugin] = []
-    for distribution in _distributions(path):
-        found.extend(_plugins_of(distribution))
+    for distribution, name, version in _distributions(path):
+        found.extend(_plugins_of(distribution, name, version))
     found.sort(key=lambda plugin: (KINDS.index(plugin.kind), normalised(plugin.name), normalised(plugin.distribution)))
     return Catalog(tuple(_with_conflicts(found)))
 
 
-def _distributions(path: Sequence[str] | None) -> Iterator[Any]:
-    """Yield each distribution that may hold plugins once, the first of several with one name, as imports do."""
+def _distributions(path: Sequence[str] | None) -> Iterator[tuple[Any, str, str]]:
+    """
+    Yield each distribution that may hold plugins once, with its name and version.
+
+    Of several with one name the first counts, as it does for imports.
+    """
     import importlib_metadata
 
     seen: set[str] = set()
@@ -46,17 +50,22 @@ def _distributions(path: Sequence[str] | None) -> Iterator[Any]:
             text = distribution.read_text("entry_points.txt")
             if not text or "gymcore." not in text:
                 continue
-            name = normalised(distribution.metadata["Name"] or "")
+            name, version = _name_and_version(distribution)
         except Exception:  # a damaged distribution of somebody else must not hide the others
             continue
-        if name and name not in seen:
-            seen.add(name)
-            yield distribution
+        if name and normalised(name) not in seen:
+            seen.add(normalised(name))
+            yield distribution, name, version
 
 
-def _plugins_of(distribution: Any) -> Iterator[Plugin]:
-    name = distribution.metadata["Name"]
-    version = distribution.metadata["Version"] or "unknown"
+def _name_and_version(distribution: Any) -> tuple[str, str]:
+    """Read two fields of the metadata's head; parsing all of it would load the email package, a tenth of `gym list`."""
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    fields = dict(line.split(": ", 1) for line in text.partition("\n\n")[0].splitlines() if ": " in line)
+    return fields.get("Name", "").strip(), fields.get("Version", "unknown").strip()
+
+
+def _plugins_of(distribution: Any, name: str, version: str) -> Iterator[Plugin]:
     try:
         entry_points = [(GROUPS[entry.group], entry) for entry in distribution.entry_points if entry.group in GROUPS]
     except Exception as error:

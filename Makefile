@@ -1,0 +1,58 @@
+# make demo    install the core and the bundled plugins into .venv and run the main job
+# make test    the whole test suite, on every Python from 3.11 that this machine offers
+# make check   formatting, lint and types
+# make bench   the figures in docs/explanation/cost.md; ENDPOINT=URL measures rollouts too
+# make clean   remove what these made
+
+SHELL := /bin/bash
+PLUGINS := $(wildcard plugins/*)
+PROJECTS := . $(PLUGINS)
+
+# The first Python that is new enough; PYTHON=... chooses another.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+
+# One virtual environment for each Python; their installation is repeated when a pyproject.toml changes.
+VENV := .venv
+INSTALL = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+STAMPS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
+
+.PHONY: demo test test-one check bench clean
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/gym run --env example_single_tool_call --env example_multi_step --out runs/demo
+
+$(VENV)/.installed: $(STAMPS)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(call INSTALL,$(VENV)) $(foreach project,$(PROJECTS),--editable $(project))
+	@touch $@
+
+# pip 25.1 is the first that installs the development tools from [dependency-groups].
+$(VENV)/.developing: $(VENV)/.installed
+	$(call INSTALL,$(VENV)) --upgrade 'pip>=25.1'
+	$(call INSTALL,$(VENV)) --group dev $(foreach project,$(PROJECTS),--editable $(project))
+	@touch $@
+
+test:
+	@$(SHELL) tests/interpreters.sh | while read -r version python; do \
+		echo "== Python $$version =="; \
+		$(MAKE) --no-print-directory test-one VENV=.venv-$$version PYTHON=$$python </dev/null || exit 1; \
+	done
+
+test-one: $(VENV)/.developing
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+
+check: $(VENV)/.developing
+	$(VENV)/bin/ruff format --check gymcore plugins tests
+	$(VENV)/bin/ruff check gymcore plugins tests
+	$(VENV)/bin/mypy gymcore $(wildcard plugins/*/src)
+
+bench: $(VENV)/.developing
+	$(VENV)/bin/python tests/benchmarks/startup.py
+	$(VENV)/bin/python tests/benchmarks/install_size.py
+	@if [ -n "$(ENDPOINT)" ]; then $(VENV)/bin/python tests/benchmarks/rollouts.py --base-url $(ENDPOINT); \
+	else echo "rollouts: not measured; name an endpoint with ENDPOINT=http://127.0.0.1:PORT/v1"; fi
+
+clean:
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .hypothesis
