@@ -51,7 +51,7 @@ class Config(Record):
     Secrets are `pydantic.SecretStr`; those are never written to a run folder.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
 
 def option(
@@ -100,8 +100,7 @@ class Tool:
             "name": self.name,
             "description": self.description,
             "parameters": self.parameters,
-            # OpenAI's strict mode wants every property required, which defaults are not.
-            "strict": set(self.parameters["required"]) == set(self.parameters["properties"]),
+            "strict": _is_closed(self.parameters),
         }
 
     def check(self, arguments: str) -> dict[str, Any]:
@@ -119,6 +118,19 @@ class Tool:
         except RecursionError:
             raise ToolError(f"invalid arguments for {self.name}: nested too deeply") from None
         return {info.alias or name: getattr(checked, name) for name, info in type(checked).model_fields.items()}
+
+
+def _is_closed(schema: Any) -> bool:
+    """Whether OpenAI's strict mode takes a schema: in every object all properties are required and none is unknown."""
+    if isinstance(schema, list):
+        return all(_is_closed(item) for item in schema)
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object":
+        is_complete = set(schema.get("required", ())) == set(schema.get("properties", ()))
+        if schema.get("additionalProperties") is not False or not is_complete:
+            return False
+    return all(_is_closed(item) for item in schema.values())
 
 
 def _explain(error: Mapping[str, Any]) -> str:
@@ -154,6 +166,10 @@ def tool(function: Callable[..., Any] | None = None, /, *, name: str | None = No
 def _build_tool(method: Callable[..., Any], owner: str) -> Tool:
     marked: dict[str, Any] = method.__gymcore_tool__  # type: ignore[attr-defined]
     where = f"{owner}.{method.__name__}"
+    if not inspect.isfunction(method):
+        raise TypeError(
+            f"tool {where}: a tool must be an ordinary method, with self, and not a {type(method).__name__}"
+        )
     hints = get_type_hints(method, include_extras=True)
     description, argument_docs = _read_docstring(inspect.getdoc(method) or "")
     fields: dict[str, Any] = {}
@@ -164,7 +180,9 @@ def _build_tool(method: Callable[..., Any], owner: str) -> Tool:
             raise TypeError(f"tool {where}: the parameter {parameter.name!r} needs a type")
         default = ... if parameter.default is parameter.empty else parameter.default
         # An alias, because a parameter may be called `copy` or `json`, which a model's own field may not.
-        info = Field(default, alias=parameter.name, description=argument_docs.get(parameter.name))
+        info = Field(default, alias=parameter.name)
+        if parameter.name in argument_docs:  # else a description in the annotation stays
+            info = Field(default, alias=parameter.name, description=argument_docs[parameter.name])
         fields[f"argument_{len(fields)}"] = (hints[parameter.name], info)
     model = create_model(marked["name"], __config__=ConfigDict(extra="forbid", frozen=True), **fields)
     schema = _without_titles(model.model_json_schema())
@@ -239,11 +257,16 @@ TaskT = TypeVar("TaskT", bound=Task, default=Task)
 ConfigT = TypeVar("ConfigT", bound=Config, default=Config)
 
 
-def _type_arguments(cls: type, base: type) -> tuple[Any, ...]:
-    for original in getattr(cls, "__orig_bases__", ()):
-        if get_origin(original) is base:
-            return get_args(original)
-    return ()
+def _take_type_arguments(cls: Any, base: type) -> None:
+    """Set the models of a class by what stands in the brackets of its own bases; what its body says wins."""
+    for original in vars(cls).get("__orig_bases__", ()):
+        origin = get_origin(original)
+        if not (isinstance(origin, type) and issubclass(origin, base)):
+            continue
+        for argument in get_args(original):
+            for name, kind in (("task_model", Task), ("config_model", Config)):
+                if isinstance(argument, type) and issubclass(argument, kind) and name not in vars(cls):
+                    setattr(cls, name, argument)
 
 
 class Environment(Generic[TaskT, ConfigT]):
@@ -271,17 +294,15 @@ class Environment(Generic[TaskT, ConfigT]):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        for argument in _type_arguments(cls, Environment):
-            if isinstance(argument, type) and issubclass(argument, Task):
-                cls.task_model = argument
-            elif isinstance(argument, type) and issubclass(argument, Config):
-                cls.config_model = argument
-        tools = dict(cls.tools)
+        _take_type_arguments(cls, Environment)
+        own: dict[str, Tool] = {}
         for value in vars(cls).values():
             if hasattr(value, "__gymcore_tool__"):
                 built = _build_tool(value, cls.__name__)
-                tools[built.name] = built
-        cls.tools = tools
+                if built.name in own:
+                    raise TypeError(f"two tools of {cls.__name__} are called {built.name!r}")
+                own[built.name] = built
+        cls.tools = {**cls.tools, **own}
 
     def __init__(
         self,
@@ -295,7 +316,7 @@ class Environment(Generic[TaskT, ConfigT]):
         self.task = task
         self.config = config if config is not None else self.config_model()  # type: ignore[assignment]
         self.seed = seed
-        self.models = models or {}
+        self.models = {} if models is None else models
         self.resources = resources
 
     @classmethod
@@ -381,9 +402,7 @@ class Agent(Generic[ConfigT]):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        for argument in _type_arguments(cls, Agent):
-            if isinstance(argument, type) and issubclass(argument, Config):
-                cls.config_model = argument
+        _take_type_arguments(cls, Agent)
 
     def __init__(self, config: ConfigT | None = None) -> None:
         self.config = config if config is not None else self.config_model()  # type: ignore[assignment]
@@ -417,9 +436,7 @@ class Model(Generic[ConfigT]):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        for argument in _type_arguments(cls, Model):
-            if isinstance(argument, type) and issubclass(argument, Config):
-                cls.config_model = argument
+        _take_type_arguments(cls, Model)
 
     def __init__(self, config: ConfigT | None = None) -> None:
         self.config = config if config is not None else self.config_model()  # type: ignore[assignment]

@@ -120,6 +120,9 @@ def _explain(error: Mapping[str, Any], model: type[Config], where: str) -> Probl
         variable = _extra(field).get("environment_variable") if field is not None else None
         hint = f"try: --set {place}=..." + (f", or export {variable}=..." if variable else "")
         return Problem(f"the option {name!r} is required", where=place, hints=(hint,))
+    if error["type"] == "value_error":
+        # The author's own words; they say of the value what may be said.
+        return Problem(error["msg"].removeprefix("Value error, "), where=place)
     secret = name in model.model_fields and _is_secret(model.model_fields[name].annotation)
     shown = "" if secret else f", not {error['input']!r:.60}"
     return Problem(f"{error['msg'][0].lower()}{error['msg'][1:]}{shown}", where=place)

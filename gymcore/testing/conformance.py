@@ -5,13 +5,17 @@ What every environment should hold, checked on an installed one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from gymcore.builtin.nop import Nop
 from gymcore.builtin.oracle import Oracle
 from gymcore.discovery import discover
+from gymcore.interfaces import Environment
+from gymcore.records import ToolCall
 from gymcore.testing.models import ScriptedModel
 from gymcore.testing.playing import play
-from gymcore.testing.replies import calls, says, truncated
+from gymcore.testing.replies import Reply, calls, says, truncated
 
 __all__ = ["check_environment"]
 
@@ -52,15 +56,17 @@ def check_environment(name: str, *, tasks: int = 20, top_reward: float = 1.0) ->
             _check_task(environment, row, where, top_reward)
 
 
-def _check_task(environment: type, row: dict, where: str, top_reward: float) -> None:  # type: ignore[type-arg]
-    if environment.is_solvable():  # type: ignore[attr-defined]
+def _check_task(
+    environment: type[Environment[Any, Any]], row: Mapping[str, Any], where: str, top_reward: float
+) -> None:
+    if environment.is_solvable():
         solved = play(environment, row, Oracle())
         assert solved.failure is None, f"{where}: the reference solution fails: {solved.failure}"
         assert solved.reward is not None
         assert solved.reward.value == top_reward, f"{where}: the reference solution earns {solved.reward.value}"
     hostile = [
-        calls(tool, raw_arguments=text)
-        for tool in environment.tools  # type: ignore[attr-defined]
+        Reply((ToolCall(tool, text),))
+        for tool in environment.tools
         for text in ("", "{", "null", "[]", '{"no_such_argument": 1}', '{"\\u0000": "\\ud800"}', "[" * 5000)
     ]
     for what, model in {

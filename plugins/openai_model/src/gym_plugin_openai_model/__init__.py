@@ -1,0 +1,1 @@
+"""Models behind an OpenAI-compatible endpoint, by the Responses or the Chat Completions API."""

@@ -1,0 +1,310 @@
+"""
+Responses objects as Chat Completions, and back.
+
+The Responses API is the richer of the two: what chat cannot carry is refused with a `ModelError` instead of being lost,
+and what a completion holds beyond the standard (token ids, log-probabilities) travels on the last item of the reply.
+
+Source: https://platform.openai.com/docs/api-reference/chat, and vLLM's additions to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from gymcore.documents import encode_json
+from gymcore.errors import ModelError
+from gymcore.responses import Item, function_call, message
+
+__all__ = ["MalformedReplyError", "to_chat_body", "to_response_body"]
+
+
+class MalformedReplyError(Exception):
+    """A reply with status 200 that is none."""
+
+
+# -- the request -----------------------------------------------------------------------------------------------------
+
+_WITHOUT_MEANING = ("background", "include", "max_tool_calls", "truncation")
+"""Parameters of the Responses API that ask for nothing a completion could give."""
+
+_HELD_ELSEWHERE = ("conversation", "previous_response_id", "prompt")
+"""Parameters that name text which only a Responses endpoint holds."""
+
+
+def to_chat_body(params: Mapping[str, Any], items: Iterable[Item]) -> dict[str, Any]:
+    """
+    Turn a Responses request into the body of a chat request.
+
+    Args:
+        params: The create parameters without `input`; none of them None.
+        items: The conversation.
+
+    Raises:
+        ModelError: chat has no words for it.
+    """
+    body = {key: value for key, value in params.items() if key not in _WITHOUT_MEANING}
+    for key in _HELD_ELSEWHERE:
+        if key in body:
+            raise _cannot_carry(f"the parameter {key!r}")
+    messages = list(_messages(items))
+    if "instructions" in body:
+        messages.insert(0, {"role": "system", "content": body.pop("instructions")})
+    tools = [_tool(tool) for tool in body.pop("tools", ())]
+    if tools:
+        body["tools"] = tools
+    else:  # endpoints refuse choices among no tools
+        body.pop("tool_choice", None)
+        body.pop("parallel_tool_calls", None)
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") == "function" and "name" in choice:
+        body["tool_choice"] = {"type": "function", "function": {"name": choice["name"]}}
+    if "max_output_tokens" in body:
+        # Not `max_completion_tokens`: only newer servers know it, and all know the older name.
+        body["max_tokens"] = body.pop("max_output_tokens")
+    if effort := body.pop("reasoning", {}).get("effort"):
+        body["reasoning_effort"] = effort
+    body.update(_text_options(body.pop("text", {})))
+    if "top_logprobs" in body or "message.output_text.logprobs" in (params.get("include") or ()):
+        body["logprobs"] = True
+    return {**body, "messages": messages}
+
+
+def _cannot_carry(what: str) -> ModelError:
+    return ModelError(f"the Chat Completions API cannot carry {what}", hints=["try: api: responses"], retryable=False)
+
+
+def _tool(tool: Item) -> Item:
+    if tool.get("type") != "function":
+        raise _cannot_carry(f"a tool of type {tool.get('type')!r}")
+    if "function" in tool:
+        return tool
+    inner = {key: value for key, value in tool.items() if key != "type" and value is not None}
+    return {"type": "function", "function": inner}
+
+
+def _text_options(text: Mapping[str, Any]) -> dict[str, Any]:
+    options = {key: value for key, value in text.items() if key == "verbosity" and value is not None}
+    style = text.get("format") or {}
+    if style.get("type") == "json_schema":
+        inner = {key: value for key, value in style.items() if key != "type" and value is not None}
+        options["response_format"] = {"type": "json_schema", "json_schema": inner}
+    elif style.get("type", "text") != "text":
+        options["response_format"] = style
+    return options
+
+
+def _is_reply(item: Item) -> bool:
+    """Whether an item is something a model said, thought or asked for."""
+    return item.get("type") in ("function_call", "reasoning") or item.get("role") == "assistant"
+
+
+def _messages(items: Iterable[Item]) -> Iterator[Item]:
+    for is_reply, group in groupby(items, _is_reply):
+        if is_reply:
+            yield _assistant_message(group)
+        else:
+            yield from map(_other_message, group)
+
+
+def _assistant_message(items: Iterable[Item]) -> Item:
+    """
+    Make one message of all that the model did in one turn.
+
+    One, because tool results must follow the message that asks for them, and many chat templates want roles to
+    alternate.
+    """
+    texts: list[str] = []
+    refusals: list[str] = []
+    thoughts: list[str] = []
+    calls: list[Item] = []
+    for item in items:
+        kind = item.get("type", "message")
+        if kind == "reasoning":
+            thoughts.append(_thought(item))
+        elif kind == "function_call":
+            function = {"name": item.get("name", ""), "arguments": _as_text(item.get("arguments", ""))}
+            calls.append({"id": item.get("call_id", ""), "type": "function", "function": function})
+        elif kind == "message":
+            content = item.get("content")
+            parts = [{"text": content}] if isinstance(content, str) else content or ()
+            texts.append("".join(part["text"] for part in parts if "text" in part))
+            refusals.extend(part["refusal"] for part in parts if "refusal" in part)
+        else:
+            raise _cannot_carry(f"an item of type {kind!r}")
+    chat: Item = {"role": "assistant", "content": "\n".join(filter(None, texts)) or None}
+    if chat["content"] is None and not calls and not refusals:
+        chat["content"] = ""
+    if refusals:
+        chat["refusal"] = "\n".join(refusals)
+    if any(thoughts):
+        chat["reasoning_content"] = "\n".join(filter(None, thoughts))
+    if calls:
+        chat["tool_calls"] = calls
+    return chat
+
+
+def _thought(item: Item) -> str:
+    """Return the text of a reasoning item: what was thought where it is shown, else its summary."""
+    parts = item.get("content") or item.get("summary") or ()
+    return "\n".join(part.get("text", "") for part in parts)
+
+
+def _other_message(item: Item) -> Item:
+    kind = item.get("type", "message")
+    if kind == "function_call_output":
+        return {"role": "tool", "tool_call_id": item.get("call_id", ""), "content": _content(item.get("output", ""))}
+    if kind != "message":
+        raise _cannot_carry(f"an item of type {kind!r}")
+    # Chat templates of open models know `system` only; where both are known they mean the same.
+    role = "system" if item.get("role") == "developer" else item.get("role", "user")
+    return {"role": role, "content": _content(item.get("content", ""))}
+
+
+def _content(content: Any) -> str | list[Item]:  # a string or parts; rows and tools of others may hold any JSON
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return _as_text(content)
+    parts = [_part(part) for part in content]
+    # One text as a plain string, which every chat template understands.
+    return parts[0]["text"] if len(parts) == 1 and parts[0].get("type") == "text" else parts
+
+
+def _part(part: Item) -> Item:
+    kind = part.get("type")
+    if kind in ("input_text", "output_text"):
+        return {"type": "text", "text": part.get("text", "")}
+    if kind == "input_image":
+        if "image_url" not in part:
+            raise _cannot_carry("an image by its file id")
+        image = {"url": part["image_url"], "detail": part.get("detail")}
+        return {"type": "image_url", "image_url": {key: value for key, value in image.items() if value is not None}}
+    if kind == "input_file":
+        if "file_url" in part:
+            raise _cannot_carry("a file by its URL")
+        return {"type": "file", "file": {key: value for key, value in part.items() if key != "type"}}
+    return part  # input_audio is the same in both; what only a server knows (video_url) goes there as it is
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else encode_json(value).decode()
+
+
+# -- the reply -------------------------------------------------------------------------------------------------------
+
+_MESSAGE_KEYS = ("role", "content", "refusal", "tool_calls", "reasoning_content", "reasoning", "annotations")
+_CHOICE_KEYS = ("index", "message", "finish_reason")
+_COMPLETION_KEYS = ("id", "object", "created", "model", "choices", "usage", "prompt_token_ids")
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_BROKEN_OFF = ("abort", "error")
+"""Reasons by which vLLM, SGLang and routers say that the endpoint, not the model, ended a completion."""
+
+
+def to_response_body(completion: Any, number: int) -> dict[str, Any]:  # any JSON an endpoint may send
+    """
+    Turn a completion into the body of a response.
+
+    Args:
+        completion: What the endpoint sent, parsed.
+        number: Which reply of its rollout this is; it names calls to which the endpoint gave no id.
+
+    Raises:
+        MalformedReplyError: it is no completion, or one that the endpoint broke off.
+    """
+    choice = _first_choice(completion)
+    chat, reason = choice["message"], choice.get("finish_reason")
+    output = [*_reasoning(chat), *_said(chat), *_asked(chat, number)]
+    # Trainers look for token ids on the last item of a reply; only items of every reply reach the run folder.
+    output[-1] = {
+        **output[-1],
+        **_rest(completion, keep=("prompt_token_ids",)),
+        **_rest(choice, drop=_CHOICE_KEYS),
+        **_rest(chat, drop=_MESSAGE_KEYS),
+    }
+    return {
+        "id": completion.get("id"),
+        "object": "response",
+        "created_at": completion.get("created"),
+        "model": completion.get("model"),
+        "status": "incomplete" if reason in _INCOMPLETE else "completed",
+        "incomplete_details": {"reason": _INCOMPLETE[reason]} if reason in _INCOMPLETE else None,
+        "output": output,
+        "usage": _usage(completion.get("usage")),
+        **_rest(completion, drop=_COMPLETION_KEYS),
+    }
+
+
+def _first_choice(completion: Any) -> dict[str, Any]:
+    if not isinstance(completion, dict):
+        raise MalformedReplyError("the reply is no JSON object")
+    choices = completion.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise MalformedReplyError(f"the reply has no choices{_error_in(completion)}")
+    choice = choices[0]
+    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+        raise MalformedReplyError("the reply's first choice has no message")
+    if choice.get("finish_reason") in _BROKEN_OFF:
+        raise MalformedReplyError(f"the endpoint broke the reply off ({choice['finish_reason']}){_error_in(choice)}")
+    return choice
+
+
+def _error_in(value: Mapping[str, Any]) -> str:
+    error = value.get("error")
+    return f": {encode_json(error).decode()}" if error else ""
+
+
+def _rest(value: Mapping[str, Any], *, drop: Sequence[str] = (), keep: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what of an object was not read and is not empty."""
+    return {
+        key: inner for key, inner in value.items() if inner is not None and (key in keep if keep else key not in drop)
+    }
+
+
+def _reasoning(chat: Mapping[str, Any]) -> Iterator[Item]:
+    # Servers disagree on the name; vLLM has used both.
+    text = chat.get("reasoning_content") or chat.get("reasoning")
+    if isinstance(text, str) and text:
+        # The summary is empty because nobody summed up: these are the thoughts themselves.
+        yield {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": text}]}
+
+
+def _said(chat: Mapping[str, Any]) -> Iterator[Item]:
+    content, refusal = chat.get("content"), chat.get("refusal")
+    if isinstance(content, list):
+        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+    if content is not None and not isinstance(content, str):
+        raise MalformedReplyError("the reply's content is no text")
+    # A reply without anything still is a message: its token ids need an item to travel on.
+    if content or refusal or not chat.get("tool_calls"):
+        item = message(content or "")
+        if annotations := chat.get("annotations"):
+            item["content"][0]["annotations"] = annotations
+        if refusal:
+            refused = {"type": "refusal", "refusal": str(refusal)}
+            item["content"] = [*item["content"], refused] if content else [refused]
+        yield item
+
+
+def _asked(chat: Mapping[str, Any], number: int) -> Iterator[Item]:
+    calls = chat.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise MalformedReplyError("the reply's tool calls are no list")
+    for index, call in enumerate(calls):
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise MalformedReplyError("a tool call of the reply names no function")
+        arguments = function.get("arguments")
+        text = "" if arguments is None else _as_text(arguments)
+        yield function_call(function["name"], text, str(call.get("id") or f"call_{number}_{index}"))
+
+
+def _usage(usage: Any) -> dict[str, Any] | None:
+    if not isinstance(usage, dict):
+        return None
+    names = {
+        "prompt_tokens": "input_tokens",
+        "completion_tokens": "output_tokens",
+        "prompt_tokens_details": "input_tokens_details",
+        "completion_tokens_details": "output_tokens_details",
+    }
+    return {names.get(key) or key: value for key, value in usage.items() if value is not None}
