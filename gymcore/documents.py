@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -61,7 +62,7 @@ _OCTAL = re.compile(r"0o[0-7]+\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _NOT_FINITE = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+\Z")
-_PLAIN_TAGS = {"tag:yaml.org,2002:" + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value")}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_yaml(text: str | bytes) -> YamlDocument:
@@ -80,11 +81,13 @@ def parse_yaml(text: str | bytes) -> YamlDocument:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise DocumentError(f"not UTF-8 at byte {error.start}") from None
+    elif not text.isascii() and (found := _SURROGATE.search(text)):
+        raise DocumentError(f"not UTF-8 at character {found.start()}")
     if len(text) > MAX_YAML_BYTES:
         raise DocumentError(f"larger than {MAX_YAML_BYTES:,} characters")
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        _refuse_depth(text, loader)
+        _refuse_events(text, loader)
         node = yaml.compose(text, Loader=loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -95,13 +98,16 @@ def parse_yaml(text: str | bytes) -> YamlDocument:
     return YamlDocument(value, lines)
 
 
-def _refuse_depth(text: str, loader: Any) -> None:
-    """Walk the events once before nodes are built, because building them recurses once per level."""
+def _refuse_events(text: str, loader: Any) -> None:
+    """Refuse aliases, tags and depth before nodes are built: building recurses, and forgets which tags were typed."""
     depth = 0
+    event: Any
     for event in yaml.parse(text, Loader=loader):
         line = event.start_mark.line + 1 if event.start_mark is not None else None
         if isinstance(event, yaml.AliasEvent):
             raise DocumentError("aliases (*name) are not used here; write the value out", line)
+        if getattr(event, "tag", None) is not None:
+            raise DocumentError(f"tags are not used here: {event.tag}", line)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_YAML_DEPTH:
@@ -132,8 +138,6 @@ def _construct(node: yaml.Node, path: Path_, lines: dict[Path_, int]) -> Any:
 
 def _scalar(node: yaml.ScalarNode, line: int) -> Any:
     text: str = node.value
-    if node.tag not in _PLAIN_TAGS and node.tag != "!":
-        raise DocumentError(f"tags are not used here: {node.tag}", line)
     if node.style:  # quoted, or a block: a text, whatever it looks like
         return text
     if _NULL.match(text):
@@ -166,6 +170,22 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_text(self, data: str) -> yaml.ScalarNode:
+        """Write Unicode's own line breaks as escapes, because a reader folds them as it folds a line feed."""
+        style = '"' if any(character in data for character in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+    def represent_path(self, data: PurePath) -> yaml.ScalarNode:
+        """Write a path, which plans made in Python may hold, as its text."""
+        return self.represent_text(str(data))
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+_Dumper.add_multi_representer(PurePath, _Dumper.represent_path)
+# Texts that are numbers to `parse_yaml` and words to YAML 1.1, such as `1e3` and `0o17`, are quoted as well.
+for _number in (_INT, _OCTAL, _FLOAT, _LEADING_ZERO):
+    _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+.0123456789"))
+
 
 def write_yaml(value: Any) -> str:
     """Write a plain value as YAML that `parse_yaml` reads back equal; keys keep their order."""
@@ -192,7 +212,8 @@ def encode_json(value: Any) -> bytes:
     Write a value as compact JSON, whatever a plugin or a model put into it.
 
     A lone surrogate becomes `?`, an integer beyond 64 bits is written with all its digits, an object that JSON
-    does not know is written as its `str`, and a number that is not finite becomes null.
+    does not know is written as its `str`, as is what lies more than 200 levels deep, and a number that is not finite,
+    or has more than 4,000 digits, becomes null.
     """
     import orjson
 
@@ -202,17 +223,26 @@ def encode_json(value: Any) -> bytes:
         # orjson refuses surrogates, big integers and 254 levels; the standard library is slower and refuses less.
         import json
 
-        text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), default=str)
+        text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-8", "replace")
 
 
-def _finite(value: Any, depth: int = 0) -> Any:
+def _plain(value: Any, depth: int = 0) -> Any:
     if depth > 200:
-        return str(value)[:200]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return _text(value)[:200]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int):
+        return value if value.bit_length() < 13_000 else None
     if isinstance(value, dict):
-        return {str(key): _finite(item, depth + 1) for key, item in value.items()}
+        return {_text(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item, depth + 1) for item in value]
-    return value
+        return [_plain(item, depth + 1) for item in value]
+    return value if value is None else _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:  # whatever the `__str__` of a plugin's object does, or one level too many
+        return f"<{type(value).__name__}>"

@@ -7,13 +7,13 @@ when the plan names it, and one that fails is switched off for the rest of the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from gymcore.errors import PluginError
+from gymcore.errors import GymcoreError, PluginError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +46,9 @@ class Hooks:
         """The run is over; `report` is what `gym report --json` prints."""
 
 
+HOOKS = tuple(name for name in vars(Hooks) if name.startswith("gym_"))
+
+
 class Observers:
     """
     The hook plugins of one run.
@@ -55,34 +58,30 @@ class Observers:
         complain: Told, in one line, when a plugin fails and is switched off.
 
     Raises:
-        PluginError: a plugin implements a hook that does not exist; the nearest names are listed.
+        PluginError: a plugin implements a hook that does not exist, or an `async def`; the hooks are listed.
     """
 
     def __init__(self, plugins: dict[str, object], complain: Callable[[str], None] = lambda line: None) -> None:
         self._complain = complain
-        self._manager = pluggy.PluginManager("gymcore")
-        self._manager.add_hookspecs(Hooks)
-        for name, plugin in plugins.items():
-            try:
-                self._manager.register(plugin, name=name)
-            except (pluggy.PluginValidationError, ValueError) as error:
-                raise PluginError(f"the hooks of {name} cannot be used: {error}", plugin=name) from None
-            self._refuse_misspelt(name)
-
-    def _refuse_misspelt(self, name: str) -> None:
-        known = [hook for hook in vars(Hooks) if hook.startswith("gym_")]
-        try:
-            self._manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            raise PluginError(
-                f"{name} implements a hook that does not exist: {error}",
-                plugin=name,
-                hints=[f"hooks are: {', '.join(known)}"],
-            ) from None
+        # A manager for each: pluggy stops at the first implementation that raises, and the others would hear nothing.
+        self._managers = {name: _registered(name, plugin) for name, plugin in plugins.items()}
 
     def plan(self, plan: dict[str, Any]) -> None:
-        """Show the plan to everybody; whoever raises refuses it."""
-        self._manager.hook.gym_plan(plan=plan)
+        """
+        Show the plan to everybody.
+
+        Raises:
+            RequestError: a plugin refuses it.
+            PluginError: a plugin failed instead of looking at it.
+        """
+        for name, manager in self._managers.items():
+            try:
+                manager.hook.gym_plan(plan=plan)
+            except GymcoreError:
+                raise
+            except Exception as error:
+                message = f"the hook gym_plan of {name} raised {type(error).__name__}: {error}"
+                raise PluginError(message, plugin=name) from error
 
     def run_start(self, folder: Path, planned: int) -> None:
         """Tell everybody that a run begins."""
@@ -97,20 +96,37 @@ class Observers:
         self._tell("gym_run_finish", folder=folder, report=report)
 
     def _tell(self, hook: str, **arguments: Any) -> None:
-        # One by one: pluggy stops at the first implementation that raises, and the others would hear nothing.
-        for name, call in self._each(hook):
-            with self._switched_off_when_failing(name, hook):
-                call(**arguments)
+        for name, manager in list(self._managers.items()):
+            try:
+                getattr(manager.hook, hook)(**arguments)
+            except (Exception, SystemExit) as error:
+                del self._managers[name]
+                self._complain(
+                    f"hook {name} is switched off for this run: {hook} raised {type(error).__name__}: {error}"
+                )
 
-    def _each(self, hook: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-        for name, plugin in list(self._manager.list_name_plugin()):
-            others = [other for _, other in self._manager.list_name_plugin() if other is not plugin]
-            yield name, self._manager.subset_hook_caller(hook, [other for other in others if other is not None])
 
-    @contextmanager
-    def _switched_off_when_failing(self, name: str, hook: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self._manager.unregister(name=name)
-            self._complain(f"hook {name} is switched off for this run: {hook} raised {type(error).__name__}: {error}")
+def _registered(name: str, plugin: object) -> pluggy.PluginManager:
+    """Return a manager of one plugin's hooks, or refuse them."""
+    manager = pluggy.PluginManager("gymcore")
+    manager.add_hookspecs(Hooks)
+    try:
+        manager.register(plugin, name=name)
+    except (pluggy.PluginValidationError, ValueError) as error:
+        raise PluginError(f"the hooks of {name} cannot be used: {error}", plugin=name) from None
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(
+            f"{name} implements a hook that does not exist: {error}",
+            plugin=name,
+            hints=[f"hooks are: {', '.join(HOOKS)}"],
+        ) from None
+    for caller in manager.get_hookcallers(plugin) or ():
+        if any(inspect.iscoroutinefunction(found.function) for found in caller.get_hookimpls()):
+            raise PluginError(
+                f"the hook {caller.name} of {name} is an `async def`, which nobody would wait for",
+                plugin=name,
+                hints=["try: a plain `def`; gym_rollouts is called off the event loop and may block"],
+            )
+    return manager

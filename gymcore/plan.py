@@ -31,8 +31,9 @@ __all__ = [
 ]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
-Count = Annotated[int, Field(ge=1, strict=True)]
-Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)]
+Seconds = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 
 
 class AgentPlan(Record):
@@ -91,7 +92,7 @@ class EnvironmentPlan(Record):
 class MixPlan(Record):
     """How the environments' tasks are put in order."""
 
-    seed: Annotated[int, Field(strict=True)] = 0
+    seed: Seed = 0
     """The source of all chance: each task's own seed is derived from it."""
 
 
@@ -102,9 +103,9 @@ class CollectPlan(Record):
     """Rollouts of each task, where the environment says nothing else."""
     concurrency: Count = 64
     """At most this many rollouts in flight."""
-    timeout_s: Seconds = 600.0
+    timeout_s: Annotated[Seconds, Field(gt=0)] = 600.0
     """The longest one rollout may take, everything included; then it is a failure."""
-    drain_s: Annotated[float, Field(ge=0)] = 30.0
+    drain_s: Seconds = 30.0
     """How long rollouts in flight may go on after the first Ctrl-C."""
 
 
@@ -219,22 +220,25 @@ def _apply_settings(value: dict[str, Any], settings: Iterable[str]) -> list[Prob
     """Change a plain plan by `key.path=value` texts; the value is YAML, a bare word being a word."""
     problems = []
     for setting in settings:
-        where = f"--set {setting}"
         path, equals, text = setting.partition("=")
+        where = f"--set {path}"  # without the value, which may be a secret
         keys = path.strip().split(".")
         if not equals or not all(keys):
             problems.append(Problem("a setting looks like key.path=value", where=where))
+            continue
+        if not setting.isascii() and any("\ud800" <= character <= "\udfff" for character in setting):
+            problems.append(Problem("the setting is not UTF-8", where=ascii(where)[1:-1]))
             continue
         try:
             parsed = parse_yaml(text).value
         except DocumentError:
             parsed = text
         target = value
-        for key in keys[:-1]:
+        for depth, key in enumerate(keys[:-1]):
             if target.get(key) is None:
                 target[key] = {}
             inner = target[key]
-            if isinstance(inner, str) and key in ("policy", "agent"):
+            if isinstance(inner, str) and (key == "agent" or (depth == 1 and keys[0] == "models")):
                 inner = target[key] = {"use": inner}
             if not isinstance(inner, dict):
                 problems.append(Problem(f"{key!r} is no mapping, so nothing can be set inside it", where=where))
@@ -269,7 +273,7 @@ def _keys_at(path: tuple[Any, ...], model: type[Plan]) -> list[str]:
     inner: dict[str, type[Record]] = {"mix": MixPlan, "collect": CollectPlan, "agent": AgentPlan}
     if path[0] in ("environments", "models"):
         owner: type[Record] = EnvironmentPlan if path[0] == "environments" else ModelPlan
-        return list((AgentPlan if path[-1] == "agent" else owner).model_fields)
+        return list((AgentPlan if len(path) > 2 and path[-1] == "agent" else owner).model_fields)
     return list(inner[path[0]].model_fields) if path[0] in inner else []
 
 
@@ -313,6 +317,9 @@ def expand_variables(value: Any, environ: Mapping[str, str], where: str) -> tupl
 def load_environ(folder: Path = Path()) -> dict[str, str]:
     """
     Return the process environment, completed by the file `.env` of a folder; what is exported wins.
+
+    Raises:
+        PlanError: the file cannot be read.
     """
     path = folder / ".env"
     if not path.is_file():
@@ -320,5 +327,10 @@ def load_environ(folder: Path = Path()) -> dict[str, str]:
     from dotenv import dotenv_values
 
     # Without interpolation: `${NAME}` has one meaning here, and it is the plan's.
-    values = dotenv_values(path, interpolate=False)
+    try:
+        values = dotenv_values(path, interpolate=False)
+    except UnicodeDecodeError:
+        raise PlanError([Problem("the file of variables is not UTF-8", where=str(path))]) from None
+    except OSError as error:
+        raise PlanError([Problem(f"the file of variables cannot be read: {error.strerror}", where=str(path))]) from None
     return {**{name: value for name, value in values.items() if value is not None}, **os.environ}

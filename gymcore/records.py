@@ -253,7 +253,7 @@ class Reward(Record):
     """Named observations about the attempt that are no part of the reward; numbers are averaged in the report."""
 
 
-FailureStage = Literal["open", "model", "tool", "reply", "agent", "verify", "close", "timeout"]
+FailureStage = Literal["open", "model", "tool", "reply", "agent", "verify", "timeout"]
 """The stage of a rollout in which it failed; `timeout` is the bound on the whole rollout."""
 
 

@@ -6,15 +6,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gymcore.collection import Journal, collect
-from gymcore.composition import Composition, compose, write_composition
+from gymcore.composition import Composition, compose, read_lock, write_composition
 from gymcore.discovery import Catalog, discover
+from gymcore.documents import YamlDocument
+from gymcore.errors import RunFolderError, StorageError
 from gymcore.hookspecs import Observers
-from gymcore.plan import Plan
+from gymcore.plan import Plan, load_environ
 from gymcore.records import Rollout
 from gymcore.reporting import Report, report
 from gymcore.reporting.summary import write_report
@@ -57,6 +61,10 @@ async def collect_composition(
 
     Returns:
         The report, which is also written into the folder.
+
+    Raises:
+        RunFolderError: the folder holds another composition, or another process writes to it.
+        GymcoreError: what the stages raise.
     """
     observers = observers or Observers({})
 
@@ -68,16 +76,26 @@ async def collect_composition(
             observers.rollouts(folder, finished)
 
     with Journal(folder) as journal:
+        if read_lock(folder) != composition.lock:
+            raise RunFolderError("another command has composed something else into this folder", where=str(folder))
         observers.run_start(folder, sum(composition.planned().values()))
         try:
             async with run(composition, finished=journal.finished) as rollouts:
                 if on_start is not None:
                     on_start(rollouts, journal)
                 await collect(rollouts, journal, on_durable=tell)
-        finally:
-            result = report(folder)
-            write_report(result)
-            observers.run_finish(folder, result.to_dict())
+        except BaseException:
+            # What ended the run is the news; that the same disk takes no report either is not.
+            with suppress(StorageError):
+                _sum_up(folder, observers)
+            raise
+        return _sum_up(folder, observers)
+
+
+def _sum_up(folder: Path, observers: Observers) -> Report:
+    result = report(folder)
+    write_report(result)
+    observers.run_finish(folder, result.to_dict())
     return result
 
 
@@ -95,7 +113,7 @@ def run_sync(
         plan: A Plan, the same as plain values, or the path of a plan file.
         out: The run folder; a name made of the environments and the plan's digest inside `runs/` where it is None.
         catalog: What is installed; found out where it is None.
-        environ: Where `${NAME}` gets its value; the process environment where it is None.
+        environ: Where `${NAME}` gets its value; the process environment and the file `.env` where it is None.
 
     Returns:
         The report on everything the folder holds.
@@ -106,34 +124,45 @@ def run_sync(
     if isinstance(plan, str | Path):
         plan = Plan.from_file(plan)
     elif not isinstance(plan, Plan):
-        plan = Plan.model_validate(plan)
+        plan = Plan.from_document(YamlDocument(dict(plan)))
     catalog = catalog or discover()
-    composition = compose(plan, catalog, environ=environ)
+    composition = compose(plan, catalog, environ=load_environ() if environ is None else environ)
     folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
     observers = load_observers(plan, catalog)
     observers.plan(composition.plan.to_dict())
     write_composition(composition, folder)
-    return _run_anywhere(lambda: asyncio.run(collect_composition(composition, folder, observers=observers)))
+    return _run_anywhere(lambda: collect_composition(composition, folder, observers=observers))
 
 
-def _run_anywhere(work: Callable[[], Report]) -> Report:
-    """Call something that starts an event loop, in a thread of its own where one is running already."""
+def _run_anywhere(work: Callable[[], Coroutine[Any, Any, Report]]) -> Report:
+    """Run a coroutine, in a thread of its own where an event loop runs already; Ctrl-C here stops it there."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return work()
-    outcome: list[Report] = []
-    errors: list[BaseException] = []
+        return asyncio.run(work())
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+    outcome: Future[Report] = Future()
+
+    async def cancellable() -> Report:
+        task = asyncio.current_task()
+        assert task is not None
+        running.append((asyncio.get_running_loop(), task))
+        return await work()
 
     def call() -> None:
         try:
-            outcome.append(work())
+            outcome.set_result(asyncio.run(cancellable()))
         except BaseException as error:
-            errors.append(error)
+            outcome.set_exception(error)
 
     thread = threading.Thread(target=call, name="gymcore-run")
     thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]
+    try:
+        return outcome.result()
+    except KeyboardInterrupt:
+        for loop, task in running:
+            loop.call_soon_threadsafe(task.cancel)
+        outcome.exception()  # waits until everything is closed; what comes of it is not the news
+        raise
+    finally:
+        thread.join()

@@ -15,6 +15,8 @@ from gymcore.discovery.catalog import KINDS, Kind
 __all__ = ["command"]
 
 CHECK_TIMEOUT_S = 60
+IMPORTED = "gymcore: imported"
+"""What the process of a check says at its end; an import may also end it, with 0 at that."""
 
 
 @click.command("list")
@@ -48,22 +50,25 @@ def _imported(plugin: Plugin) -> Plugin:
     code = (
         "import sys; from gymcore import discover; from gymcore.errors import GymcoreError; c = discover()\n"
         "try: c.load(c.find(sys.argv[1], sys.argv[2]))\n"
-        "except GymcoreError as error: sys.exit('gymcore: ' + error.message)"
+        "except GymcoreError as error: sys.exit('gymcore: ' + error.message)\n"
+        f"print({IMPORTED!r})"
     )
     try:
         done = subprocess.run(
             [sys.executable, "-c", code, plugin.kind, plugin.qualified],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=CHECK_TIMEOUT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
         return replace(plugin, status="broken", problem=f"its import did not end within {CHECK_TIMEOUT_S} s")
-    if done.returncode == 0:
+    if done.returncode == 0 and done.stdout.endswith(f"{IMPORTED}\n"):
         return plugin
     said = [line.removeprefix("gymcore: ") for line in done.stderr.splitlines() if line.startswith("gymcore: ")]
-    reason = said[-1] if said else f"its import ended the process with exit code {done.returncode}"
+    how = f"exit code {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
+    reason = said[-1] if said else f"its import ended the process with {how}"
     return replace(plugin, status="broken", problem=reason)
 
 

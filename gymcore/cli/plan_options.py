@@ -5,7 +5,7 @@ The flags that make up a plan, shared by `gym compose` and `gym run`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,10 @@ class PlanFlags:
             else:
                 environments[name] = environments.get(name) or {}
         problems.extend(_twice(self.env))
+        if isinstance(environments, dict):
+            environments = {name: {} if entry is None else entry for name, entry in environments.items()}
+        if not environments and (self.data or value.get("data")):
+            problems.extend(_without_effect({"--split": self.split, "--limit": self.limit}))
         for entry in environments.values() if isinstance(environments, dict) else ():
             if isinstance(entry, dict):
                 for key, wanted in (("split", self.split), ("limit", self.limit)):
@@ -115,6 +119,13 @@ def _twice(names: Sequence[str]) -> Iterable[Problem]:
         if names.count(name) > 1:
             hint = f"try: give the second a name of its own: --set environments.NAME.use={name}"
             yield Problem(f"the environment {name!r} is named {names.count(name)} times", "--env", (hint,))
+
+
+def _without_effect(flags: Mapping[str, Any]) -> Iterable[Problem]:
+    for flag, wanted in flags.items():
+        if wanted is not None:
+            hint = "try: --env NAME for each environment that the rows name"
+            yield Problem(f"{flag} applies to the environments that the plan names, and it names none", flag, (hint,))
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -4,6 +4,7 @@ What a person sees while a run goes on: one block on a terminal, plain lines els
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,12 +97,20 @@ class Progress:
         from rich.live import Live
 
         console = Console(stderr=True, highlight=False)
+        if console.is_dumb_terminal:
+            yield
+            return
         with Live(get_renderable=self._block, console=console, refresh_per_second=REFRESH_PER_S) as live:
             self._live = live
             try:
                 yield
             finally:
                 self._live = None
+
+    def restore_terminal(self) -> None:
+        """Show the cursor again, for who leaves without unwinding."""
+        if self._live is not None:
+            os.write(2, b"\x1b[?25h\n")
 
     def _tenth(self) -> int:
         done = sum(line.done + line.failed for line in self._lines.values())

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import json
-from math import isfinite
 from pathlib import Path
 
 import click
@@ -26,7 +24,7 @@ def command(folder: Path, as_json: bool) -> None:
     """
     result = report(folder)
     if as_json:
-        click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+        click.echo(result.to_json())
     else:
         print_report(result)
 
@@ -68,9 +66,9 @@ def print_report(result: Report) -> None:
     for entry in result.environments:
         if entry.metrics:
             shown = ", ".join(f"{name} {value:.3g}" for name, value in entry.metrics.items())
-            console.print(Text(f"{entry.name}: {shown}"), soft_wrap=True)
+            console.print(Text(_printable(f"{entry.name}: {shown}")), soft_wrap=True)
     for reason, count in result.failures.items():
-        console.print(Text(f"failed {count:,} x  {reason}"), soft_wrap=True)
+        console.print(Text(_printable(f"failed {count:,} x  {reason}")), soft_wrap=True)
     if result.damaged_lines:
         console.print(Text(f"{result.damaged_lines:,} damaged lines do not count; the same run does them again"))
 
@@ -79,10 +77,15 @@ def _reward(entry: EnvironmentReport) -> str:
     if entry.reward is None:
         return "-"
     mean = f"{entry.reward['mean']:.3f}"
-    if not isfinite(entry.reward["low"]):
+    if entry.reward["low"] is None:
         return mean
     return f"{mean} [{entry.reward['low']:.3f}, {entry.reward['high']:.3f}]"
 
 
 def _seconds(value: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def _printable(text: str) -> str:
+    """Show what a model or a plugin wrote without what would steer the terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

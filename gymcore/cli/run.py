@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shlex
 import signal
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ from gymcore.cli.progress import Progress
 from gymcore.cli.report import print_report
 from gymcore.collection import Journal
 from gymcore.composition import Composition, compose, open_composition, write_composition
-from gymcore.discovery import Catalog, discover
+from gymcore.discovery import discover
 from gymcore.errors import GymcoreError
 from gymcore.hookspecs import Observers
 from gymcore.plan import load_environ
@@ -45,6 +46,24 @@ def command(folder: Path | None, flags: PlanFlags, out: str | None, as_json: boo
     gym run --env example_single_tool_call --env example_multi_step
     gym run runs/mix --model openai_model --set models.policy.config.base_url=http://127.0.0.1:8000/v1
     """
+    # stdout is for the report: what plugins print while they are loaded and play is talk.
+    with redirect_stdout(sys.stderr):
+        run = _prepare(folder, flags, out)
+        try:
+            result = run.play()
+        except GymcoreError as error:
+            click.echo(f"{type(error).__name__}: {error}", err=True)
+            click.echo(f"what is finished is safe; go on with: gym run {shlex.quote(str(run.folder))}", err=True)
+            return error.exit_code
+    if as_json:
+        click.echo(result.to_json())
+    else:
+        print_report(result)
+    return run.conclude(result)
+
+
+def _prepare(folder: Path | None, flags: PlanFlags, out: str | None) -> _Run:
+    """Find out what to play, and put it into its folder."""
     catalog = discover()
     environ = load_environ()
     if folder is not None:
@@ -56,27 +75,12 @@ def command(folder: Path | None, flags: PlanFlags, out: str | None, as_json: boo
     else:
         composition = compose(flags.to_plan(), catalog, environ=environ)
         folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
-    return _play(composition, folder, catalog, as_json)
-
-
-def _play(composition: Composition, folder: Path, catalog: Catalog, as_json: bool) -> int:
     progress = Progress(composition.planned())
     observers = load_observers(composition.plan, catalog, progress.say)
     observers.plan(composition.plan.to_dict())
     write_composition(composition, folder)
     _say_what_follows(composition, folder)
-    run = _Run(composition, folder, observers, progress)
-    try:
-        result = run.play()
-    except GymcoreError as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
-        click.echo(f"what is finished is safe; go on with: gym run {shlex.quote(str(folder))}", err=True)
-        return error.exit_code
-    if as_json:
-        click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
-    else:
-        print_report(result)
-    return run.conclude(result)
+    return _Run(composition, folder, observers, progress)
 
 
 def _say_what_follows(composition: Composition, folder: Path) -> None:
@@ -101,7 +105,7 @@ class _Run:
 
     def __init__(self, composition: Composition, folder: Path, observers: Observers, progress: Progress) -> None:
         self._composition = composition
-        self._folder = folder
+        self.folder = folder
         self._observers = observers
         self._progress = progress
         self._stream: RolloutStream | None = None
@@ -119,7 +123,7 @@ class _Run:
         try:
             return await collect_composition(
                 self._composition,
-                self._folder,
+                self.folder,
                 observers=self._observers,
                 on_start=self._on_start,
                 on_durable=self._progress.durable,
@@ -154,20 +158,21 @@ class _Run:
             self._progress.say("stopping now; what is in flight is owed again")
             self._stream.cancel()
         else:
+            self._progress.restore_terminal()
             os._exit(130)
 
     def conclude(self, result: Report) -> int:
         """Say how it ended, and return the exit code."""
         missing = (result.total.planned or 0) - result.total.finished
-        again = f"gym run {shlex.quote(str(self._folder))}"
+        again = f"gym run {shlex.quote(str(self.folder))}"
         if missing <= 0:
-            click.echo(f"done: {result.total.finished:,} rollouts in {self._folder / 'rollouts.jsonl'}", err=True)
+            click.echo(f"done: {result.total.finished:,} rollouts in {self.folder / 'rollouts.jsonl'}", err=True)
             return 0
         if self._signals:
             click.echo(f"stopped: {missing:,} rollouts are still owed; go on with: {again}", err=True)
             return 130
         click.echo(
-            f"{result.total.failed:,} rollouts failed, see {self._folder / 'failures.jsonl'}; "
+            f"{result.total.failed:,} rollouts failed, see {self.folder / 'failures.jsonl'}; "
             f"try them again with: {again}",
             err=True,
         )

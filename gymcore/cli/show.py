@@ -11,8 +11,8 @@ import click
 
 from gymcore.discovery import Catalog, Plugin, discover
 from gymcore.discovery.catalog import KINDS, Kind
-from gymcore.documents import decode_json
-from gymcore.errors import GymcoreError, UnknownPluginError
+from gymcore.documents import DocumentError, decode_json
+from gymcore.errors import PluginError, UnknownPluginError
 
 __all__ = ["command"]
 
@@ -95,11 +95,15 @@ def _type_of(field: dict[str, Any]) -> str:
     return str(kind)
 
 
-def _count(catalog: Catalog, plugin: Plugin, split: str) -> int:
+def _count(catalog: Catalog, plugin: Plugin, split: str) -> int | None:
+    """Count the rows of a split; None where a file of it was left out of the package."""
     rows = 0
     for path in plugin.manifest.splits[split]:
-        with catalog.open_file(plugin, path) as lines:
-            rows += sum(1 for line in lines if line.strip())
+        try:
+            with catalog.open_file(plugin, path) as lines:
+                rows += sum(1 for line in lines if line.strip())
+        except PluginError:
+            return None
     return rows
 
 
@@ -110,7 +114,7 @@ def _first_task(catalog: Catalog, plugin: Plugin) -> Any:
                 for line in lines:
                     if line.strip():
                         return decode_json(line)
-        except GymcoreError:
+        except (PluginError, DocumentError):
             continue
     return None
 
@@ -141,7 +145,7 @@ def _print_environment(described: dict[str, Any]) -> None:
     click.echo(f"  played by {described['agent']}; {solution}")
     click.echo("\nsplits" if described["splits"] else "\nno splits of its own")
     for name, rows in described["splits"].items():
-        click.echo(f"  {name}: {rows:,} tasks")
+        click.echo(f"  {name}: a file of it is not in the package" if rows is None else f"  {name}: {rows:,} tasks")
     click.echo("\ntools" if described["tools"] else "\nno tools")
     for tool in described["tools"]:
         click.echo(f"  {tool['name']}: {tool['description']}")

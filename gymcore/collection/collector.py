@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -77,15 +78,17 @@ async def _write(
     journal: Journal,
     on_durable: Callable[[Sequence[Rollout]], None] | None,
 ) -> None:
-    while True:
-        batch = [await waiting.get()]
-        while not waiting.empty():
-            batch.append(waiting.get_nowait())
-        found = [rollout for rollout in batch if rollout is not None]
-        if found:
-            await asyncio.to_thread(_append, journal, found, on_durable)
-        if len(found) < len(batch):
-            return
+    # A thread of its own: the event loop's pool is for everybody, and may be full of what others wait for.
+    with ThreadPoolExecutor(1, thread_name_prefix="gymcore-journal") as disk:
+        while True:
+            batch = [await waiting.get()]
+            while not waiting.empty():
+                batch.append(waiting.get_nowait())
+            found = [rollout for rollout in batch if rollout is not None]
+            if found:
+                await asyncio.get_running_loop().run_in_executor(disk, _append, journal, found, on_durable)
+            if len(found) < len(batch):
+                return
 
 
 def _append(journal: Journal, rollouts: list[Rollout], on_durable: Callable[[Sequence[Rollout]], None] | None) -> None:

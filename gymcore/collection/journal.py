@@ -7,24 +7,28 @@ killed process leaves is cut off after that, because the next line must start on
 
 from __future__ import annotations
 
-import fcntl
 import os
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from gymcore.collection.line_checksum import is_whole, with_checksum
 from gymcore.documents import DocumentError, decode_json
-from gymcore.errors import RunFolderError, StorageError
+from gymcore.errors import StorageError
 from gymcore.records import Rollout, RolloutKey
+from gymcore.run_folder import FAILURES_NAME, QUARANTINE_NAME, ROLLOUTS_NAME, disk_error, only_writer
 
-__all__ = ["FAILURES_NAME", "ROLLOUTS_NAME", "Collection", "Journal", "read_collection", "read_rollouts"]
-
-ROLLOUTS_NAME = "rollouts.jsonl"
-FAILURES_NAME = "failures.jsonl"
-QUARANTINE_NAME = "quarantine"
-LOCK_FILE_NAME = ".writer"
+__all__ = [
+    "Collection",
+    "Damage",
+    "Journal",
+    "read_collection",
+    "read_lines",
+    "read_rollouts",
+]
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,21 @@ class Collection:
 
 
 @dataclass(frozen=True, slots=True)
-class _Damage:
+class Damage:
+    """A stretch of a journal file that is not whole."""
+
     offset: int
     data: bytes
     is_tail: bool
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, bytes] | _Damage]:
-    """Yield each whole line of a journal file with its offset, and each damaged stretch as such."""
+def read_lines(path: Path) -> Iterator[tuple[int, bytes] | Damage]:
+    """
+    Yield each whole line of a journal file with its offset, and each damaged stretch as such; blank lines are nothing.
+
+    Raises:
+        StorageError: the file is there and cannot be read.
+    """
     offset = 0
     try:
         file = path.open("rb")
@@ -60,19 +71,20 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes] | _Damage]:
         raise StorageError(f"the file cannot be read: {error.strerror}", where=str(path)) from None
     with file:
         for line in file:
-            if line.endswith(b"\n") and is_whole(line[:-1]):
+            is_tail = not line.endswith(b"\n")
+            if not is_tail and is_whole(line[:-1]):
                 yield offset, line[:-1]
-            elif line.strip():
-                yield _Damage(offset, line, is_tail=not line.endswith(b"\n"))
+            elif is_tail or line.strip():
+                yield Damage(offset, line, is_tail)
             offset += len(line)
 
 
-def _scan(path: Path) -> tuple[dict[RolloutKey, float | None], list[_Damage]]:
+def _scan(path: Path) -> tuple[dict[RolloutKey, float | None], list[Damage]]:
     """Read a journal file through: what it holds a line of, with the reward where there is one, and what is damaged."""
     rewards: dict[RolloutKey, float | None] = {}
     damages = []
-    for found in _read_lines(path):
-        if isinstance(found, _Damage):
+    for found in read_lines(path):
+        if isinstance(found, Damage):
             damages.append(found)
             continue
         offset, line = found
@@ -81,11 +93,11 @@ def _scan(path: Path) -> tuple[dict[RolloutKey, float | None], list[_Damage]]:
             key = (str(value["environment"]), str(value["task_id"]), int(value["repeat"]))
             rewards.setdefault(key, value.get("reward"))
         except (DocumentError, KeyError, TypeError, ValueError):
-            damages.append(_Damage(offset, line + b"\n", is_tail=False))
+            damages.append(Damage(offset, line + b"\n", is_tail=False))
     return rewards, damages
 
 
-def _describe(path: Path, damages: Sequence[_Damage]) -> tuple[str, ...]:
+def _describe(path: Path, damages: Sequence[Damage]) -> tuple[str, ...]:
     return tuple(
         f"{path.name}: {'a torn line at the end' if damage.is_tail else 'a damaged line'}, "
         f"{len(damage.data)} bytes at offset {damage.offset}"
@@ -104,11 +116,11 @@ def read_collection(folder: Path) -> Collection:
     return Collection(folder, frozenset(rewards), damaged=_describe(folder / ROLLOUTS_NAME, damages))
 
 
-def read_rollouts(folder: Path) -> Iterator[Rollout]:
+def read_rollouts(folder: Path | str) -> Iterator[Rollout]:
     """Yield the finished rollouts of a run folder in the order in which they ended, each once; damage is skipped."""
     seen: set[RolloutKey] = set()
-    for found in _read_lines(folder / ROLLOUTS_NAME):
-        if not isinstance(found, _Damage):
+    for found in read_lines(Path(folder) / ROLLOUTS_NAME):
+        if not isinstance(found, Damage):
             rollout = Rollout.from_line(found[1])
             if rollout.key not in seen:
                 seen.add(rollout.key)
@@ -121,7 +133,7 @@ class Journal:
 
     Attributes:
         finished: The reward of every rollout that is safe on disk.
-        damaged: What was found not to be whole on opening, one line each.
+        damaged: What was found not to be whole on opening and not set aside before, one line each.
 
     Raises:
         RunFolderError: another process writes to this folder.
@@ -135,52 +147,48 @@ class Journal:
         self.duplicates = 0
         self.failed = 0
         self._files: dict[str, IO[bytes]] = {}
-        self._lock: IO[bytes] | None = None
+        self._open = ExitStack()
 
     def __enter__(self) -> Journal:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / LOCK_FILE_NAME).open("ab")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.finished, damages = self._recover(self.folder / ROLLOUTS_NAME)
-            _, failure_damages = self._recover(self.folder / FAILURES_NAME)
-            self.damaged = (*damages, *failure_damages)
-            for name in (ROLLOUTS_NAME, FAILURES_NAME):
-                self._files[name] = (self.folder / name).open("ab", buffering=0)
-            _sync_folder(self.folder)
-        except BlockingIOError:
-            self.__exit__()
-            raise RunFolderError(
-                "another process is collecting into this folder",
-                where=str(self.folder),
-                hints=["try: wait for it, or another --out"],
-            ) from None
+            with ExitStack() as opening:
+                opening.enter_context(only_writer(self.folder))
+                self.finished, damages = self._recover(self.folder / ROLLOUTS_NAME)
+                _, failure_damages = self._recover(self.folder / FAILURES_NAME)
+                self.damaged = (*damages, *failure_damages)
+                for name in (ROLLOUTS_NAME, FAILURES_NAME):
+                    self._files[name] = opening.enter_context((self.folder / name).open("ab", buffering=0))
+                _sync_folder(self.folder)
+                self._open = opening.pop_all()
         except OSError as error:
-            self.__exit__()
-            raise StorageError(f"the run folder cannot be written: {error.strerror}", where=str(self.folder)) from None
+            raise disk_error("the run folder cannot be written", error, self.folder) from None
         return self
 
     def __exit__(self, *error: object) -> None:
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._open.close()
 
     def _recover(self, path: Path) -> tuple[dict[RolloutKey, float | None], tuple[str, ...]]:
-        """Read a file, copy what is not whole to the quarantine, and cut a torn end off."""
+        """
+        Read a file, copy what is not whole to the quarantine, and cut a torn end off.
+
+        Returns:
+            The rewards, and a line on each damage that was not set aside before.
+        """
         rewards, damages = _scan(path)
+        found = []
         for damage in damages:
-            aside = self.folder / QUARANTINE_NAME / f"{path.name}.{damage.offset}"
+            # Named by its bytes too: another crash may tear another line at the same place.
+            name = f"{path.name}.{damage.offset}.{zlib.crc32(damage.data):08x}"
+            aside = self.folder / QUARANTINE_NAME / name
             aside.parent.mkdir(exist_ok=True)
-            if not aside.exists() or aside.read_bytes() != damage.data:
-                aside.write_bytes(damage.data)
+            if not aside.exists():
+                found.append(damage)
+            aside.write_bytes(damage.data)
             if damage.is_tail:
                 with path.open("r+b") as file:
                     file.truncate(damage.offset)
                     os.fsync(file.fileno())
-        return rewards, _describe(path, damages)
+        return rewards, _describe(path, found)
 
     def append(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """
@@ -190,7 +198,7 @@ class Journal:
             Those that were written, failures included.
 
         Raises:
-            StorageError: the disk failed; nothing of this call counts, and what was written of it is cut off.
+            StorageError: the disk failed; nothing of this call counts, and a line that was begun is cut off.
         """
         written: list[Rollout] = []
         lines: dict[str, list[bytes]] = {ROLLOUTS_NAME: [], FAILURES_NAME: []}
@@ -221,7 +229,8 @@ class Journal:
                 view = view[file.write(view) :]
             os.fdatasync(file.fileno())
         except OSError as error:
-            file.truncate(end)
+            with suppress(OSError):  # else the torn line is cut off by whoever opens the folder next
+                file.truncate(end)
             raise StorageError(
                 f"the rollouts cannot be written: {error.strerror}",
                 where=str(self.folder / name),

@@ -111,11 +111,15 @@ def compose(plan: Plan, catalog: Catalog, *, environ: Mapping[str, str] | None =
     resolver.raise_errors()
     try:
         file: IO[bytes] = tempfile.TemporaryFile(prefix="gymcore-")  # noqa: SIM115, the dataset owns it
-        return _Composer(resolver, catalog, file).compose(own)
+        try:
+            return _Composer(resolver, catalog, file).compose(own)
+        except BaseException:
+            file.close()
+            raise
     except OSError as error:
         raise StorageError(
             f"the dataset cannot be written: {error.strerror}",
-            where=tempfile.gettempdir(),
+            where=tempfile.tempdir,  # None where no folder took even a byte
             hints=["try: another temporary folder, with TMPDIR=..."],
         ) from None
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import SecretBytes, SecretStr, ValidationError
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from gymcore.errors import Problem, nearest
@@ -55,16 +55,20 @@ def resolve_options(
     """
     expanded, problems = expand_variables(dict(asked), environ, where)
     values = {**defaults, **expanded}
+    hidden = {name for name, value in asked.items() if "${" in str(value)}
     for name, field in model.model_fields.items():
         variable = _extra(field).get("environment_variable")
         if name not in values and variable and environ.get(variable):
             values[name] = environ[variable]
+            hidden.add(name)
+        if _is_secret(field.annotation):
+            hidden.add(name)
     config: Config | None = None
     if not problems:
         try:
             config = model.model_validate(values)
         except ValidationError as error:
-            problems = [_explain(item, model, where) for item in error.errors(include_url=False)]
+            problems = [_explain(item, model, where, hidden) for item in error.errors(include_url=False)]
     written = {key: value for key, value in asked.items() if _may_be_written(model.model_fields.get(key), value)}
     return Options(config, written, _meaning(model, config, asked)), problems
 
@@ -74,17 +78,26 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
     return extra if isinstance(extra, dict) else {}
 
 
-def _is_secret(annotation: Any) -> bool:
-    return annotation in (SecretStr, SecretBytes) or any(_is_secret(inner) for inner in typing.get_args(annotation))
+def _is_secret(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
+    """Whether a type is a secret, or holds one at any depth."""
+    kind = typing.get_origin(annotation) or annotation
+    if isinstance(kind, type) and issubclass(kind, Secret | SecretStr | SecretBytes):
+        return True
+    inner = list(typing.get_args(annotation))
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in above:
+        inner.extend(field.annotation for field in kind.model_fields.values())
+    return any(_is_secret(item, (*above, kind)) for item in inner)
 
 
 def _is_reference(value: Any) -> bool:
-    """Whether a value holds nothing but `${NAME}` where it holds text at all."""
+    """Whether a value holds nothing but `${NAME}`, however often."""
     if isinstance(value, dict):
         return all(_is_reference(inner) for inner in value.values())
     if isinstance(value, list):
         return all(_is_reference(inner) for inner in value)
-    return not isinstance(value, str) or (value.startswith("${") and value.endswith("}") and value.count("$") == 1)
+    if isinstance(value, str):
+        return value.startswith("${") and value.endswith("}") and value.count("$") == 1
+    return value is None
 
 
 def _may_be_written(field: FieldInfo | None, value: Any) -> bool:
@@ -105,7 +118,7 @@ def _meaning(model: type[Config], config: Config | None, asked: Mapping[str, Any
     return meaning
 
 
-def _explain(error: Mapping[str, Any], model: type[Config], where: str) -> Problem:
+def _explain(error: Mapping[str, Any], model: type[Config], where: str, hidden: set[str]) -> Problem:
     path = ".".join(str(part) for part in error["loc"])
     place = f"{where}.{path}" if path else where
     name = str(error["loc"][0]) if error["loc"] else ""
@@ -123,6 +136,6 @@ def _explain(error: Mapping[str, Any], model: type[Config], where: str) -> Probl
     if error["type"] == "value_error":
         # The author's own words; they say of the value what may be said.
         return Problem(error["msg"].removeprefix("Value error, "), where=place)
-    secret = name in model.model_fields and _is_secret(model.model_fields[name].annotation)
-    shown = "" if secret else f", not {error['input']!r:.60}"
+    # Where no single option is meant, the input is all of them, secrets included.
+    shown = "" if name in hidden or not name else f", not {error['input']!r:.60}"
     return Problem(f"{error['msg'][0].lower()}{error['msg'][1:]}{shown}", where=place)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ class Dataset:
     Rows are read from a file when they are needed, so a million need little more memory than a thousand.
 
     Args:
-        file: The open file that holds the rows; it stays open as long as the dataset lives.
+        file: The open file that holds the rows; it stays open as long as the dataset lives, and is closed with it.
         offsets: Byte offset of each row, in the order of the mix.
         lengths: Length of each row in bytes.
         routes: For each row, the index of its route in `route_names`.
@@ -34,6 +35,7 @@ class Dataset:
         self, file: IO[bytes], offsets: array[int], lengths: array[int], routes: array[int], route_names: list[str]
     ) -> None:
         self._file = file
+        weakref.finalize(self, file.close)
         self._offsets = offsets
         self._lengths = lengths
         self._routes = routes

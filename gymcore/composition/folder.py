@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,22 @@ from gymcore.composition.lock import LOCK_FORMAT, describe_lock, differences
 from gymcore.composition.routes import Resolver
 from gymcore.discovery import Catalog
 from gymcore.documents import DocumentError, decode_json
-from gymcore.errors import PlanError, Problem, RunFolderError, StorageError
+from gymcore.errors import PlanError, Problem, RunFolderError
 from gymcore.plan import Plan
+from gymcore.run_folder import (
+    DATASET_NAME,
+    LOCK_NAME,
+    PLAN_NAME,
+    ROLLOUTS_NAME,
+    WRITER_NAME,
+    disk_error,
+    only_writer,
+    part_of,
+    size_of,
+    write_part,
+)
 
-__all__ = ["DATASET_NAME", "LOCK_NAME", "PLAN_NAME", "open_composition", "read_lock", "write_composition"]
-
-PLAN_NAME = "plan.yaml"
-LOCK_NAME = "gym.lock"
-DATASET_NAME = "dataset.jsonl"
-ROLLOUTS_NAME = "rollouts.jsonl"
+__all__ = ["open_composition", "read_lock", "write_composition"]
 
 
 def write_composition(composition: Composition, folder: Path) -> None:
@@ -40,50 +48,71 @@ def write_composition(composition: Composition, folder: Path) -> None:
             are none of ours.
         StorageError: the folder cannot be written.
     """
-    there = read_lock(folder)
-    if there is None and folder.is_dir() and any(folder.iterdir()):
+    if read_lock(folder) is None and _is_foreign(folder):
         raise RunFolderError(
             "the output folder is not empty and holds no run", where=str(folder), hints=["try: another --out"]
         )
-    collected = _size_of(folder / ROLLOUTS_NAME) > 0
-    if there is not None and collected:
-        lines = differences(there, composition.lock)
-        if lines:
-            raise RunFolderError(
-                "the folder holds rollouts of another plan",
-                where=str(folder),
-                differences=lines[:20],
-                hints=["try: another --out, or the plan that made them: gym run " + str(folder)],
-            )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if there is None or there != composition.lock or not (folder / DATASET_NAME).is_file():
-            part = folder / f".{DATASET_NAME}.part"
-            composition.dataset.write(part)
-            part.replace(folder / DATASET_NAME)
-        write_whole(folder / PLAN_NAME, composition.plan.to_yaml().encode())
-        write_whole(folder / LOCK_NAME, json.dumps(composition.lock, indent=2, ensure_ascii=False).encode() + b"\n")
+        with only_writer(folder):
+            _refuse_other_rollouts(composition, folder)
+            _write_files(composition, folder)
     except OSError as error:
-        raise StorageError(
-            f"the output folder cannot be written: {error.strerror}", where=str(folder), hints=["try: another --out"]
-        ) from None
+        raise disk_error("the output folder cannot be written", error, folder) from None
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that whoever reads it finds the old content or the new, and never a part."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(path)
+def _refuse_other_rollouts(composition: Composition, folder: Path) -> None:
+    there = read_lock(folder)
+    lines = [] if there is None else differences(there, composition.lock)
+    if lines and size_of(folder / ROLLOUTS_NAME) > 0:
+        raise RunFolderError(
+            "the folder holds rollouts of another plan",
+            where=str(folder),
+            differences=lines[:20],
+            hints=["try: another --out, or the plan that made them: gym run " + str(folder)],
+        )
 
 
-def _size_of(path: Path) -> int:
+def _write_files(composition: Composition, folder: Path) -> None:
+    lock = json.dumps(composition.lock, indent=2, ensure_ascii=False).encode() + b"\n"
+    with _clearing_parts(folder):
+        if _sha256(folder / DATASET_NAME) != composition.lock["dataset"]["sha256"]:
+            composition.dataset.write(part_of(folder / DATASET_NAME))
+        write_part(folder / PLAN_NAME, composition.plan.to_yaml().encode())
+        # The lock comes last: until it is in place, its part tells that what lies here is ours and unfinished.
+        write_part(folder / LOCK_NAME, lock)
+        for name in (DATASET_NAME, PLAN_NAME, LOCK_NAME):
+            if part_of(folder / name).exists():
+                part_of(folder / name).replace(folder / name)
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether a folder without a lock holds something else than what an interrupted `write_composition` leaves."""
     try:
-        return path.stat().st_size
+        found = {path.name for path in folder.iterdir()}
     except OSError:
-        return 0
+        return False  # it is not there, or cannot be used, as writing will tell
+    parts = {part_of(folder / name).name for name in (DATASET_NAME, PLAN_NAME, LOCK_NAME)}
+    ours = parts | {WRITER_NAME}
+    return bool(found) and not (found & ours and found <= ours | {DATASET_NAME, PLAN_NAME})
+
+
+@contextmanager
+def _clearing_parts(folder: Path) -> Iterator[None]:
+    """Leave no part behind, whatever happened: those in place have another name by then."""
+    try:
+        yield
+    finally:
+        for name in (DATASET_NAME, PLAN_NAME, LOCK_NAME):
+            with suppress(OSError):
+                part_of(folder / name).unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def read_lock(folder: Path) -> dict[str, Any] | None:
@@ -98,15 +127,23 @@ def read_lock(folder: Path) -> dict[str, Any] | None:
         lock = decode_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except NotADirectoryError:
-        raise RunFolderError("the output folder is a file", where=str(folder), hints=["try: another --out"]) from None
     except OSError as error:
-        raise StorageError(f"the lock cannot be read: {error.strerror}", where=str(path)) from None
+        raise disk_error("the lock cannot be read", error, path) from None
     except DocumentError as error:
         raise RunFolderError(f"the lock is damaged: {error}", where=str(path)) from None
     if not isinstance(lock, dict) or lock.get("format") != LOCK_FORMAT:
         raise RunFolderError("the lock was written by another version of gymcore", where=str(path))
     return lock
+
+
+def _is_complete(lock: dict[str, Any]) -> bool:
+    environments = lock.get("environments")
+    return (
+        isinstance(environments, dict)
+        and all(isinstance(entry, dict) and isinstance(entry.get("agents"), dict) for entry in environments.values())
+        and all(isinstance(lock.get(key), dict) for key in ("models", "dataset"))
+        and isinstance(lock.get("data"), list)
+    )
 
 
 def open_composition(
@@ -129,6 +166,9 @@ def open_composition(
     if lock is None:
         hints = ["try: gym compose --env NAME --out " + str(folder)]
         raise RunFolderError("there is no composition in this folder", where=str(folder), hints=hints)
+    if not _is_complete(lock):
+        raise RunFolderError("the lock is damaged: not all of it is there", where=str(folder / LOCK_NAME))
+    written = Plan.from_file(folder / PLAN_NAME)
     plan = Plan.from_file(folder / PLAN_NAME, settings)
     resolver = Resolver(plan, catalog, os.environ if environ is None else environ)
     resolver.resolve_models()
@@ -138,9 +178,9 @@ def open_composition(
     resolver.raise_errors()
     dataset, digest = _index(folder / DATASET_NAME, list(resolver.routes))
     here = describe_lock(resolver.routes, resolver.models, lock["data"], dataset, plan.mix.seed, digest)
-    found = differences(lock, here)
+    found = [*differences(_fixed(written, lock["environments"]), _fixed(plan)), *differences(lock, here)]
     only_models = all(line.startswith("models.") for line in found)
-    if found and not (only_models and _size_of(folder / ROLLOUTS_NAME) == 0):
+    if found and not (only_models and size_of(folder / ROLLOUTS_NAME) == 0):
         raise RunFolderError(
             "what is installed or asked for no longer fits what lies in the folder",
             where=str(folder),
@@ -148,6 +188,17 @@ def open_composition(
             hints=["try: compose again into another folder, with --out"],
         )
     return Composition(resolver.written_plan(), resolver.routes, resolver.models, dataset, here)
+
+
+def _fixed(plan: Plan, environments: Iterable[str] | None = None) -> dict[str, Any]:
+    """Return what of a plan the rows of a folder have settled, and a lock does not say: whose rows they are."""
+    names = plan.environments if environments is None else environments
+    agents = {name: plan.environments[name].agent for name in names if name in plan.environments}
+    return {
+        "data": plan.data,
+        "agent": None if plan.agent is None else plan.agent.use,
+        "environments": {name: agent and agent.use for name, agent in agents.items()},
+    }
 
 
 def _index(path: Path, route_names: list[str]) -> tuple[Dataset, str]:
@@ -166,6 +217,7 @@ def _index(path: Path, route_names: list[str]) -> tuple[Dataset, str]:
             name = decode_json(line)["agent_ref"]["name"]
             routes.append(index[name])
         except (DocumentError, KeyError, TypeError):
+            file.close()
             problem = Problem("this row was not written by `gym compose`", f"{path}:{number}")
             raise PlanError([problem]) from None
         offsets.append(position)

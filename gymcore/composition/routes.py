@@ -10,6 +10,7 @@ from typing import Any
 
 from gymcore.composition.configuration import Options, resolve_options
 from gymcore.discovery import Catalog, Plugin
+from gymcore.discovery.catalog import normalised
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem
 from gymcore.interfaces import Agent, Config, Environment, Model
 from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan
@@ -68,6 +69,7 @@ class Resolver:
         self.errors: list[GymcoreError] = []
         self.models: dict[str, ModelChoice] = {}
         self.routes: dict[str, Route] = {}
+        self._written: dict[str, Route] = {}
 
     def raise_errors(self) -> None:
         """Raise what was gathered: a single mistake as itself, several as one PlanError."""
@@ -111,7 +113,8 @@ class Resolver:
         plugin, environment_class = found
         options = self._options(environment_class, plugin, entry.config, f"{where}.config")
         asked = entry.agent or self.plan.agent or AgentPlan(use=plugin.manifest.agent or "simple_agent")
-        if agent is not None and agent != asked.use:
+        is_own = agent is None or normalised(agent) == normalised(asked.use.rpartition(":")[2])
+        if agent is not None and not is_own:
             asked = AgentPlan(use=agent)
         loaded = self._load("agent", asked.use, f"{where}.agent")
         self._check_model(entry.model, environment_class, where)
@@ -139,8 +142,17 @@ class Resolver:
             model=entry.model,
             repeats=entry.repeats or self.plan.collect.repeats,
         )
+        other = self.routes.get(route.name, route)
+        if other.environment != name:
+            message = (
+                f"the route {route.name!r} already leads to {other.environment!r}, played by {other.agent_plugin.name}"
+            )
+            self.errors.append(PlanError([Problem(message, where, ("try: another name for one of the two",))]))
         if len(self.errors) == before:
             self.routes[route.name] = route
+            # Rows may name further agents; what the plan says of the environment's own one is what is written.
+            if is_own or name not in self._written:
+                self._written[name] = route
         return route
 
     def _split_of(self, entry: EnvironmentPlan) -> str | None:
@@ -151,7 +163,7 @@ class Resolver:
 
     def written_plan(self) -> Plan:
         """Return the plan as it was resolved, without secrets: what is written beside the results."""
-        environments = {route.environment: route.plan for route in self.routes.values()}
+        environments = {name: route.plan for name, route in self._written.items()}
         models = {
             name: ModelPlan(
                 use=choice.plugin.qualified if choice.plugin.status == "conflict" else choice.plugin.name,

@@ -107,10 +107,10 @@ class RowReader:
         if reasons:
             self.reject(where, "; ".join(reasons))
             return None
-        self._note_tool_differences(row, route)
         task_id = self._identify(row, route, where)
         if task_id is None:
             return None
+        self._note_tool_differences(row, route)
         wanted = {
             "agent_ref": {"type": "responses_api_agents", "name": route.name},
             "environment": route.environment,
@@ -131,26 +131,35 @@ class RowReader:
             # Only the path and the reason: the value may be as long as a prompt.
             details = error.errors(include_url=False, include_input=False)
             return [f"{'.'.join(str(part) for part in item['loc'])}: {_lower(item['msg'])}" for item in details[:5]]
+        except Exception as error:  # a validator of the author's, which meant to refuse the row
+            return [f"{route.environment_class.task_model.__name__} raised {type(error).__name__}: {error}"[:300]]
         reasons = []
         environment = row.get("environment", route.environment)
         if environment != route.environment:
             reasons.append(f"`environment` says {_shown(environment)}, but its route leads to {route.environment!r}")
         known = route.environment_class.tools
         for tool in row["responses_create_params"].get("tools") or ():
-            if tool.get("type", "function") == "function" and tool.get("name") not in known:
+            name = tool.get("name")
+            if tool.get("type", "function") == "function" and not (isinstance(name, str) and name in known):
                 have = ", ".join(known) or "none"
-                reasons.append(f"{route.environment!r} has no tool {_shown(tool.get('name'))} (its tools: {have})")
+                reasons.append(f"{route.environment!r} has no tool {_shown(name)} (its tools: {have})")
         return reasons
 
     def _note_tool_differences(self, row: dict[str, Any], route: Route) -> None:
         for tool in row["responses_create_params"].get("tools") or ():
-            own = route.environment_class.tools.get(tool.get("name", ""))
+            own = route.environment_class.tools.get(str(tool.get("name")))
             if own is not None and _shape(tool.get("parameters")) != _shape(own.parameters):
                 note = f"{route.environment}: rows describe the parameters of {own.name} otherwise than its code does"
                 self.notes[note] = self.notes.get(note, 0) + 1
 
     def _identify(self, row: dict[str, Any], route: Route, where: str) -> str | int | None:
         """Give a task its id: its author's own, or a digest of its content and a number for twins."""
+        content = {key: value for key, value in row.items() if key not in ROUTE_KEYS}
+        try:
+            canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+        except TypeError:
+            self.reject(where, "the row is nested too deeply, more than 250 levels")
+            return None
         own = row.get("task_id")
         if own is not None:
             if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
@@ -161,8 +170,6 @@ class RowReader:
                 return None
             self._own_ids.add((route.environment, str(own)))
             return own
-        content = {key: value for key, value in row.items() if key not in ROUTE_KEYS}
-        canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         digest = hashlib.blake2b(canonical, digest_size=10, key=route.environment.encode()[:64])
         count = self._seen[digest.digest()] = self._seen.get(digest.digest(), 0) + 1
         twin = f"-{count}" if count > 1 else ""
@@ -180,9 +187,16 @@ def _shown(value: Any) -> str:
 
 def _shape(schema: Any) -> Any:
     """Reduce a JSON schema to what decides which arguments fit it: without titles, descriptions and order."""
-    if isinstance(schema, dict):
-        kept = {key: _shape(value) for key, value in schema.items() if key not in ("title", "description")}
-        return {key: sorted(value) if key == "required" else value for key, value in kept.items()}
     if isinstance(schema, list):
         return [_shape(item) for item in schema]
-    return schema
+    if not isinstance(schema, dict):
+        return schema
+    shape: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in ("properties", "$defs") and isinstance(value, dict):  # here keys are names, and `title` may be one
+            shape[key] = {name: _shape(inner) for name, inner in value.items()}
+        elif key == "required" and isinstance(value, list):
+            shape[key] = sorted(value, key=str)
+        elif key not in ("title", "description"):
+            shape[key] = _shape(value)
+    return shape

@@ -99,7 +99,7 @@ class Catalog:
         ]
         if not found:
             raise UnknownPluginError(kind, name, {plugin.name for plugin in self.of_kind(kind)}, where=where)
-        if len(found) > 1:
+        if len({plugin.distribution for plugin in found}) > 1:
             raise AmbiguousPluginError(kind, name, [plugin.qualified for plugin in found], where=where)
         return found[0]
 

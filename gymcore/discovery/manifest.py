@@ -75,9 +75,9 @@ def read_manifest(text: bytes, where: str) -> Manifest:
     for key in ("description", "agent"):
         if not isinstance(value.get(key), str | None):
             wrong(key, f"`{key}` must be a text")
-    if not isinstance(value.get("config", {}), dict):
+    if not isinstance(value.get("config"), dict | None):
         wrong("config", "`config` must be a mapping of options")
-    splits = _read_splits(value.get("splits", {}), document, where, problems)
+    splits = _read_splits(value.get("splits"), document, where, problems)
     if problems:
         raise ManifestError(problems)
     return Manifest(
@@ -90,6 +90,8 @@ def read_manifest(text: bytes, where: str) -> Manifest:
 
 
 def _read_splits(value: Any, document: YamlDocument, where: str, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         problems.append(Problem("`splits` must map names to files", where=f"{where}:{document.line(('splits',)) or 1}"))
         return {}

@@ -10,7 +10,7 @@ from typing import Any
 
 from gymcore.discovery.catalog import GROUPS, KINDS, Catalog, Plugin, normalised
 from gymcore.discovery.manifest import MANIFEST_NAME, Manifest, ManifestError, read_manifest
-from gymcore.discovery.package_files import package_folder, package_of
+from gymcore.discovery.package_files import find_module, package_folder, package_of
 
 __all__ = ["discover"]
 
@@ -71,13 +71,14 @@ def _plugins_of(distribution: Any, name: str, version: str) -> Iterator[Plugin]:
     except Exception as error:
         yield Plugin("environment", name, name, version, "", "broken", f"its entry points cannot be read: {error}")
         return
-    seen: set[tuple[str, str]] = set()
+    offers = [(kind, normalised(entry.name)) for kind, entry in entry_points]
     for kind, entry in entry_points:
-        plugin = _examine(Plugin(kind, entry.name, name, version, entry.value.replace(" ", "")))
-        if (kind, normalised(entry.name)) in seen:
-            plugin = replace(plugin, status="broken", problem=f"{name} offers this name twice")
-        seen.add((kind, normalised(entry.name)))
-        yield plugin
+        plugin = Plugin(kind, entry.name, name, version, entry.value.replace(" ", ""))
+        if not entry.name or offers.count((kind, normalised(entry.name))) > 1:
+            problem = f"{name} offers this name twice" if entry.name else f"{name} offers it without a name"
+            yield replace(plugin, status="broken", problem=problem)
+        else:
+            yield _examine(plugin)
 
 
 def _examine(plugin: Plugin) -> Plugin:
@@ -102,6 +103,8 @@ def _manifest_of(plugin: Plugin) -> Manifest:
         raise ValueError(f"the entry point {plugin.target!r} is not of the form package.module:Class")
     package = package_of(module)
     if package is None:
+        if find_module(module) is not None:
+            raise FileNotFoundError(f"{module!r} is not a package, so there is no {MANIFEST_NAME} beside its class")
         raise ModuleNotFoundError(f"there is no module {module!r} in what is installed")
     folder = package_folder(package)
     file = folder.joinpath(MANIFEST_NAME) if folder is not None else None

@@ -75,9 +75,12 @@ def mean_interval(groups: Iterable[Sequence[float]]) -> Interval | None:
     n = sum(map(len, tasks))
     if not n:
         return None
-    mean = math.fsum(reward for group in tasks for reward in group) / n
     count = len(tasks)
-    residuals = math.fsum(math.fsum(reward - mean for reward in group) ** 2 for group in tasks)
+    try:
+        mean = math.fsum(reward for group in tasks for reward in group) / n
+        residuals = math.fsum(math.fsum(reward - mean for reward in group) ** 2 for group in tasks)
+    except OverflowError:  # rewards near the largest number there is
+        return Interval(math.fsum(reward / n for group in tasks for reward in group), -math.inf, math.inf)
     variance = residuals / n**2 * (count / (count - 1) if count > 1 else 1.0)
     if all(reward in (0.0, 1.0) for group in tasks for reward in group):
         effective = mean * (1.0 - mean) / variance if variance > 0 else float(count)

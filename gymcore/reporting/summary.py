@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from gymcore.collection import Collection
-from gymcore.collection.journal import FAILURES_NAME, ROLLOUTS_NAME
-from gymcore.collection.line_checksum import is_whole
-from gymcore.composition.folder import PLAN_NAME, read_lock, write_whole
+from gymcore.collection.journal import Damage, read_lines
+from gymcore.composition.folder import read_lock
 from gymcore.documents import decode_json
-from gymcore.errors import RunFolderError
+from gymcore.errors import RunFolderError, StorageError
 from gymcore.plan import Plan
 from gymcore.reporting.statistics import mean_interval, pass_at_k, quantile
+from gymcore.run_folder import FAILURES_NAME, PLAN_NAME, REPORT_NAME, ROLLOUTS_NAME, write_whole
 
-__all__ = ["REPORT_NAME", "EnvironmentReport", "Report", "report", "write_report"]
-
-REPORT_NAME = "report.json"
+__all__ = ["EnvironmentReport", "Report", "report", "write_report"]
 
 
 @dataclass
@@ -65,8 +63,8 @@ class EnvironmentReport:
     finished: int
     failed: int
     """Rollouts that have no reward although they were tried; those of them that were finished later do not count."""
-    reward: dict[str, float] | None
-    """`mean` with the bounds `low` and `high` of its 95 % interval; None without any rollout."""
+    reward: dict[str, float | None] | None
+    """`mean` with the bounds `low` and `high` of its 95 % interval, None where unknown; None without any rollout."""
     pass_at: dict[str, float]
     """pass@k by k, a power of two or the largest number of repeats that every task has; empty without repeats."""
     turns: dict[str, float] | None
@@ -99,8 +97,12 @@ class Report:
     damaged_lines: int
     """Lines that were not whole and do not count."""
 
+    def to_json(self) -> str:
+        """Return the report as `gym report --json` prints it and `report.json` holds it."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as `gym report --json` prints it."""
+        """Return the report as plain values, all of which JSON knows."""
         return {
             "folder": str(self.folder),
             "environments": [entry.to_dict() for entry in self.environments],
@@ -118,7 +120,7 @@ def _words(entry: EnvironmentReport) -> str:
     reward = "no reward yet"
     if entry.reward is not None:
         reward = f"mean reward {entry.reward['mean']:.3f}"
-        if isfinite(entry.reward["low"]):
+        if entry.reward["low"] is not None:
             reward += f" [{entry.reward['low']:.3f}, {entry.reward['high']:.3f}]"
     return f"{entry.name}: {entry.finished}{planned} finished, {entry.failed} failed, {reward}"
 
@@ -166,18 +168,23 @@ def report(collection: Collection | Path | str) -> Report:
 
 
 def write_report(result: Report) -> None:
-    """Write `report.json` into the run folder."""
-    text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
-    write_whole(result.folder / REPORT_NAME, text.encode() + b"\n")
+    """
+    Write `report.json` into the run folder.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = result.folder / REPORT_NAME
+    try:
+        write_whole(path, result.to_json().encode("utf-8", "replace") + b"\n")
+    except OSError as error:
+        raise StorageError(f"the report cannot be written: {error.strerror}", where=str(path)) from None
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            if line.strip():
-                yield decode_json(line) if is_whole(line.rstrip(b"\n")) else None
+    """Yield what each line says, and None for one that is not whole."""
+    for found in read_lines(path):
+        yield None if isinstance(found, Damage) else decode_json(found[1])
 
 
 def _planned(folder: Path, lock: Mapping[str, Any] | None) -> dict[str, int]:
@@ -204,7 +211,11 @@ def _summarise(name: str, tallies: list[_Tally], planned: int | None, failed: in
         planned=planned,
         finished=len(turns),
         failed=failed,
-        reward=None if interval is None else {"mean": interval.mean, "low": interval.low, "high": interval.high},
+        reward=(
+            None
+            if interval is None
+            else {"mean": interval.mean, "low": _if_finite(interval.low), "high": _if_finite(interval.high)}
+        ),
         pass_at=_pass_at(groups),
         turns={"mean": sum(turns) / len(turns), "max": max(turns)} if turns else None,
         tokens={"mean": sum(tokens) / len(tokens), "total": sum(tokens)} if tokens else None,
@@ -220,7 +231,12 @@ def _summarise(name: str, tallies: list[_Tally], planned: int | None, failed: in
 
 
 def _mean_metrics(tally: _Tally) -> dict[str, float]:
-    return {name: total / tally.counts[name] for name, total in tally.sums.items()}
+    means = {name: total / tally.counts[name] for name, total in tally.sums.items()}
+    return {name: mean for name, mean in means.items() if isfinite(mean)}
+
+
+def _if_finite(value: float) -> float | None:
+    return value if isfinite(value) else None
 
 
 def _pass_at(groups: list[list[float]]) -> dict[str, float]:

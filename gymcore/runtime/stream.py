@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Container
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +46,11 @@ class RolloutStream:
         self._schedule = schedule
         self._concurrency = concurrency
         self._ended: asyncio.Queue[Rollout | None] = asyncio.Queue(maxsize=concurrency)
-        self._workers: list[asyncio.Task[None]] = []
+        self._sessions: set[Session] = set()
         self._supervisor: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
         self._stopping = False
-        self._cancelled = False
+        self._is_over = False
         self._drain: asyncio.TimerHandle | None = None
 
     def status(self) -> Status:
@@ -74,10 +74,8 @@ class RolloutStream:
         """Cancel what is in flight; its environments are closed, and it is owed again."""
         self._stopping = True
         self._schedule.close()
-        if not self._cancelled:  # once: a second cancellation would interrupt the closing
-            self._cancelled = True
-            for worker in self._workers:
-                worker.cancel()
+        for session in self._sessions:
+            session.cancel()
 
     def __aiter__(self) -> RolloutStream:
         return self
@@ -85,17 +83,15 @@ class RolloutStream:
     async def __anext__(self) -> Rollout:
         if self._supervisor is None:
             self._supervisor = asyncio.create_task(self._supervise())
-        rollout = await self._ended.get()
+        rollout = None if self._is_over else await self._ended.get()
         if rollout is not None:
             return rollout
-        await self._supervisor
-        if self._error is not None:
-            raise self._error
-        raise StopAsyncIteration
+        self._is_over = True
+        error, self._error = self._error, None
+        raise StopAsyncIteration if error is None else error
 
     async def _supervise(self) -> None:
-        self._workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
-        await asyncio.wait(self._workers)
+        await asyncio.wait([asyncio.create_task(self._work()) for _ in range(self._concurrency)])
         if self._drain is not None:
             self._drain.cancel()
         await self._ended.put(None)
@@ -103,9 +99,12 @@ class RolloutStream:
     async def _work(self) -> None:
         try:
             while (planned := await self._schedule.take()) is not None:
+                session = Session(self._stage, planned)
+                self._sessions.add(session)
                 try:
-                    rollout = await Session(self._stage, planned).play()
+                    rollout = await session.play()
                 finally:
+                    self._sessions.discard(session)
                     self._schedule.give_back(planned)
                 await self._ended.put(rollout)
         except Exception as error:
@@ -116,6 +115,8 @@ class RolloutStream:
 
     async def aclose(self) -> None:
         """Cancel whatever still runs and wait until it is closed."""
+        if self._drain is not None:
+            self._drain.cancel()
         self.cancel()
         while self._supervisor is not None and not self._supervisor.done():
             while not self._ended.empty():
@@ -162,8 +163,8 @@ def _build_agents(composition: Composition) -> dict[str, Agent[Any]]:
     for name, route in composition.routes.items():
         try:
             agents[name] = route.agent_class(route.agent_options.config)
-        except Exception as error:
-            raise _cannot_open(route.agent_plugin.qualified, error) from error
+        except (Exception, SystemExit) as error:
+            raise _broken(route.agent_plugin.qualified, "opened", error) from error
     return agents
 
 
@@ -172,11 +173,12 @@ async def _open_models(composition: Composition, stack: AsyncExitStack) -> dict[
     for name, choice in composition.models.items():
         try:
             models[name] = choice.model_class(choice.options.config)
-            await stack.enter_async_context(models[name].opened())
+            opening = models[name].opened()
         except GymcoreError:
             raise
-        except Exception as error:
-            raise _cannot_open(choice.plugin.qualified, error) from error
+        except (Exception, SystemExit) as error:
+            raise _broken(choice.plugin.qualified, "opened", error) from error
+        await stack.enter_async_context(_bracket(opening, choice.plugin.qualified))
     return models
 
 
@@ -185,15 +187,33 @@ async def _open_resources(composition: Composition, stack: AsyncExitStack) -> di
     for route in composition.routes.values():
         if route.environment in resources:
             continue
+        plugin = route.environment_plugin.qualified
         try:
             shared = route.environment_class.shared(route.environment_options.config)
-            resources[route.environment] = await stack.enter_async_context(shared)
         except GymcoreError:
             raise
-        except Exception as error:
-            raise _cannot_open(route.environment_plugin.qualified, error) from error
+        except (Exception, SystemExit) as error:
+            raise _broken(plugin, "opened", error) from error
+        resources[route.environment] = await stack.enter_async_context(_bracket(shared, plugin))
     return resources
 
 
-def _cannot_open(plugin: str, error: Exception) -> PluginError:
-    return PluginError(f"{plugin} could not be opened: {type(error).__name__}: {error}", plugin=plugin)
+@asynccontextmanager
+async def _bracket(context: AbstractAsyncContextManager[Any], plugin: str) -> AsyncIterator[Any]:
+    """Enter and leave what a plugin brackets the run with; what it raises there names the plugin."""
+    async with AsyncExitStack() as stack:
+        try:
+            value = await stack.enter_async_context(context)
+        except GymcoreError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise _broken(plugin, "opened", error) from error
+        yield value
+        try:
+            await stack.aclose()
+        except (Exception, SystemExit) as error:
+            raise _broken(plugin, "closed", error) from error
+
+
+def _broken(plugin: str, what: str, error: BaseException) -> PluginError:
+    return PluginError(f"{plugin} could not be {what}: {type(error).__name__}: {error}", plugin=plugin)

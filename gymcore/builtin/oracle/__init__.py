@@ -31,6 +31,7 @@ class Oracle(Model):
     async def respond(self, request: Request, rollout: RolloutContext) -> Response:
         """Take the next step of the solution, handing it what came of the last one."""
         solution: Solution | None = rollout.state.get(self)
+        number = rollout.state[self, "steps"] = rollout.state.get((self, "steps"), 0) + 1
         try:
             if solution is None:
                 solution = rollout.state[self] = rollout.environment.solve()
@@ -38,21 +39,24 @@ class Oracle(Model):
                 step = await anext(solution)
             else:
                 step = await solution.asend(_outcome(request.input, rollout.state[self, "asked"]))
+            output = _items(step, number)
         except StopAsyncIteration:
             return Response(output=[], status="completed", model="oracle")
         except Exception as error:
             message_ = f"solve() of {type(rollout.environment).__name__} raised {type(error).__name__}: {error}"
             raise ModelError(message_, retryable=False) from error
         rollout.state[self, "asked"] = step
-        number = rollout.state[self, "steps"] = rollout.state.get((self, "steps"), 0) + 1
-        if isinstance(step, Say):
-            output = [message(step.text)]
-        else:
-            calls = [step] if isinstance(step, ToolCall) else list(step)
-            output = [
-                function_call(call.name, call.arguments, f"call_{number}_{index}") for index, call in enumerate(calls)
-            ]
         return Response(output=output, status="completed", model="oracle", id=f"resp_{number}")
+
+
+def _items(step: Any, number: int) -> list[Item]:
+    """Return the output items by which a model takes one step of a solution, whatever was yielded."""
+    if isinstance(step, Say):
+        return [message(step.text)]
+    calls = [step] if isinstance(step, ToolCall) else step
+    if not isinstance(calls, list | tuple) or not all(isinstance(call, ToolCall) for call in calls):
+        raise TypeError(f"a solution yields call(...), a list of them, or say(...), not a {type(step).__name__}")
+    return [function_call(call.name, call.arguments, f"call_{number}_{index}") for index, call in enumerate(calls)]
 
 
 def _outcome(items: tuple[Item, ...], asked: Say | ToolCall | list[ToolCall]) -> Any:

@@ -60,7 +60,9 @@ class SimpleAgent(Agent[SimpleAgentConfig]):
             response = await model.respond(request)
             asked = Turn(output=tuple(response.output))
             calls = asked.calls[:calls_left] if not response.is_truncated else ()
-            results = tuple(await asyncio.gather(*(environment.call(call) for call in calls)))
+            async with asyncio.TaskGroup() as group:  # when one fails, the others do not outlive the rollout
+                answers = [group.create_task(environment.call(call)) for call in calls]
+            results = tuple(answer.result() for answer in answers)
             calls_left -= len(calls)
             turn = Turn(
                 output=asked.output,
@@ -78,10 +80,12 @@ class SimpleAgent(Agent[SimpleAgentConfig]):
                 return "truncated"
             if len(calls) < len(asked.calls):
                 return "max_tool_calls"
+            if turn.is_empty:
+                return "empty"
             if not calls:
                 answer = await environment.reply(turn)
                 if answer is None:
-                    return "empty" if turn.is_empty else "finished"
+                    return "finished"
                 turn = turns[-1] = replace(turn, answer=message(answer, role="user"))
                 size += len(answer)
             if size > self.config.max_output_chars:

@@ -1,0 +1,289 @@
+"""
+`gym compose`: flags and files become one plan, and the plan one dataset.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gymcore.cli.plan_options import PlanFlags
+from gymcore.errors import PlanError
+from gymcore.plan import Plan
+from gymcore.testing.plugins import PluginFolder
+
+Gym = Callable[..., subprocess.CompletedProcess[str]]
+
+SECRET = "hush-hush-1234567890"
+
+
+def _plan(**flags: Any) -> Plan:
+    return PlanFlags(**flags).to_plan()
+
+
+def _written(tmp_path: Path, text: str) -> str:
+    (tmp_path / "asked.yaml").write_text(text)
+    return str(tmp_path / "asked.yaml")
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_compose_writes_a_run_folder_and_says_what_went_where(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
+    """
+    A table on stdout, three files on disk, and the next command to type.
+    """
+    done = gym("compose", "--env", "echo", "--env", "shout", "--limit", "3", "--out", "mix", folder=plugins)
+
+    assert done.returncode == 0, done.stderr
+    written = {path.name for path in (tmp_path / "mix").iterdir()} - {".writer"}
+    assert written == {"dataset.jsonl", "gym.lock", "plan.yaml"}
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[1] == ["echo", "example", "echo_simple_agent", "3", "50.0%"]
+    assert lines[2] == ["shout", "example", "shout_voice", "3", "50.0%"]
+    assert done.stdout.endswith("next: gym run mix\n")
+
+
+def test_compose_prints_json_and_nothing_else(gym: Gym, plugins: PluginFolder) -> None:
+    """
+    Talk goes to stderr.
+    """
+    described = json.loads(gym("compose", "-e", "echo", "--repeats", "2", "--json", folder=plugins).stdout)
+
+    assert (described["rows"], described["rollouts"]) == (5, 10)
+    assert described["environments"][0]["route"] == "echo_simple_agent"
+
+
+def test_without_a_folder_the_plan_names_it(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
+    """
+    The same command goes to the same folder, and another plan to another.
+    """
+    for arguments in (["--seed", "1"], ["--seed", "1"], ["--seed", "2"]):
+        assert gym("compose", "--env", "shout", *arguments, folder=plugins).returncode == 0
+
+    names = [path.name for path in (tmp_path / "runs").iterdir()]
+    assert len(names) == 2
+    assert all(name.startswith("shout-") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "PlanError: the plan names no environment"),
+        (["--env", "ehco"], 2, "try: 'echo'"),
+        (["--env", "echo", "--env", "echo"], 2, "the environment 'echo' is named 2 times"),
+        (["--env", "echo", "--model", "orcale"], 2, "no model is named 'orcale' (models.policy)"),
+        (["--env", "echo", "--agent", "voise"], 2, "no agent is named 'voise'"),
+        (["--env", "echo", "--split", "exmaple"], 2, "try: example"),
+        (["--env", "echo", "--hook", "wacht"], 2, "no hook is named 'wacht' (hooks)"),
+        (["--env", "echo", "--hook", "watch", "--seed", "666"], 2, "that seed is taken (mix.seed)"),
+        (["--env", "echo", "--set", "environments.echo.limt=1"], 2, "unknown key 'limt'"),
+        (["--env", "echo", "--set", "nonsense"], 2, "a setting looks like key.path=value"),
+        (["--env", "echo", "--set", "environments.echo.config.name=${NO_NAME}"], 2, "${NO_NAME} is not set"),
+        (["--plan", "none.yaml"], 2, "the plan cannot be read: No such file or directory (none.yaml)"),
+        (["--data", "none.jsonl"], 2, "the data file cannot be read: No such file or directory (data: none.jsonl)"),
+        (["--data", "bad.jsonl"], 2, "bad.jsonl:1: not JSON"),
+        (["--env", "echo", "--set", f"environments.echo.config.key=[{SECRET}]"], 2, "environments.echo.config.key"),
+        (["--env", "echo", "--split", "missing"], 4, "names the data file 'data/missing.jsonl'"),
+        (["--env", "echo", "--out", "bad.jsonl"], 2, "Not a directory"),
+        (["--env", "echo", "--out", "bad.jsonl/below"], 2, "Not a directory"),
+        (["--env", "echo", "--out", "full"], 2, "the output folder is not empty and holds no run"),
+        (["--env", "echo", "--out", "/proc/gymcore"], 2, "RunFolderError: the output folder cannot be written"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_request_is_one_message_and_no_file(
+    gym: Gym, plugins: PluginFolder, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    """
+    The exit code is that of the table, nothing is half written, no secret is shown, and there is no traceback.
+    """
+    (tmp_path / "bad.jsonl").write_text("{\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+
+    done = gym("compose", *arguments, folder=plugins)
+
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert SECRET not in done.stderr + done.stdout
+    assert done.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_name_of_two_distributions_must_be_chosen(gym: Gym, echo_folder: Path, tmp_path: Path) -> None:
+    """
+    The bare name exits with 2 and names both; `distribution:name` works, and its plan stays exact.
+    """
+    files = {
+        "acme_echo/__init__.py": "from gymcore import Environment, say\n\nclass Echo(Environment):\n    '''Acme.'''\n\n"
+        "    async def solve(self):\n        '''Solve.'''\n        yield say('x')\n",
+        "acme_echo/gym.yaml": "gym_api: 1\nsplits: {example: rows.jsonl}\n",
+        "acme_echo/rows.jsonl": '{"responses_create_params": {"input": "x"}}\n',
+    }
+    acme = tmp_path / "acme"
+    acme.mkdir()
+    PluginFolder(acme).install("acme-echo", files, {"gymcore.environments": {"echo": "acme_echo:Echo"}})
+    path = {"PYTHONPATH": f"{acme}:{echo_folder}"}
+
+    refused = gym("compose", "--env", "echo", **path)
+    chosen = gym("compose", "--env", "acme-echo:echo", "--out", "mix", **path)
+
+    assert refused.returncode == 2
+    assert "try one of: acme-echo:echo, gym-plugin-echo:echo" in refused.stderr
+    assert chosen.returncode == 0, chosen.stderr
+    assert "use: acme-echo:echo" in (tmp_path / "mix" / "plan.yaml").read_text()
+
+
+def test_a_broken_plugin_exits_with_4(gym: Gym, tmp_path: Path) -> None:
+    """
+    It is not the request that is wrong.
+    """
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    files = {"it_raises/__init__.py": "raise RuntimeError('on purpose')\n", "it_raises/gym.yaml": "gym_api: 1\n"}
+    plugins = PluginFolder(folder)
+    plugins.install("it-raises", files, {"gymcore.environments": {"raises": "it_raises:Mine"}})
+
+    done = gym("compose", "--env", "raises", folder=plugins)
+
+    assert done.returncode == 4
+    assert "PluginError: the environment 'raises' (it-raises 0.1.0) could not be imported" in done.stderr
+
+
+def test_notes_go_to_stderr(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
+    """
+    A remark is no mistake, and no data.
+    """
+    tool = {"type": "function", "name": "repeat", "parameters": {}}
+    row = {
+        "answer": "x",
+        "responses_create_params": {"input": "x", "tools": [tool]},
+        "agent_ref": {"name": "echo_voice"},
+    }
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+
+    done = gym("compose", "--data", "rows.jsonl", "--out", "mix", folder=plugins)
+
+    assert done.returncode == 0, done.stderr
+    assert "note: echo: rows describe the parameters of repeat otherwise" in done.stderr
+    assert "note" not in done.stdout
+
+
+def test_a_variable_may_come_from_the_file_env(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
+    """
+    A key in `.env` is used, and only its name is written.
+    """
+    (tmp_path / ".env").write_text(f"MY_KEY={SECRET}\n")
+
+    done = gym("compose", "-e", "echo", "--set", "environments.echo.config.key=${MY_KEY}", "--out", "m", folder=plugins)
+
+    assert done.returncode == 0, done.stderr
+    assert "key: ${MY_KEY}" in (tmp_path / "m" / "plan.yaml").read_text()
+
+
+# -- flags become a plan -----------------------------------------------------------------------------------------------
+
+
+def test_flags_are_a_plan(tmp_path: Path) -> None:
+    """
+    What can be typed can be written, and means the same.
+    """
+    flags = _plan(
+        env=["a", "dist:b"],
+        model="m",
+        agent="g",
+        split="train",
+        limit=3,
+        repeats=2,
+        concurrency=8,
+        seed=7,
+        hook=["h"],
+        set=["environments.a.repeats=5", "models.judge=j"],
+    )
+
+    written = Plan.from_file(
+        _written(
+            tmp_path,
+            """
+environments:
+  a: {split: train, limit: 3, repeats: 5}
+  b: {use: "dist:b", split: train, limit: 3}
+models: {policy: m, judge: j}
+agent: g
+hooks: [h]
+mix: {seed: 7}
+collect: {repeats: 2, concurrency: 8}
+""",
+        )
+    )
+    assert flags == written
+
+
+def test_flags_change_a_plan_file(tmp_path: Path) -> None:
+    """
+    What is typed wins over what is written, in every environment of the file, also in one that is only named.
+    """
+    path = _written(tmp_path, "environments:\n  a:\n  b: {limit: 9, repeats: 3}\ndata: one\nhooks: [x]\n")
+
+    plan = _plan(plan=path, env=["c"], data=["two"], hook=["y"], limit=2, repeats=4, seed=1)
+
+    assert {name: entry.limit for name, entry in plan.environments.items()} == {"a": 2, "b": 2, "c": 2}
+    assert plan.environments["b"].repeats == 4
+    assert plan.collect.repeats == 4
+    assert (plan.data, plan.hooks, plan.mix.seed) == (["one", "two"], ["x", "y"], 1)
+
+
+def test_an_environment_may_be_typed_that_the_file_names_too(tmp_path: Path) -> None:
+    """
+    It keeps what the file says of it.
+    """
+    path = _written(tmp_path, "environments:\n  a: {limit: 9}\n")
+
+    assert _plan(plan=path, env=["a"]).environments["a"].limit == 9
+    assert _plan(plan=path, env=["dist:a"]).environments["a"].use == "dist:a"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a\n", "a plan is a mapping"),
+        ("environments: [a]\n", "environments"),
+        ("environments: word\n", "environments"),
+        ("a: [\n", "asked.yaml:2"),
+        ("environments:\n  a: {limt: 1}\nmix: {seed: x}\n", "2 mistakes in"),
+    ],
+)
+def test_a_wrong_file_is_refused_whatever_is_typed(tmp_path: Path, text: str, said: str) -> None:
+    """
+    Flags do not hide the mistakes of the file.
+    """
+    with pytest.raises(PlanError) as caught:
+        _plan(plan=_written(tmp_path, text), env=["b"], data=["c"], limit=3)
+
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("flags", [{"limit": 3}, {"split": "train"}])
+def test_a_flag_for_environments_needs_one(flags: dict[str, Any]) -> None:
+    """
+    A limit or a split beside data that names its own environments would change nothing, so it is refused.
+    """
+    with pytest.raises(PlanError, match="applies to the environments that the plan names"):
+        _plan(data=["rows.jsonl"], **flags)
+
+
+def test_a_limit_may_be_typed_for_rows_that_carry_their_route() -> None:
+    """
+    The environment is named beside the data.
+    """
+    plan = _plan(data=["rows.jsonl"], env=["a"], limit=3)
+
+    assert plan.environments["a"].limit == 3

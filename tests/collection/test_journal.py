@@ -1,0 +1,347 @@
+"""
+The run folder's growing files: whatever a crash leaves there, what was whole is kept and the rest is owed again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from gymcore.collection import Collection, Journal, read_collection, read_rollouts
+from gymcore.documents import encode_json
+from gymcore.errors import GymcoreError, RunFolderError, StorageError
+from gymcore.records import Failure, Reward, Rollout, Row, Trajectory, Turn
+from gymcore.responses import message
+
+
+def rollout(number: int, *, reward: float | None = 1.0, text: str = "hi") -> Rollout:
+    """Return a rollout of task `number`; a failure where there is no reward."""
+    value = {
+        "responses_create_params": {"input": f"task {number}"},
+        "agent_ref": {"name": "world_agent"},
+        "environment": "world",
+        "task_id": number,
+    }
+    return Rollout(
+        row=Row(encode_json(value)),
+        repeat=0,
+        trajectory=Trajectory(turns=(Turn(output=(message(text),)),)),
+        reward=None if reward is None else Reward(value=reward),
+        failure=None if reward is not None else Failure(stage="model", error="E", message="no", retryable=True),
+        started_at=1.0,
+        duration_s=0.5,
+    )
+
+
+def key(number: int) -> tuple[str, str, int]:
+    """Return the key of the rollout of task `number`."""
+    return ("world", str(number), 0)
+
+
+def keys(numbers: Iterable[int]) -> set[tuple[str, str, int]]:
+    """Return the keys of the rollouts of some tasks."""
+    return {key(number) for number in numbers}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A run folder with the rollouts 0, 1 and 2."""
+    with Journal(tmp_path) as journal:
+        journal.append([rollout(number) for number in range(3)])
+    return tmp_path
+
+
+def lines_of(folder: Path, name: str = "rollouts.jsonl") -> list[bytes]:
+    """Return the lines of a file, with their line breaks."""
+    return (folder / name).read_bytes().splitlines(keepends=True)
+
+
+def reopen(folder: Path) -> tuple[set[tuple[str, str, int]], tuple[str, ...]]:
+    """Open a folder to write, and return what it holds and what was damaged."""
+    with Journal(folder) as journal:
+        return set(journal.finished), journal.damaged
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def test_rollouts_read_back_equal_in_the_order_they_ended(written: Path) -> None:
+    """
+    A finished rollout is one line, and nothing of it is lost.
+    """
+    assert list(read_rollouts(written)) == [rollout(number) for number in range(3)]
+    assert read_collection(written) == Collection(written, frozenset(keys(range(3))))
+
+
+def test_failures_go_to_a_file_of_their_own_and_have_no_reward(written: Path) -> None:
+    """
+    A failure is never a reward: its line has no such key, and the rollout is still owed.
+    """
+    with Journal(written) as journal:
+        assert [each.key for each in journal.append([rollout(7, reward=None)])] == [key(7)]
+        assert journal.failed == 1
+        assert set(journal.finished) == keys(range(3))
+
+    (line,) = map(json.loads, lines_of(written, "failures.jsonl"))
+    assert "reward" not in line
+    assert (line["task_id"], line["stage"], line["retryable"]) == ("7", "model", True)
+    assert len(lines_of(written)) == 3
+
+
+def test_the_reward_of_what_is_finished_is_remembered(tmp_path: Path) -> None:
+    """
+    Who opens a folder again can go on counting.
+    """
+    with Journal(tmp_path) as journal:
+        journal.append([rollout(0, reward=0.0), rollout(1, reward=0.25)])
+    with Journal(tmp_path) as journal:
+        assert journal.finished == {key(0): 0.0, key(1): 0.25}
+
+
+def test_a_rollout_that_is_finished_already_is_dropped_and_counted(written: Path) -> None:
+    """
+    Nothing is there twice: not from another call, not from the same one, and not as a failure.
+    """
+    before = (written / "rollouts.jsonl").read_bytes()
+    with Journal(written) as journal:
+        taken = journal.append([rollout(1, reward=0.5), rollout(5), rollout(5), rollout(0, reward=None)])
+        assert [each.key for each in taken] == [key(5)]
+        assert journal.duplicates == 3
+        assert journal.failed == 0
+
+    assert (written / "rollouts.jsonl").read_bytes().startswith(before)
+    assert len(lines_of(written)) == 4
+
+
+def test_a_line_that_somebody_copied_counts_once(written: Path) -> None:
+    """
+    Readers take the first of two whole lines about the same rollout.
+    """
+    with (written / "rollouts.jsonl").open("ab") as file:
+        file.write(lines_of(written)[0])
+
+    assert len(list(read_rollouts(written))) == 3
+    assert reopen(written) == (keys(range(3)), ())
+
+
+# -- damage ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_last_line_torn_at_any_byte_is_cut_off_and_owed_again(tmp_path: Path) -> None:
+    """
+    Wherever a crash ends the last line, the others are kept, its bytes are set aside, and the next line starts clean.
+    """
+    with Journal(tmp_path / "whole") as journal:
+        journal.append([rollout(number) for number in range(3)])
+    whole = (tmp_path / "whole" / "rollouts.jsonl").read_bytes()
+    kept = b"".join(lines_of(tmp_path / "whole")[:2])
+
+    for end in range(len(kept) + 1, len(whole)):
+        folder = tmp_path / str(end)
+        folder.mkdir()
+        path = folder / "rollouts.jsonl"
+        path.write_bytes(whole[:end])
+        assert read_collection(folder).finished == keys(range(2))
+        assert path.read_bytes() == whole[:end], "who only looks changes nothing"
+
+        with Journal(folder) as journal:
+            assert set(journal.finished) == keys(range(2))
+            assert len(journal.damaged) == 1
+            assert "torn" in journal.damaged[0]
+            assert path.read_bytes() == kept
+            (aside,) = (folder / "quarantine").iterdir()
+            assert aside.read_bytes() == whole[len(kept) : end]
+            journal.append([rollout(2)])
+        assert path.read_bytes() == whole
+
+
+def test_a_damaged_line_in_the_middle_is_kept_in_place_and_owed_again(written: Path) -> None:
+    """
+    A flipped digit is found; the bytes stay, a copy is set aside, and that one rollout is missing.
+    """
+    lines = lines_of(written)
+    damaged = lines[1].replace(b'"reward":1.0', b'"reward":9.0')
+    assert damaged != lines[1]
+    (written / "rollouts.jsonl").write_bytes(lines[0] + damaged + lines[2])
+
+    finished, damages = reopen(written)
+    assert finished == keys([0, 2])
+    assert damages == (f"rollouts.jsonl: a damaged line, {len(damaged)} bytes at offset {len(lines[0])}",)
+    assert reopen(written) == (finished, ()), "what was set aside before is no news"
+
+    assert lines_of(written) == [lines[0], damaged, lines[2]]
+    (aside,) = (written / "quarantine").iterdir()
+    assert aside.read_bytes() == damaged
+    with Journal(written) as journal:
+        journal.append([rollout(1)])
+    assert [each.key for each in read_rollouts(written)] == [key(0), key(2), key(1)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"\x00" * 512,
+        b"\x00" * 512 + b"\n",
+        b'{"environment":"world"}\n',
+        b"not json at all\n",
+        b"\xff\xfe\n",
+        b"   ",
+        b"{",
+    ],
+    ids=["NUL tail", "NUL line", "no checksum", "text", "binary", "spaces", "brace"],
+)
+def test_foreign_bytes_at_the_end_harm_nothing(written: Path, damage: bytes) -> None:
+    """
+    Whatever stands after the last line, what comes next is written so that it can be read.
+    """
+    with (written / "rollouts.jsonl").open("ab") as file:
+        file.write(damage)
+
+    with Journal(written) as journal:
+        assert set(journal.finished) == keys(range(3))
+        assert len(journal.damaged) == 1
+        journal.append([rollout(3)])
+
+    assert [each.key for each in read_rollouts(written)] == [key(number) for number in range(4)]
+
+
+def test_blank_lines_are_nothing(written: Path) -> None:
+    """
+    An editor's empty lines are no damage.
+    """
+    lines = lines_of(written)
+    (written / "rollouts.jsonl").write_bytes(b"\n" + lines[0] + b"\n  \n" + lines[1] + lines[2] + b"\n")
+
+    assert reopen(written) == (keys(range(3)), ())
+
+
+def test_a_whole_line_without_its_line_break_is_owed_again(written: Path) -> None:
+    """
+    The line break belongs to the line: without it nobody knows that the line had ended.
+    """
+    path = written / "rollouts.jsonl"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    finished, damages = reopen(written)
+
+    assert finished == keys(range(2))
+    assert len(damages) == 1
+
+
+def test_a_whole_line_that_is_no_rollout_is_damage(written: Path) -> None:
+    """
+    A checksum says that bytes are as written, not that they mean something.
+    """
+    from gymcore.collection.line_checksum import with_checksum
+
+    with (written / "rollouts.jsonl").open("ab") as file:
+        file.write(with_checksum(b'{"hello":"world"}') + b"\n")
+
+    finished, damages = reopen(written)
+
+    assert finished == keys(range(3))
+    assert len(damages) == 1
+
+
+def test_what_was_set_aside_is_never_overwritten(written: Path) -> None:
+    """
+    Two crashes may tear different lines at the same place; both are kept.
+    """
+    path = written / "rollouts.jsonl"
+    whole = path.read_bytes()
+    for tail in (b"first", b"second"):
+        path.write_bytes(whole + tail)
+        reopen(written)
+
+    assert {aside.read_bytes() for aside in (written / "quarantine").iterdir()} == {b"first", b"second"}
+
+
+def test_a_torn_failure_is_cut_off_too(written: Path) -> None:
+    """
+    Both files are mended on opening.
+    """
+    with Journal(written) as journal:
+        journal.append([rollout(8, reward=None)])
+    path = written / "failures.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:40])
+
+    _, damages = reopen(written)
+
+    assert len(damages) == 1
+    assert damages[0].startswith("failures.jsonl: a torn line")
+    assert path.read_bytes() == whole
+
+
+# -- who may write, and when the disk fails ----------------------------------------------------------------------------
+
+
+def test_a_second_writer_is_refused(written: Path) -> None:
+    """
+    One folder has one writer; the other is told, and may open it when the first is gone.
+    """
+    with Journal(written), pytest.raises(RunFolderError, match="another process is writing to this folder"):
+        Journal(written).__enter__()
+    assert reopen(written)[1] == ()
+
+
+def test_another_process_is_refused_as_well(written: Path) -> None:
+    """
+    The lock is the kernel's: it holds between processes, and a killed one leaves none behind.
+    """
+    code = "import sys, pathlib; from gymcore.collection import Journal; Journal(pathlib.Path(sys.argv[1])).__enter__()"
+    with Journal(written):
+        done = subprocess.run([sys.executable, "-c", code, written], capture_output=True, text=True, check=False)
+
+    assert "RunFolderError: another process is writing" in done.stderr
+    assert reopen(written)[1] == ()
+
+
+@pytest.mark.parametrize("name", ["rollouts.jsonl", "failures.jsonl", ".writer"])
+def test_files_that_cannot_be_opened_are_a_wrong_place(tmp_path: Path, name: str) -> None:
+    """
+    What stands in the way is named, and the folder is left unlocked.
+    """
+    (tmp_path / name).mkdir()
+    with pytest.raises(GymcoreError, match=tmp_path.name):
+        Journal(tmp_path).__enter__()
+
+    (tmp_path / name).rmdir()
+    assert reopen(tmp_path) == (set(), ())
+
+
+def test_a_folder_inside_a_file_is_a_wrong_place(tmp_path: Path) -> None:
+    """
+    A run folder cannot be made where a file is.
+    """
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        Journal(tmp_path / "file" / "run").__enter__()
+
+
+def test_a_full_disk_tears_nothing(written: Path, full_disk: Callable[[int], AbstractContextManager[None]]) -> None:
+    """
+    A write that fails halfway is taken back: what was acknowledged is whole, and the next run has nothing to mend.
+    """
+    room = (written / "rollouts.jsonl").stat().st_size + 1500
+    with Journal(written) as journal, full_disk(room):
+        assert len(journal.append([rollout(10)])) == 1
+        with pytest.raises(StorageError, match="cannot be written: File too large"):
+            journal.append([rollout(number) for number in range(11, 20)])
+        assert set(journal.finished) == keys([0, 1, 2, 10])
+
+    assert reopen(written) == (keys([0, 1, 2, 10]), ())
+
+
+def test_looking_at_a_folder_that_is_not_there_finds_nothing(tmp_path: Path) -> None:
+    """
+    A run that was never begun holds nothing.
+    """
+    assert read_collection(tmp_path / "none").finished == frozenset()
+    assert list(read_rollouts(tmp_path / "none")) == []

@@ -1,0 +1,72 @@
+"""
+What tests of several folders share: one built distribution of plugins, and the command `gym` as a process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gymcore.discovery import Catalog, discover
+from gymcore.testing.plugins import PluginFolder
+
+ECHO = Path(__file__).parent / "data" / "gym_plugin_echo"
+
+
+@pytest.fixture(scope="session")
+def echo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    A folder into which the distribution `gym-plugin-echo` was installed once; see `tests/data/gym_plugin_echo`.
+    """
+    folder = tmp_path_factory.mktemp("echo")
+    PluginFolder(folder).install_project(ECHO)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plugins(echo_folder: Path) -> Iterator[PluginFolder]:
+    """
+    The echo plugins, installed where discovery sees them.
+    """
+    with PluginFolder(echo_folder) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def catalog(plugins: PluginFolder) -> Catalog:
+    """
+    What is installed, the echo plugins included.
+    """
+    return discover()
+
+
+Gym = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def gym(tmp_path: Path) -> Gym:
+    """
+    The command line as a user meets it: a process of its own, in an empty folder.
+    """
+
+    def run(*arguments: str, folder: PluginFolder | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+        inherited = folder.environ if folder is not None else dict(os.environ)
+        clean = {
+            name: value for name, value in inherited.items() if not name.startswith(("POLICY_", "ECHO_", "KEYED_"))
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "gymcore", *arguments],
+            cwd=tmp_path,
+            env={**clean, "NO_COLOR": "1", **environ},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,186 @@
+"""
+The objects of the Responses API: what we know is read, and what we do not know travels through.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from gymcore.responses import (
+    CreateParams,
+    Request,
+    Response,
+    Usage,
+    function_call,
+    function_call_output,
+    message,
+    sum_usage,
+    text_of,
+)
+
+
+def test_unknown_fields_of_a_reply_travel_through() -> None:
+    """
+    Token ids, log-probabilities and fields of next year are in what is written back.
+    """
+    reply = {
+        "id": "resp_1",
+        "output": [{"type": "message", "content": [{"type": "output_text", "text": "hi", "logprobs": [-0.5]}]}],
+        "usage": {"input_tokens": 3, "cached": {"tokens": 1}},
+        "prompt_token_ids": [1, 2, 3],
+        "field_of_next_year": {"a": [None]},
+    }
+
+    assert Response.model_validate(reply).model_dump(exclude_unset=True) == reply
+
+
+def test_a_reply_is_truncated_when_the_endpoint_says_incomplete() -> None:
+    """
+    Only the status `incomplete` counts; a missing status is a complete reply.
+    """
+    assert Response(status="incomplete").is_truncated
+    assert not Response(status="completed").is_truncated
+    assert not Response().is_truncated
+
+
+def test_a_text_prompt_becomes_one_user_message() -> None:
+    """
+    `input` may be a text; the request holds it as the message it stands for.
+    """
+    request = CreateParams(input="Hello").request()
+
+    assert request.input == ({"type": "message", "role": "user", "content": "Hello"},)
+    assert request.params == {}
+
+
+def test_every_other_create_parameter_is_kept_as_it_came() -> None:
+    """
+    Known and unknown parameters are in the request, and those that were not given are not.
+    """
+    given = {"input": [{"role": "user", "content": "x"}], "tools": None, "temperature": 0, "x": {"y": [1]}}
+
+    request = CreateParams.model_validate(given).request()
+
+    assert request.input == ({"role": "user", "content": "x"},)
+    assert request.params == {"tools": None, "temperature": 0, "x": {"y": [1]}}
+
+
+@pytest.mark.parametrize("wrong", [{}, {"input": 5}, {"input": None}, {"input": ["x"]}, {"input": [], "tools": "x"}])
+def test_create_parameters_without_a_usable_prompt_are_refused(wrong: dict[str, Any]) -> None:
+    """
+    The prompt is a text or a list of objects, and tools are a list of objects.
+    """
+    with pytest.raises(ValidationError):
+        CreateParams.model_validate(wrong)
+
+
+def test_a_continued_request_leaves_the_first_one_as_it_was() -> None:
+    """
+    Conversations grow by making new requests; the parameters stay the same.
+    """
+    first = Request(input=(message("q", role="user"),), params={"temperature": 1})
+
+    second = first.continued([message("a")])
+
+    assert len(first.input) == 1
+    assert [text_of(item) for item in second.input] == ["q", "a"]
+    assert second.params == {"temperature": 1}
+
+
+def test_items_are_built_as_the_api_describes_them() -> None:
+    """
+    A message, a call and its result have the types, names and call ids that the API uses.
+    """
+    assert message("hi")["content"] == [{"type": "output_text", "text": "hi", "annotations": []}]
+    assert function_call("f", "{}", "c1") == {
+        "type": "function_call",
+        "call_id": "c1",
+        "name": "f",
+        "arguments": "{}",
+        "status": "completed",
+    }
+    assert function_call_output("c1", "x") == {"type": "function_call_output", "call_id": "c1", "output": "x"}
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        ({"role": "user", "content": "plain"}, "plain"),
+        (message("built"), "built"),
+        ({"type": "message", "content": [{"text": "a"}, {"refusal": "b"}, {"type": "image"}]}, "ab"),
+        ({"type": "message", "content": ["x", 5, None, {"text": 7}]}, ""),
+        ({"type": "message", "content": None}, ""),
+        ({"type": "message"}, ""),
+        ({"type": "message", "content": 5}, ""),
+        ({"type": "reasoning", "content": "hidden"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_text_of_an_item_is_what_its_parts_say(item: dict[str, Any], text: str) -> None:
+    """
+    Texts and refusals are joined; whatever else a model put there is silently no text.
+    """
+    assert text_of(item) == text
+
+
+def test_usage_is_summed_key_by_key_and_inside_objects() -> None:
+    """
+    Numbers add up at every depth, other values are kept from the first reply that has them, and None is skipped.
+    """
+    first = {"input_tokens": 3, "details": {"cached": 1}, "tier": "a", "cost": 0.5}
+    second = {"input_tokens": 4, "details": {"cached": 2, "new": 5}, "tier": "b", "cost": 0.25, "more": 1}
+
+    total = sum_usage([None, first, second])
+
+    assert total == {"input_tokens": 7, "details": {"cached": 3, "new": 5}, "tier": "a", "cost": 0.75, "more": 1}
+    assert first == {"input_tokens": 3, "details": {"cached": 1}, "tier": "a", "cost": 0.5}
+
+
+def test_no_usage_is_none_and_not_zero() -> None:
+    """
+    Where no reply reported tokens, nothing is invented.
+    """
+    assert sum_usage([]) is None
+    assert sum_usage([None, None]) is None
+
+
+USAGE = st.dictionaries(
+    st.text(max_size=3),
+    st.integers() | st.none() | st.booleans() | st.text() | st.dictionaries(st.text(max_size=3), st.integers()),
+)
+
+
+@given(st.lists(st.none() | USAGE))
+def test_summing_any_usage_raises_nothing(usages: list[dict[str, Any] | None]) -> None:
+    """
+    Endpoints that report a count as a text, a number or an object by turns end no rollout.
+    """
+    total = sum_usage(usages)
+
+    assert (total is None) == all(usage is None for usage in usages)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["a", "b"]), st.integers(), min_size=1), min_size=1), st.randoms())
+def test_the_order_of_replies_does_not_change_the_sum(usages: list[dict[str, int]], random: Any) -> None:
+    """
+    Adding up is adding up.
+    """
+    shuffled = list(usages)
+    random.shuffle(shuffled)
+
+    assert sum_usage(usages) == sum_usage(shuffled)
+
+
+def test_usage_reads_the_usual_counts_and_keeps_the_others() -> None:
+    """
+    `Usage` is a typed view that loses nothing.
+    """
+    usage = Usage.model_validate({"input_tokens": 2, "reasoning_tokens": 1})
+
+    assert (usage.input_tokens, usage.output_tokens) == (2, 0)
+    assert usage.model_dump()["reasoning_tokens"] == 1

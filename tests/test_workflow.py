@@ -1,0 +1,220 @@
+"""
+All five stages in one call, from a script and from a notebook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gymcore import compose, discover, hookimpl, open_composition, run_sync, write_composition
+from gymcore.collection import Journal
+from gymcore.errors import PlanError, RunFolderError, StorageError
+from gymcore.hookspecs import Observers
+from gymcore.plan import Plan
+from gymcore.records import Rollout
+from gymcore.workflow import collect_composition
+
+BOTH: dict[str, Any] = {"environments": {"example_multi_step": {}, "example_single_tool_call": {}}}
+
+
+def test_one_call_plays_a_plan(tmp_path: Path) -> None:
+    """
+    A plan as plain values becomes a run folder and a report.
+    """
+    result = run_sync(BOTH, tmp_path / "run")
+
+    assert (result.total.planned, result.total.finished, result.total.failed) == (10, 10, 0)
+    assert json.loads((tmp_path / "run" / "report.json").read_text()) == json.loads(result.to_json())
+
+
+def test_the_same_call_again_plays_nothing_more(tmp_path: Path) -> None:
+    """
+    What is finished is read and not played again.
+    """
+    first = run_sync(BOTH, tmp_path / "run")
+    rollouts = (tmp_path / "run" / "rollouts.jsonl").read_bytes()
+
+    assert run_sync(BOTH, tmp_path / "run") == first
+    assert (tmp_path / "run" / "rollouts.jsonl").read_bytes() == rollouts
+
+
+def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    """
+    Rollouts of two plans never share a folder; the difference is shown.
+    """
+    run_sync(BOTH, tmp_path / "run")
+
+    with pytest.raises(RunFolderError) as caught:
+        run_sync({**BOTH, "mix": {"seed": 1}}, tmp_path / "run")
+
+    assert any("seed: 0 -> 1" in line for line in caught.value.differences)
+
+
+def test_a_plan_may_be_a_file_or_a_plan(tmp_path: Path) -> None:
+    """
+    A path, a text, a mapping and a Plan mean the same.
+    """
+    plan = Plan.model_validate({"environments": {"example_multi_step": {"limit": 1}}})
+    path = tmp_path / "plan.yaml"
+    path.write_text(plan.to_yaml())
+
+    totals = [
+        run_sync(each, tmp_path / str(number)).total.finished
+        for number, each in enumerate([plan, path, str(path), plan.to_dict()])
+    ]
+
+    assert totals == [1, 1, 1, 1]
+
+
+def test_a_wrong_plan_is_explained(tmp_path: Path) -> None:
+    """
+    Plain values are checked like a file: every mistake at once, as a PlanError.
+    """
+    with pytest.raises(PlanError) as caught:
+        run_sync({"enviroments": {}, "mix": {"seed": "x"}}, tmp_path / "run")
+
+    assert len(caught.value.problems) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_it_works_inside_a_running_event_loop(tmp_path: Path) -> None:
+    """
+    A notebook runs a loop already; the call takes a thread of its own, and errors come back as they are.
+    """
+
+    async def cell(plan: dict[str, Any]) -> int:
+        return run_sync(plan, tmp_path / "run").total.finished
+
+    assert asyncio.run(cell(BOTH)) == 10
+    with pytest.raises(RunFolderError):
+        asyncio.run(cell({**BOTH, "mix": {"seed": 1}}))
+
+
+INTERRUPTED = """
+import asyncio, os, pathlib, signal, sys, threading, time
+import gymcore
+out = pathlib.Path(sys.argv[2])
+def interrupt():
+    while not (out / "rollouts.jsonl").exists() or not (out / "rollouts.jsonl").stat().st_size:
+        time.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGINT)
+async def cell():
+    gymcore.run_sync(sys.argv[1], out)
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    if sys.argv[3] == "notebook":
+        asyncio.new_event_loop().run_until_complete(cell())
+    else:
+        gymcore.run_sync(sys.argv[1], out)
+except KeyboardInterrupt:
+    print("interrupted", threading.active_count() - 1)
+"""
+
+
+@pytest.mark.parametrize("where", ["notebook", "script"])
+def test_an_interrupt_stops_the_run_and_not_only_the_waiting(tmp_path: Path, where: str) -> None:
+    """
+    After Ctrl-C nothing plays on behind the prompt; what was finished is safe, and the folder is free.
+    """
+    plan, out = tmp_path / "plan.yaml", tmp_path / "run"
+    plan.write_text("environments: {example_multi_step: {split: train, repeats: 100}}")
+    arguments = [sys.executable, "-c", INTERRUPTED, str(plan), str(out), where]
+
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.stdout == "interrupted 0\n", done.stderr
+    with Journal(out) as journal:
+        assert 0 < len(journal.finished) < 200_000
+        assert journal.damaged == ()
+
+
+def test_hooks_hear_of_a_run_in_order(tmp_path: Path) -> None:
+    """
+    Start, then rollouts that can be read back, then the report that is written: each as it becomes true.
+    """
+    events: list[str] = []
+    composition = compose(Plan.model_validate(BOTH), discover(), environ={})
+    write_composition(composition, tmp_path)
+
+    @hookimpl
+    def gym_run_start(folder: Path, planned: int) -> None:
+        events.append(f"start {planned}")
+
+    @hookimpl
+    def gym_rollouts(folder: Path, rollouts: Sequence[Rollout]) -> None:
+        lines = (folder / "rollouts.jsonl").read_bytes()
+        assert all(rollout.to_line()[:-1] in lines for rollout in rollouts)
+        events.extend("rollout" for _ in rollouts)
+
+    @hookimpl
+    def gym_run_finish(folder: Path, report: dict[str, Any]) -> None:
+        assert json.loads((folder / "report.json").read_text()) == report
+        events.append(f"finish {report['total']['finished']}")
+
+    plugin = SimpleNamespace(gym_run_start=gym_run_start, gym_rollouts=gym_rollouts, gym_run_finish=gym_run_finish)
+    complaints: list[str] = []
+    observers = Observers({"dist:notes": plugin}, complaints.append)
+    asyncio.run(collect_composition(composition, tmp_path, observers=observers))
+
+    assert events == ["start 10", *["rollout"] * 10, "finish 10"]
+    assert complaints == []
+
+
+def test_a_report_that_cannot_be_written_hides_no_other_error(tmp_path: Path) -> None:
+    """
+    When the run is over well, it is the error; when the run failed already, that stays the news.
+    """
+    composition = compose(Plan.model_validate(BOTH), discover(), environ={})
+    write_composition(composition, tmp_path)
+    (tmp_path / "report.json").mkdir()
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("the first error")
+
+    with pytest.raises(RuntimeError, match="the first error"):
+        asyncio.run(collect_composition(composition, tmp_path, on_start=fail))
+    with pytest.raises(StorageError, match=r"report\.json"):
+        asyncio.run(collect_composition(composition, tmp_path))
+
+
+def test_nothing_stays_open(tmp_path: Path) -> None:
+    """
+    The files of a composition, made or opened, are closed with it, also when composing fails.
+    """
+    catalog = discover()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        plan = Plan.model_validate(BOTH)
+        write_composition(compose(plan, catalog, environ={}), tmp_path)
+        open_composition(tmp_path, catalog, environ={})
+        gc.collect()
+        bad = tmp_path / "bad.jsonl"
+        bad.write_text("{}\n")
+        with pytest.raises(Exception, match="1 row is wrong"):
+            compose(Plan.model_validate({"data": [str(bad)]}), catalog, environ={})
+        gc.collect()
+
+
+def test_a_whole_run_warns_of_nothing(tmp_path: Path) -> None:
+    """
+    With every warning an error, in a process of its own: no unclosed file, no task nobody waited for.
+    """
+    code = "import sys, gc, gymcore; print(gymcore.run_sync(sys.argv[1], sys.argv[2]).total.finished); gc.collect()"
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(json.dumps(BOTH))
+    arguments = [sys.executable, "-W", "error", "-X", "dev", "-c", code, str(plan), str(tmp_path / "run")]
+
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("10\n", "")
