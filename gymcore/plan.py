@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,8 +27,11 @@ __all__ = [
     "MixPlan",
     "ModelPlan",
     "Plan",
+    "PlanText",
     "expand_variables",
     "load_environ",
+    "read_document",
+    "read_plan",
 ]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
@@ -60,11 +64,11 @@ class EnvironmentPlan(Record):
     use: str | None = None
     """The installed environment's name, or `distribution:name`; the key of this entry where it is absent."""
     split: str | None = None
-    """Which of the environment's own splits to take; `example` where neither split nor data are given."""
+    """Which of its own splits to take; `mix.split` where it is absent, and `example` where there are no data either."""
     data: list[str] = Field(default_factory=list)
     """JSON-lines files to take instead of a split; every row is a task of this environment."""
     limit: Count | None = None
-    """At most this many tasks, the first of the data."""
+    """At most this many tasks, the first of the data; `mix.limit` where it is absent."""
     repeats: Count | None = None
     """Rollouts of each task; `collect.repeats` where it is absent."""
     concurrency: Count | None = None
@@ -94,6 +98,10 @@ class MixPlan(Record):
 
     seed: Seed = 0
     """The source of all chance: each task's own seed is derived from it."""
+    split: str | None = None
+    """The split of every environment of the plan that names none itself."""
+    limit: Count | None = None
+    """At most this many tasks of every environment that says nothing else."""
 
 
 class CollectPlan(Record):
@@ -165,15 +173,7 @@ class Plan(Record):
         Raises:
             PlanError: with every mistake in it.
         """
-        path = Path(path)
-        try:
-            document = parse_yaml(path.read_bytes())
-        except OSError as error:
-            raise PlanError([Problem(f"the plan cannot be read: {error.strerror}", where=str(path))]) from None
-        except DocumentError as error:
-            where = str(path) if error.line is None else f"{path}:{error.line}"
-            raise PlanError([Problem(error.message, where=where)]) from None
-        return cls.from_document(document, source=str(path), settings=settings)
+        return cls.from_document(read_document(path), source=str(path), settings=settings)
 
     @classmethod
     def from_document(cls, document: YamlDocument, *, source: str = "the plan", settings: Iterable[str] = ()) -> Plan:
@@ -183,17 +183,10 @@ class Plan(Record):
         Raises:
             PlanError: with every mistake in it.
         """
-        value = document.value if document.value is not None else {}
-        if not isinstance(value, dict):
-            raise PlanError([Problem("a plan is a mapping of keys, such as `environments:`", where=source)])
-        problems = _apply_settings(value, settings)
-        try:
-            plan = cls.model_validate(value)
-        except ValidationError as error:
-            problems.extend(_explain(item, document, source, cls) for item in error.errors(include_url=False))
-        if problems:
-            raise PlanError(problems, source=source)
-        return plan
+        text = read_plan(document, source=source, settings=settings)
+        if text.problems or text.plan is None:
+            raise PlanError(text.problems, source=source)
+        return text.plan
 
     def to_yaml(self) -> str:
         """Write the plan, without what is default, as YAML that `from_file` reads back equal."""
@@ -214,6 +207,80 @@ def _entry(entry: EnvironmentPlan) -> dict[str, Any]:
     if entry.agent is not None:
         value["agent"] = {"use": entry.agent.use, **value["agent"]}
     return value
+
+
+@dataclass(frozen=True)
+class PlanText:
+    """A plan as somebody wrote it: what could be understood, what could not, and where each key stands."""
+
+    plan: Plan | None
+    """The plan without the keys that are wrong; None where nothing of it could be understood."""
+    problems: tuple[Problem, ...]
+    """Every mistake of form; names are compose's question."""
+    source: str
+    document: YamlDocument
+
+    def locate(self, where: str) -> str:
+        """Complete a key path by the file and line on which it, or the nearest key above it, stands."""
+        lines = {".".join(map(str, path)): line for path, line in self.document.lines.items() if path}
+        path = where
+        while path and path not in lines:
+            path = path.rpartition(".")[0]
+        return f"{where}, {self.source}:{lines[path]}" if path else where
+
+
+def read_document(path: Path | str) -> YamlDocument:
+    """
+    Read the file of a plan.
+
+    Raises:
+        PlanError: it cannot be read, or is no YAML.
+    """
+    try:
+        return parse_yaml(Path(path).read_bytes())
+    except OSError as error:
+        raise PlanError([Problem(f"the plan cannot be read: {error.strerror}", where=str(path))]) from None
+    except DocumentError as error:
+        where = str(path) if error.line is None else f"{path}:{error.line}"
+        raise PlanError([Problem(error.message, where=where)]) from None
+
+
+def read_plan(document: YamlDocument, *, source: str, settings: Iterable[str] = ()) -> PlanText:
+    """
+    Understand as much of a plan as possible, so that its other mistakes can be found and reported with those of form.
+
+    Args:
+        document: The plan as plain values.
+        source: How messages name it.
+        settings: Changes of the form `key.path=value`, applied in order after the document.
+    """
+    value = document.value if document.value is not None else {}
+    if not isinstance(value, dict):
+        problem = Problem("a plan is a mapping of keys, such as `environments:`", where=source)
+        return PlanText(None, (problem,), source, document)
+    problems = _apply_settings(value, settings)
+    try:
+        return PlanText(Plan.model_validate(value), tuple(problems), source, document)
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False)
+    problems.extend(_explain(item, document, source, Plan) for item in mistakes)
+    for item in mistakes:
+        value = _without(value, tuple(part for part in item["loc"] if part != "[key]"))
+    try:
+        plan = Plan.model_validate(value)
+    except ValidationError:
+        plan = None
+    return PlanText(plan, tuple(problems), source, document)
+
+
+def _without(value: Any, path: tuple[str | int, ...]) -> Any:
+    """Return a plain value without the key at a path, or without the list that the path leads into."""
+    if not isinstance(value, dict) or not path or path[0] not in value:
+        return value
+    inner = value[path[0]]
+    if len(path) > 1 and isinstance(inner, dict):
+        return {**value, path[0]: _without(inner, path[1:])}
+    return {key: item for key, item in value.items() if key != path[0]}
 
 
 def _apply_settings(value: dict[str, Any], settings: Iterable[str]) -> list[Problem]:

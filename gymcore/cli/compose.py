@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,11 @@ def command(flags: PlanFlags, out: str | None, as_json: bool) -> None:
     \b
     gym compose --env example_single_tool_call --env example_multi_step --out runs/mix
     """
-    catalog = discover()
-    plan = flags.to_plan()
-    composition = compose(plan, catalog, environ=load_environ())
-    load_observers(plan, catalog).plan(composition.plan.to_dict())
+    # stdout is for the answer: what plugins print while they are loaded is talk.
+    with redirect_stdout(sys.stderr):
+        catalog = discover()
+        composition = compose(flags.to_plan(), catalog, environ=load_environ())
+        load_observers(composition.plan, catalog).plan(composition.plan.to_dict())
     folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
     write_composition(composition, folder)
     described = describe_composition(composition, folder)

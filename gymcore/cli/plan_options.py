@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
 
-from gymcore.documents import DocumentError, YamlDocument, parse_yaml
-from gymcore.errors import PlanError, Problem
-from gymcore.plan import Plan
+from gymcore.documents import YamlDocument
+from gymcore.errors import Problem
+from gymcore.plan import PlanText, read_document, read_plan
 
 __all__ = ["PlanFlags", "plan_options"]
 
@@ -51,67 +50,49 @@ class PlanFlags:
         ]
         return [*(f"{key}={value}" for key, value in chosen if value is not None), *self.set]
 
-    def to_plan(self) -> Plan:
+    def to_plan(self) -> PlanText:
         """
-        Return the plan that file and flags describe together.
+        Return the plan that file and flags describe together, with the mistakes of its form.
 
         Raises:
-            PlanError: with every mistake in them.
+            PlanError: the file cannot be read at all.
         """
         document, source = YamlDocument({}), "the command line"
         if self.plan is not None:
-            document, source = self._read_file(Path(self.plan)), self.plan
-        value = document.value if isinstance(document.value, dict) else {}
-        problems = self._add_environments(value)
+            document, source = read_document(self.plan), self.plan
+        value = {} if document.value is None else document.value
+        if isinstance(value, dict):
+            self._change(value)
+        text = read_plan(YamlDocument(value, document.lines), source=source, settings=self.settings())
+        return replace(text, problems=(*_twice(self.env), *text.problems))
+
+    def _change(self, value: dict[str, Any]) -> None:
+        """Change the plain values of a plan by the flags that are no single setting."""
         if self.data:
             value["data"] = [*_as_list(value.get("data")), *self.data]
         if self.hook:
             value["hooks"] = [*_as_list(value.get("hooks")), *self.hook]
-        if problems:
-            raise PlanError(problems, source=source)
-        if self.plan is not None and not isinstance(document.value, dict | None):
-            value = document.value
-        return Plan.from_document(YamlDocument(value, document.lines), source=source, settings=self.settings())
-
-    def _read_file(self, path: Path) -> YamlDocument:
-        try:
-            return parse_yaml(path.read_bytes())
-        except OSError as error:
-            raise PlanError([Problem(f"the plan cannot be read: {error.strerror}", where=str(path))]) from None
-        except DocumentError as error:
-            where = str(path) if error.line is None else f"{path}:{error.line}"
-            raise PlanError([Problem(error.message, where=where)]) from None
-
-    def _add_environments(self, value: dict[str, Any]) -> list[Problem]:
-        environments = value.get("environments")
-        if environments is None:
-            environments = {}
-        problems: list[Problem] = []
-        for name in dict.fromkeys(self.env):
-            if not isinstance(environments, dict):
-                break
-            if name.count(":"):
-                # A qualified name is no key of a plan: `distribution:name` plays under its own name.
-                environments.setdefault(name.rpartition(":")[2], {})
-                entry = environments[name.rpartition(":")[2]] = environments[name.rpartition(":")[2]] or {}
-                entry["use"] = name
-            else:
-                environments[name] = environments.get(name) or {}
-        problems.extend(_twice(self.env))
+        environments = value.get("environments") or {}
         if isinstance(environments, dict):
-            environments = {name: {} if entry is None else entry for name, entry in environments.items()}
-        if not environments and (self.data or value.get("data")):
-            problems.extend(_without_effect({"--split": self.split, "--limit": self.limit}))
-        for entry in environments.values() if isinstance(environments, dict) else ():
-            if isinstance(entry, dict):
-                for key, wanted in (("split", self.split), ("limit", self.limit)):
-                    if wanted is not None:
-                        entry[key] = wanted
-                if self.repeats is not None and "repeats" in entry:
-                    entry["repeats"] = self.repeats
-        if environments:
             value["environments"] = environments
-        return problems
+            for name in self.env:
+                # A qualified name is no key of a plan: `distribution:name` plays under its own name.
+                key = name.rpartition(":")[2]
+                environments[key] = environments.get(key) or {}
+                if key != name:
+                    environments[key]["use"] = name
+        self._change_for_all(value, "mix", {"split": self.split, "limit": self.limit})
+        self._change_for_all(value, "collect", {"repeats": self.repeats})
+
+    def _change_for_all(self, value: dict[str, Any], section: str, changes: Mapping[str, Any]) -> None:
+        """Set what holds for every environment, and take away what single ones say against it."""
+        chosen = {key: wanted for key, wanted in changes.items() if wanted is not None}
+        if chosen and isinstance(value.get(section) or {}, dict):
+            value[section] = {**(value.get(section) or {}), **chosen}
+        entries = value.get("environments")
+        for entry in entries.values() if isinstance(entries, dict) else ():
+            for key in chosen if isinstance(entry, dict) else ():
+                entry.pop(key, None)
 
 
 def _twice(names: Sequence[str]) -> Iterable[Problem]:
@@ -119,13 +100,6 @@ def _twice(names: Sequence[str]) -> Iterable[Problem]:
         if names.count(name) > 1:
             hint = f"try: give the second a name of its own: --set environments.NAME.use={name}"
             yield Problem(f"the environment {name!r} is named {names.count(name)} times", "--env", (hint,))
-
-
-def _without_effect(flags: Mapping[str, Any]) -> Iterable[Problem]:
-    for flag, wanted in flags.items():
-        if wanted is not None:
-            hint = "try: --env NAME for each environment that the rows name"
-            yield Problem(f"{flag} applies to the environments that the plan names, and it names none", flag, (hint,))
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -71,7 +71,8 @@ def _prepare(folder: Path | None, flags: PlanFlags, out: str | None) -> _Run:
             raise click.UsageError(
                 "a FOLDER holds its plan; --plan, --env, --data, --split, --limit and --out make one"
             )
-        composition = open_composition(folder, catalog, settings=tuple(flags.settings()), environ=environ)
+        hooks = [f"hooks=[{', '.join(flags.hook)}]"] if flags.hook else []
+        composition = open_composition(folder, catalog, settings=(*flags.settings(), *hooks), environ=environ)
     else:
         composition = compose(flags.to_plan(), catalog, environ=environ)
         folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()

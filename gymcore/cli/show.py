@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 import click
@@ -27,8 +29,10 @@ def command(name: str, kind: Kind | None, as_json: bool) -> None:
 
     NAME may be `distribution:name` where two distributions offer the same name.
     """
-    catalog = discover()
-    described = _describe(catalog, _find(catalog, name, kind))
+    # stdout is for the answer: what the plugin prints while it is imported is talk.
+    with redirect_stdout(sys.stderr):
+        catalog = discover()
+        described = _describe(catalog, _find(catalog, name, kind))
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
     else:

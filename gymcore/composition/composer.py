@@ -20,7 +20,7 @@ from gymcore.composition.rows import RowReader, RowSource, numbered_lines
 from gymcore.discovery import Catalog
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError, PlanError, Problem, StorageError, nearest
-from gymcore.plan import Plan
+from gymcore.plan import Plan, PlanText
 
 __all__ = ["Composition", "compose", "plan_digest"]
 
@@ -58,7 +58,7 @@ class Composition:
 
     def name(self) -> str:
         """Name the composition by its environments and the digest of its plan: the folder it goes to by default."""
-        environments = "+".join(self.tasks())
+        environments = "+".join(sorted(self.tasks()))
         return f"{environments if len(environments) <= 100 else environments[:97] + '...'}-{plan_digest(self.lock)}"
 
 
@@ -81,12 +81,13 @@ def _sorted(value: Any) -> Any:
     return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
-def compose(plan: Plan, catalog: Catalog, *, environ: Mapping[str, str] | None = None) -> Composition:
+def compose(plan: Plan | PlanText, catalog: Catalog, *, environ: Mapping[str, str] | None = None) -> Composition:
     """
     Find out what a plan means, check every row, and put the rows in order.
 
     Args:
-        plan: What is asked for.
+        plan: What is asked for; as a `PlanText`, the mistakes of its form are reported with all others, each with the
+            line on which it stands.
         catalog: What is installed.
         environ: Where `${NAME}` in the plan and options that name an environment variable get their values; the
             process environment where it is None.
@@ -101,13 +102,15 @@ def compose(plan: Plan, catalog: Catalog, *, environ: Mapping[str, str] | None =
         DataError: rows are wrong; with the first ten and how many there are.
         StorageError: the disk is full.
     """
-    resolver = Resolver(plan, catalog, os.environ if environ is None else environ)
-    if not plan.environments and not plan.data:
+    resolver = _resolver(plan, catalog, os.environ if environ is None else environ)
+    plan = resolver.plan
+    if not plan.environments and not plan.data and not resolver.errors:
         installed = ", ".join(plugin.name for plugin in catalog.of_kind("environment")) or "none"
         hints = (f"installed: {installed}", "try: --env NAME, or --data FILE for rows that carry their route")
         raise PlanError([Problem("the plan names no environment", where="environments", hints=hints)])
     resolver.resolve_models()
     own = [route for name in plan.environments if (route := resolver.resolve_environment(name)) is not None]
+    resolver.find_hooks()
     resolver.raise_errors()
     try:
         file: IO[bytes] = tempfile.TemporaryFile(prefix="gymcore-")  # noqa: SIM115, the dataset owns it
@@ -122,6 +125,16 @@ def compose(plan: Plan, catalog: Catalog, *, environ: Mapping[str, str] | None =
             where=tempfile.tempdir,  # None where no folder took even a byte
             hints=["try: another temporary folder, with TMPDIR=..."],
         ) from None
+
+
+def _resolver(plan: Plan | PlanText, catalog: Catalog, environ: Mapping[str, str]) -> Resolver:
+    if isinstance(plan, Plan):
+        return Resolver(plan, catalog, environ)
+    if plan.plan is None:
+        raise PlanError(plan.problems, source=plan.source)
+    resolver = Resolver(plan.plan, catalog, environ, plan.locate, plan.source)
+    resolver.errors.extend(PlanError([problem]) for problem in plan.problems)
+    return resolver
 
 
 class _Composer:
@@ -150,7 +163,8 @@ class _Composer:
         names = sorted(sizes)
         dataset = self.writer.finish(names[index] for index in interleave([sizes[name] for name in names]))
         written = self.resolver.written_plan()
-        sources = [source.to_dict(owner) for owner, source in self.sources]
+        # By owner, because the order in which environments are named means nothing; that of one owner's files does.
+        sources = [source.to_dict(owner) for owner, source in sorted(self.sources, key=lambda entry: entry[0])]
         lock = describe_lock(routes, self.resolver.models, sources, dataset, self.plan.mix.seed)
         notes = tuple(f"{note} ({count} rows)" for note, count in self.reader.notes.items())
         return Composition(written, routes, self.resolver.models, dataset, lock, notes)
@@ -165,16 +179,7 @@ class _Composer:
         split = route.plan.split
         if split is None:
             return  # the rows come from the plan's data, which route themselves
-        splits = route.environment_plugin.manifest.splits
-        if split not in splits:
-            close = nearest(split, splits)
-            known = ", ".join(splits) or "none"
-            hint = f"try: {close[0]}" if close else f"its splits: {known}"
-            where = f"environments.{route.environment}.split"
-            message = f"{route.environment_plugin.name!r} has no split {split!r}"
-            self.resolver.errors.append(PlanError([Problem(message, where, (hint,))]))
-            return
-        for path in splits[split]:
+        for path in route.environment_plugin.manifest.splits[split]:
             source = RowSource(f"{route.environment_plugin.qualified}/{path}")
             self.sources.append((route.environment, source))
             try:
@@ -280,7 +285,7 @@ class _OpenedFile:
             self.file = Path(self.path).open("rb")
         except OSError as error:
             problem = Problem(f"the data file cannot be read: {error.strerror}", f"{self.where}: {self.path}")
-            self.composer.resolver.errors.append(PlanError([problem]))
+            self.composer.resolver.complain(problem)
             return iter(()), source
         return iter(self.file), source
 

@@ -69,6 +69,8 @@ def resolve_options(
             config = model.model_validate(values)
         except ValidationError as error:
             problems = [_explain(item, model, where, hidden) for item in error.errors(include_url=False)]
+        except Exception as error:  # a validator of the author's
+            problems = [Problem(f"the options cannot be checked: {type(error).__name__}: {error}", where=where)]
     written = {key: value for key, value in asked.items() if _may_be_written(model.model_fields.get(key), value)}
     return Options(config, written, _meaning(model, config, asked)), problems
 

@@ -4,16 +4,16 @@ Routes: which environment, agent and model serve a task, with their classes load
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gymcore.composition.configuration import Options, resolve_options
 from gymcore.discovery import Catalog, Plugin
 from gymcore.discovery.catalog import normalised
-from gymcore.errors import GymcoreError, PlanError, PluginError, Problem
+from gymcore.errors import GymcoreError, PlanError, PluginError, Problem, nearest
 from gymcore.interfaces import Agent, Config, Environment, Model
-from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan
+from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, expand_variables
 
 __all__ = ["DEFAULT_SPLIT", "ModelChoice", "Resolver", "Route"]
 
@@ -60,10 +60,21 @@ class Resolver:
         plan: The plan as asked.
         catalog: What is installed.
         environ: Where `${NAME}` and options that name an environment variable get their values.
+        locate: Completes a key path by the place where it stands.
+        source: How messages name the plan.
     """
 
-    def __init__(self, plan: Plan, catalog: Catalog, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        catalog: Catalog,
+        environ: Mapping[str, str],
+        locate: Callable[[str], str] = lambda where: where,
+        source: str = "the plan",
+    ) -> None:
+        self.source = source
         self.plan = plan
+        self.locate = locate
         self.catalog = catalog
         self.environ = environ
         self.errors: list[GymcoreError] = []
@@ -81,7 +92,20 @@ class Resolver:
             first = self.errors[0]
             others = [str(error) for error in self.errors[1:]]
             raise PluginError(first.message, where=first.where, hints=[*first.hints, *others])
-        raise PlanError([Problem(error.message, error.where, error.hints) for error in self.errors])
+        raise PlanError([Problem(error.message, error.where, error.hints) for error in self.errors], source=self.source)
+
+    def complain(self, problem: Problem) -> None:
+        """Add a mistake, completed by the place where it stands."""
+        where = None if problem.where is None else self.locate(problem.where)
+        self.errors.append(PlanError([replace(problem, where=where)]))
+
+    def find_hooks(self) -> None:
+        """Look every hook plugin of the plan up."""
+        for index, name in enumerate(self.plan.hooks):
+            try:
+                self.catalog.find("hook", name, where=self.locate(f"hooks.{index}"))
+            except GymcoreError as error:
+                self.errors.append(error)
 
     def resolve_models(self) -> None:
         """Resolve every model of the plan."""
@@ -92,6 +116,8 @@ class Resolver:
                 plugin, model_class = found
                 options = self._options(model_class, plugin, asked.config, f"{where}.config")
                 self.models[name] = ModelChoice(name, plugin, model_class, options)
+            else:
+                self._check_variables(asked.config, f"{where}.config")
 
     def resolve_environment(self, name: str, agent: str | None = None) -> Route | None:
         """
@@ -109,8 +135,14 @@ class Resolver:
         before = len(self.errors)
         found = self._load("environment", entry.use or name, where)
         if found is None:
+            self._check_variables(entry.config, f"{where}.config")
             return None
         plugin, environment_class = found
+        split = self._split_of(name)
+        if split is not None and split not in plugin.manifest.splits:
+            close = nearest(split, plugin.manifest.splits)
+            hint = f"try: {close[0]}" if close else f"its splits: {', '.join(plugin.manifest.splits) or 'none'}"
+            self.complain(Problem(f"{plugin.name!r} has no split {split!r}", f"{where}.split", (hint,)))
         options = self._options(environment_class, plugin, entry.config, f"{where}.config")
         asked = entry.agent or self.plan.agent or AgentPlan(use=plugin.manifest.agent or "simple_agent")
         is_own = agent is None or normalised(agent) == normalised(asked.use.rpartition(":")[2])
@@ -127,7 +159,8 @@ class Resolver:
             environment=name,
             plan=entry.model_copy(
                 update={
-                    "split": self._split_of(entry),
+                    "split": split,
+                    "limit": entry.limit or self.plan.mix.limit,
                     "use": plugin.qualified if plugin.status == "conflict" else plugin.name,
                     "agent": AgentPlan(use=asked.use, config=agent_options.written),
                     "config": options.written,
@@ -147,7 +180,7 @@ class Resolver:
             message = (
                 f"the route {route.name!r} already leads to {other.environment!r}, played by {other.agent_plugin.name}"
             )
-            self.errors.append(PlanError([Problem(message, where, ("try: another name for one of the two",))]))
+            self.complain(Problem(message, where, ("try: another name for one of the two",)))
         if len(self.errors) == before:
             self.routes[route.name] = route
             # Rows may name further agents; what the plan says of the environment's own one is what is written.
@@ -155,11 +188,12 @@ class Resolver:
                 self._written[name] = route
         return route
 
-    def _split_of(self, entry: EnvironmentPlan) -> str | None:
+    def _split_of(self, name: str) -> str | None:
         """Return the split an environment brings: none beside files of its own, nor unasked beside the plan's data."""
-        if entry.data or (self.plan.data and entry.split is None):
+        entry = self.plan.environments.get(name)
+        if entry is None or entry.data:
             return None
-        return entry.split or DEFAULT_SPLIT
+        return entry.split or self.plan.mix.split or (None if self.plan.data else DEFAULT_SPLIT)
 
     def written_plan(self) -> Plan:
         """Return the plan as it was resolved, without secrets: what is written beside the results."""
@@ -175,7 +209,7 @@ class Resolver:
 
     def _load(self, kind: Any, name: str, where: str) -> tuple[Plugin, Any] | None:
         try:
-            plugin = self.catalog.find(kind, name, where=where)
+            plugin = self.catalog.find(kind, name, where=self.locate(where))
             return plugin, self.catalog.load(plugin)
         except GymcoreError as error:
             self.errors.append(error)
@@ -184,18 +218,28 @@ class Resolver:
     def _options(self, component: Any, plugin: Plugin, asked: Mapping[str, Any], where: str) -> Options:
         model: type[Config] = component.config_model
         options, problems = resolve_options(model, plugin.manifest.config, asked, self.environ, where)
-        self.errors.extend(PlanError([problem]) for problem in problems)
+        for problem in problems:
+            self.complain(problem)
         return options
+
+    def _check_variables(self, asked: Mapping[str, Any], where: str) -> None:
+        """Find the mistakes that can be found in options although nobody knows whose they are."""
+        for problem in expand_variables(dict(asked), self.environ, where)[1]:
+            self.complain(problem)
 
     def _check_model(self, name: str, environment_class: type[Environment[Any, Any]], where: str) -> None:
         if name not in self.plan.models:
             known = ", ".join(self.plan.models)
-            problem = Problem(f"the plan has no model {name!r}", f"{where}.model", (f"its models: {known}",))
-            self.errors.append(PlanError([problem]))
+            self.complain(Problem(f"the plan has no model {name!r}", f"{where}.model", (f"its models: {known}",)))
             return
         choice = self.models.get(name)
         if choice is None or choice.options.config is None:
             return
-        objection = choice.model_class(choice.options.config).objection(environment_class)
+        try:
+            objection = choice.model_class(choice.options.config).objection(environment_class)
+        except Exception as error:
+            message = f"the model {name!r} cannot be used: {type(error).__name__}: {error}"
+            self.errors.append(PluginError(message, plugin=choice.plugin.qualified, where=f"models.{name}"))
+            return
         if objection is not None:
-            self.errors.append(PlanError([Problem(objection, where=where)]))
+            self.complain(Problem(objection, where=where))

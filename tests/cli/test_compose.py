@@ -23,7 +23,10 @@ SECRET = "hush-hush-1234567890"
 
 
 def _plan(**flags: Any) -> Plan:
-    return PlanFlags(**flags).to_plan()
+    text = PlanFlags(**flags).to_plan()
+    if text.problems or text.plan is None:
+        raise PlanError(text.problems, source=text.source)
+    return text.plan
 
 
 def _written(tmp_path: Path, text: str) -> str:
@@ -80,7 +83,7 @@ def test_without_a_folder_the_plan_names_it(gym: Gym, plugins: PluginFolder, tmp
         (["--env", "echo", "--model", "orcale"], 2, "no model is named 'orcale' (models.policy)"),
         (["--env", "echo", "--agent", "voise"], 2, "no agent is named 'voise'"),
         (["--env", "echo", "--split", "exmaple"], 2, "try: example"),
-        (["--env", "echo", "--hook", "wacht"], 2, "no hook is named 'wacht' (hooks)"),
+        (["--env", "echo", "--hook", "wacht"], 2, "no hook is named 'wacht' (hooks.0)"),
         (["--env", "echo", "--hook", "watch", "--seed", "666"], 2, "that seed is taken (mix.seed)"),
         (["--env", "echo", "--set", "environments.echo.limt=1"], 2, "unknown key 'limt'"),
         (["--env", "echo", "--set", "nonsense"], 2, "a setting looks like key.path=value"),
@@ -214,12 +217,12 @@ def test_flags_are_a_plan(tmp_path: Path) -> None:
             tmp_path,
             """
 environments:
-  a: {split: train, limit: 3, repeats: 5}
-  b: {use: "dist:b", split: train, limit: 3}
+  a: {repeats: 5}
+  b: {use: "dist:b"}
 models: {policy: m, judge: j}
 agent: g
 hooks: [h]
-mix: {seed: 7}
+mix: {seed: 7, split: train, limit: 3}
 collect: {repeats: 2, concurrency: 8}
 """,
         )
@@ -229,15 +232,15 @@ collect: {repeats: 2, concurrency: 8}
 
 def test_flags_change_a_plan_file(tmp_path: Path) -> None:
     """
-    What is typed wins over what is written, in every environment of the file, also in one that is only named.
+    What is typed wins over what is written, also over what the file says of single environments.
     """
     path = _written(tmp_path, "environments:\n  a:\n  b: {limit: 9, repeats: 3}\ndata: one\nhooks: [x]\n")
 
     plan = _plan(plan=path, env=["c"], data=["two"], hook=["y"], limit=2, repeats=4, seed=1)
 
-    assert {name: entry.limit for name, entry in plan.environments.items()} == {"a": 2, "b": 2, "c": 2}
-    assert plan.environments["b"].repeats == 4
-    assert plan.collect.repeats == 4
+    assert {name: entry.limit for name, entry in plan.environments.items()} == {"a": None, "b": None, "c": None}
+    assert plan.environments["b"].repeats is None
+    assert (plan.mix.limit, plan.collect.repeats) == (2, 4)
     assert (plan.data, plan.hooks, plan.mix.seed) == (["one", "two"], ["x", "y"], 1)
 
 
@@ -271,19 +274,8 @@ def test_a_wrong_file_is_refused_whatever_is_typed(tmp_path: Path, text: str, sa
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("flags", [{"limit": 3}, {"split": "train"}])
-def test_a_flag_for_environments_needs_one(flags: dict[str, Any]) -> None:
+def test_a_limit_holds_for_environments_that_only_rows_name() -> None:
     """
-    A limit or a split beside data that names its own environments would change nothing, so it is refused.
+    A limit typed beside data is the plan's, and so every environment's.
     """
-    with pytest.raises(PlanError, match="applies to the environments that the plan names"):
-        _plan(data=["rows.jsonl"], **flags)
-
-
-def test_a_limit_may_be_typed_for_rows_that_carry_their_route() -> None:
-    """
-    The environment is named beside the data.
-    """
-    plan = _plan(data=["rows.jsonl"], env=["a"], limit=3)
-
-    assert plan.environments["a"].limit == 3
+    assert _plan(data=["rows.jsonl"], limit=3).mix.limit == 3

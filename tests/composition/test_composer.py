@@ -13,8 +13,9 @@ import pytest
 
 from gymcore.composition import Composition, compose
 from gymcore.discovery import Catalog
+from gymcore.documents import parse_yaml
 from gymcore.errors import DataError, GymcoreError, PlanError, PluginError, RequestError, UnknownPluginError
-from gymcore.plan import Plan
+from gymcore.plan import Plan, read_plan
 
 Compose = Callable[..., Composition]
 Write = Callable[..., str]
@@ -339,14 +340,57 @@ def test_several_mistakes_are_reported_at_once(composed: Compose) -> None:
         assert part in str(error)
 
 
-def test_unreadable_files_and_unknown_splits_are_reported_together(composed: Compose) -> None:
+def test_unreadable_files_are_reported_together(composed: Compose) -> None:
     """
     What is found while reading is one list as well.
     """
-    error = _refused(composed, {"environments": {"echo": {"split": "x"}}, "data": ["/no/1", "/no/2"]})
+    error = _refused(composed, {"data": ["/no/1", "/no/2"]})
 
     assert isinstance(error, PlanError)
-    assert len(error.problems) == 3
+    assert len(error.problems) == 2
+
+
+def test_mistakes_of_form_and_of_names_are_one_list(catalog: Catalog) -> None:
+    """
+    A wrong type hides no unknown name, option, split or variable, and each mistake has its line.
+    """
+    text = """\
+environments:
+  ecko: {limt: 3}
+  echo: {split: trian, config: {no_such_option: 1}}
+models:
+  policy: {use: orakle, config: {key: "${NOT_SET}"}}
+collect: {concurrency: many}
+hooks: [nothing]
+"""
+    asked = read_plan(parse_yaml(text), source="asked.yaml")
+
+    with pytest.raises(PlanError) as caught:
+        compose(asked, catalog, environ={})
+
+    places = [problem.where.rpartition(", ")[2] for problem in caught.value.problems if problem.where]
+    assert sorted(places) == [f"asked.yaml:{line}" for line in (2, 2, 3, 3, 5, 5, 6, 7)]
+
+
+def test_a_limit_of_the_plan_holds_for_every_environment(composed: Compose, write_rows: Write) -> None:
+    """
+    Also for one that only the rows name; an environment's own limit wins.
+    """
+    asked = {"environments": {"echo": {}, "shout": {"limit": 1}}, "mix": {"limit": 2}}
+
+    assert composed(asked).tasks() == {"echo": 2, "shout": 1}
+
+
+def test_the_order_of_naming_means_nothing(composed: Compose) -> None:
+    """
+    The same environments in another order are the same plan: the same lock, rows and folder.
+    """
+    one, other = (
+        composed({"environments": {key: {} for key in names}}) for names in (("echo", "shout"), ("shout", "echo"))
+    )
+
+    assert (one.lock, one.name()) == (other.lock, other.name())
+    assert [row.data for row in one.dataset] == [row.data for row in other.dataset]
 
 
 def test_an_environment_that_rows_do_not_name_is_refused(composed: Compose, write_rows: Write) -> None:
