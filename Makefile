@@ -14,7 +14,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; d
 
 # One virtual environment for each Python; their installation is repeated when a pyproject.toml changes.
 VENV := .venv
-INSTALL = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+INSTALL = $(1)/bin/python -m pip install --quiet --quiet --disable-pip-version-check
 STAMPS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: demo test test-one check bench clean

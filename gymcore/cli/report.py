@@ -42,10 +42,10 @@ def print_report(result: Report) -> None:
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     entries = [*result.environments, result.total]
     ks = max((list(entry.pass_at) for entry in entries), key=len, default=[])
-    for title in ("environment", "rollouts", "failed", "reward", *(f"pass@{k}" for k in ks)):
-        table.add_column(title, justify="left" if title == "environment" else "right", overflow="fold")
-    for title in ("turns", "tokens", "p50", "p95", "retried"):
-        table.add_column(title, justify="right")
+    table.add_column("environment", overflow="fold")  # the only one that may be wrapped: numbers are read as a whole
+    numbers = ("rollouts", "failed", "reward", *(f"pass@{k}" for k in ks), "turns", "tokens", "p50", "p95", "retried")
+    for title in numbers:
+        table.add_column(title, justify="right", no_wrap=True)
     for entry in entries:
         cells = [
             entry.name,

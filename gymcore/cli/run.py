@@ -173,8 +173,8 @@ class _Run:
             click.echo(f"stopped: {missing:,} rollouts are still owed; go on with: {again}", err=True)
             return 130
         click.echo(
-            f"{result.total.failed:,} rollouts failed, see {self.folder / 'failures.jsonl'}; "
-            f"try them again with: {again}",
+            f"not finished: {missing:,} of {result.total.planned:,}, see {self.folder / 'failures.jsonl'}; "
+            f"what failed is tried again with: {again}",
             err=True,
         )
         return 1

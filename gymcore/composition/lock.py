@@ -122,9 +122,22 @@ def differences(there: Any, here: Any, path: str = "") -> list[str]:
             for index, pair in enumerate(zip(there, here, strict=True))
             for line in differences(*pair, f"{path}[{index}]")
         ]
-    return [] if there == here else [f"{path}: {_shown(there)} -> {_shown(here)}"]
+    if there == here:
+        return []
+    old, new = encode_json(there).decode(), encode_json(here).decode()
+    # Long values that begin alike are shown from where they part, or both would look the same.
+    pairs = enumerate(zip(old, new, strict=False))
+    alike = next((index for index, (a, b) in pairs if a != b), min(len(old), len(new)))
+    start = alike - 20 if alike > 60 else 0
+    return [f"{path}: {_cut(old, start)} -> {_cut(new, start)}"]
 
 
 def _shown(value: Any) -> str:
-    text = encode_json(value).decode()
+    return _cut(encode_json(value).decode())
+
+
+def _cut(text: str, start: int = 0) -> str:
+    """Return at most 80 characters of a text, with dots where something is left out."""
+    head = "..." if start else ""
+    text = head + text[start:]
     return text if len(text) <= 80 else text[:77] + "..."

@@ -497,3 +497,14 @@ def test_differences_name_the_key_and_both_values() -> None:
     assert lines[:3] == ["a.b[1]: 2 -> 3", "gone: 1 -> absent", "list: [1] -> [1,2]"]
     assert lines[3].startswith('new: absent -> "xxx')
     assert len(lines[3]) < 120
+
+
+def test_long_differences_are_shown_where_they_differ() -> None:
+    """
+    Two long values that begin alike do not look the same.
+    """
+    [line] = differences({"data": ["x" * 200 + "one"]}, {"data": ["x" * 200 + "two"]})
+
+    assert line.startswith("data[0]: ...xxx")
+    assert "one" in line
+    assert "two" in line
