@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from gymcore.documents import DocumentError, YamlDocument, parse_yaml, write_yaml
 from gymcore.errors import PlanError, Problem, nearest
@@ -49,6 +49,13 @@ class AgentPlan(Record):
     """Options of the agent; `gym show NAME` lists them."""
 
 
+AgentByName = Annotated[AgentPlan, BeforeValidator(lambda value: {"use": value} if isinstance(value, str) else value)]
+"""An agent with its options, or only its name."""
+
+Files = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+"""Paths of files, or one path."""
+
+
 class ModelPlan(Record):
     """Which model answers, and its options."""
 
@@ -65,7 +72,7 @@ class EnvironmentPlan(Record):
     """The installed environment's name, or `distribution:name`; the key of this entry where it is absent."""
     split: str | None = None
     """Which of its own splits to take; `mix.split` where it is absent, and `example` where there are no data either."""
-    data: list[str] = Field(default_factory=list)
+    data: Files = Field(default_factory=list)
     """JSON-lines files to take instead of a split; every row is a task of this environment."""
     limit: Count | None = None
     """At most this many tasks, the first of the data; `mix.limit` where it is absent."""
@@ -75,22 +82,12 @@ class EnvironmentPlan(Record):
     """At most this many rollouts of this environment in flight, within `collect.concurrency`."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Create parameters that replace those of the rows: `temperature`, `max_output_tokens`, ..."""
-    agent: AgentPlan | None = None
+    agent: AgentByName | None = None
     """Who plays it; a bare name is enough."""
     model: str = "policy"
     """Which of the plan's models plays it."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Options of the environment; `gym show NAME` lists them."""
-
-    @field_validator("agent", mode="before")
-    @classmethod
-    def _agent_by_name(cls, value: Any) -> Any:
-        return {"use": value} if isinstance(value, str) else value
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _one_file(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
 
 class MixPlan(Record):
@@ -127,9 +124,9 @@ class Plan(Record):
     """
 
     environments: dict[Name, EnvironmentPlan] = Field(default_factory=dict)
-    data: list[str] = Field(default_factory=list)
+    data: Files = Field(default_factory=list)
     """JSON-lines files whose rows carry their own route (`agent_ref`)."""
-    agent: AgentPlan | None = None
+    agent: AgentByName | None = None
     """Who plays environments that name no agent themselves."""
     models: dict[Name, ModelPlan] = Field(default_factory=lambda: {"policy": ModelPlan()})
     """`policy` is what is trained or tested; others are for judges."""
@@ -150,16 +147,6 @@ class Plan(Record):
             return value
         named = {key: {"use": item} if isinstance(item, str) else item for key, item in value.items()}
         return {"policy": {}, **named}
-
-    @field_validator("agent", mode="before")
-    @classmethod
-    def _agent_by_name(cls, value: Any) -> Any:
-        return {"use": value} if isinstance(value, str) else value
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _one_file(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
     @classmethod
     def from_file(cls, path: Path | str, settings: Iterable[str] = ()) -> Plan:
