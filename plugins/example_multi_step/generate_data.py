@@ -228,7 +228,7 @@ def generate(tools: list[Row]) -> dict[str, list[Row]]:
     rng = random.Random(SEED)
     asked = [(term, query, wanted, 8) for term, query, wanted in EXAMPLES]
     for term, query in deal_queries(rng, thesaurus):
-        asked.append((term, query, rng.choice(range(1, 5)), rng.choice(range(8, 15))))
+        asked.append((term, query, rng.choice(range(1, 5)), rng.choice(range(6, 11))))
     places = [(split, number) for split, numbers in SPLITS.items() for number in numbers]
     splits: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for (split, number), (term, query, wanted, term_count) in zip(places, asked, strict=False):

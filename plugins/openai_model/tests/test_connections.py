@@ -6,7 +6,8 @@ import asyncio
 
 import httpx
 import pytest
-from gym_plugin_openai_model.connections import AiohttpTransport
+from gym_plugin_openai_model.aiohttp_transport import AiohttpTransport
+from gym_plugin_openai_model.connections import open_transport
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -129,3 +130,10 @@ def test_refuses_a_reply_that_is_not_whole(pieces):
     """
     with pytest.raises(httpx.TransportError):
         asyncio.run(exchange(pieces))
+
+
+def test_uses_aiohttp_where_it_is_installed():
+    """
+    The extra `fast` is all that has to be installed.
+    """
+    assert isinstance(open_transport(httpx.URL("http://127.0.0.1/")), AiohttpTransport)

@@ -11,6 +11,7 @@ from email.utils import formatdate
 
 import httpx
 import pytest
+from gym_plugin_openai_model.connections import httpx_transport
 from gym_plugin_openai_model.model import OpenAIModel, OpenAIModelConfig
 from pydantic import ValidationError
 
@@ -57,11 +58,25 @@ def rollout(number=0):
     return RolloutContext(Environment(task), ("hello", "hello/0", number), 0, AsyncExitStack())
 
 
+@pytest.fixture(autouse=True, params=["aiohttp", "httpx"])
+def carrier(request):
+    """
+    Everything holds with the connections of aiohttp, which are used where it is installed, and with those of httpx.
+    """
+    if request.param == "httpx":
+        Caller.carrier = staticmethod(httpx_transport)
+    yield
+    Caller.carrier = staticmethod(lambda address: None)
+
+
 class Caller:
     """One model, one rollout, one clock."""
 
+    carrier = staticmethod(lambda address: None)
+
     def __init__(self, base_url, **options):
-        transport = options.pop("transport", None)
+        first = base_url if isinstance(base_url, str) else base_url[0]
+        transport = options.pop("transport", None) or self.carrier(httpx.URL(first))
         chance = options.pop("random", lambda: 1.0)
         self.clock = Clock()
         self.rollout = rollout()

@@ -1,84 +1,40 @@
 """
-An httpx transport over aiohttp: the interface stays httpx's, the connections are aiohttp's.
+What carries the requests to an address: aiohttp where it is installed, else httpx's own connections.
 
 httpx's own pool looks at every connection for every request, which at 64 calls in flight costs ten times what the
-rest of a model call does; aiohttp keeps its idle connections by host. A reply arrives whole: nothing here streams.
+rest of a model call does. It needs nothing more, though, and aiohttp weighs 12 MB; so it is an extra, `[fast]`.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import httpx
-from yarl import URL
 
-__all__ = ["AiohttpTransport"]
+__all__ = ["open_transport", "proxy_for"]
 
 
-class AiohttpTransport(httpx.AsyncBaseTransport):
-    """
-    Carries httpx requests over connections that are kept alive; opened and closed with `async with`.
+def open_transport(address: httpx.URL) -> httpx.AsyncBaseTransport:
+    """Return the fastest transport that is installed; it is opened and closed with `async with`."""
+    if find_spec("aiohttp") is not None:
+        from gym_plugin_openai_model.aiohttp_transport import AiohttpTransport
 
-    There are as many connections as there ever were requests in flight. The proxies that the process environment
-    names (`https_proxy`, `no_proxy`, ...) are used.
-    """
+        return AiohttpTransport()
+    return httpx_transport(address)
 
-    def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
-        self._ways: dict[str, tuple[URL, str | None]] = {}
 
-    async def __aenter__(self) -> AiohttpTransport:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # how many are in flight is decided elsewhere
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # httpx decodes
-            timeout=aiohttp.ClientTimeout(total=None),  # the whole request has its own bound
-            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-        )
-        return self
+def httpx_transport(address: httpx.URL) -> httpx.AsyncBaseTransport:
+    """Return httpx's own transport, without a bound on its connections: how many are in flight is decided elsewhere."""
+    return httpx.AsyncHTTPTransport(
+        verify=address.scheme == "https",  # reading the certificates takes 20 ms that plain HTTP need not spend
+        proxy=proxy_for(address),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+    )
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """
-        Send a request and return its reply, read to the end.
 
-        Raises:
-            httpx.TransportError: it could not be sent, or the reply is not whole.
-        """
-        assert self._session is not None, "open the transport first: async with AiohttpTransport()"
-        url, proxy = self._way_to(request.url)
-        connect_s = request.extensions.get("timeout", {}).get("connect")
-        try:
-            async with self._session.request(
-                request.method,
-                url,
-                data=request.content,
-                headers=dict(request.headers),
-                allow_redirects=False,
-                proxy=proxy,
-                timeout=aiohttp.ClientTimeout(total=None, connect=connect_s),
-            ) as reply:
-                content = await reply.read()
-        except aiohttp.ConnectionTimeoutError as error:
-            raise httpx.ConnectTimeout(f"no connection within {connect_s:g} s") from error
-        except (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError) as error:
-            raise httpx.ProxyError(str(error)) from error
-        except aiohttp.ClientConnectorError as error:
-            raise httpx.ConnectError(str(error)) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise httpx.RemoteProtocolError(str(error) or type(error).__name__) from error
-        return httpx.Response(reply.status, headers=list(reply.raw_headers), content=content, request=request)
-
-    def _way_to(self, address: httpx.URL) -> tuple[URL, str | None]:
-        """Return an address as aiohttp takes it, and its proxy; kept, because finding them costs more than asking."""
-        text = str(address)
-        if text not in self._ways:
-            proxies = getproxies()
-            proxy = None if proxy_bypass(address.host) else proxies.get(address.scheme, proxies.get("all"))
-            self._ways[text] = (URL(text, encoded=True), proxy)
-        return self._ways[text]
-
-    async def aclose(self) -> None:
-        """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
+def proxy_for(address: httpx.URL) -> str | None:
+    """Return the proxy that the process environment names for an address (`https_proxy`, `no_proxy`, ...), if any."""
+    proxies = getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
+    return None if proxy is None or proxy_bypass(address.host) else proxy

@@ -8,7 +8,7 @@ import asyncio
 import random as random_module
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from pydantic import SecretStr, ValidationError, field_validator
@@ -147,13 +147,17 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         """Get ready to connect; connections are made when they are needed and closed here."""
         import httpx  # here, because compose imports this module and connects to nothing
 
-        from gym_plugin_openai_model.connections import AiohttpTransport
+        from gym_plugin_openai_model.connections import open_transport
 
         self._headers = httpx.Headers(self._headers)
-        async with self._transport or AiohttpTransport() as transport:
+        async with AsyncExitStack() as stack:
+            if self._transport is not None:
+                await stack.enter_async_context(self._transport)
             for endpoint in self._endpoints:
                 endpoint.address = httpx.URL(endpoint.url)
-                endpoint.transport = transport
+                endpoint.transport = self._transport
+                if endpoint.transport is None:
+                    endpoint.transport = await stack.enter_async_context(open_transport(endpoint.address))
             yield
 
     async def respond(self, request: Request, rollout: RolloutContext) -> Response:
