@@ -11,7 +11,7 @@ import aiohttp
 import httpx
 from yarl import URL
 
-from gym_plugin_openai_model.connections import proxy_for
+from gym_plugin_openai_model.endpoints import proxy_for
 
 __all__ = ["AiohttpTransport"]
 

@@ -8,11 +8,12 @@ rest of a model call does. It needs nothing more, though, and aiohttp weighs 12 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-__all__ = ["open_transport", "proxy_for"]
+from gym_plugin_openai_model.endpoints import proxy_for
+
+__all__ = ["httpx_transport", "open_transport"]
 
 
 def open_transport(address: httpx.URL) -> httpx.AsyncBaseTransport:
@@ -31,10 +32,3 @@ def httpx_transport(address: httpx.URL) -> httpx.AsyncBaseTransport:
         proxy=proxy_for(address),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
     )
-
-
-def proxy_for(address: httpx.URL) -> str | None:
-    """Return the proxy that the process environment names for an address (`https_proxy`, `no_proxy`, ...), if any."""
-    proxies = getproxies()
-    proxy = proxies.get(address.scheme) or proxies.get("all")
-    return None if proxy is None or proxy_bypass(address.host) else proxy

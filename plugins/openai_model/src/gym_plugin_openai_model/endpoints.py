@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Endpoint", "Endpoints", "check_base_url"]
+__all__ = ["Endpoint", "Endpoints", "check_base_url", "proxy_for"]
 
 
 def check_base_url(url: str) -> str:
@@ -29,6 +30,13 @@ def check_base_url(url: str) -> str:
         raise ValueError("a base URL begins with http:// or https:// and a host")
     _ = parts.port  # raises a ValueError that says what is wrong with it
     return parts._replace(path=parts.path.rstrip("/"), fragment="").geturl()
+
+
+def proxy_for(address: httpx.URL) -> str | None:
+    """Return the proxy that the process environment names for an address (`https_proxy`, `no_proxy`, ...), if any."""
+    proxies = getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
+    return None if proxy is None or proxy_bypass(address.host) else proxy
 
 
 @dataclass(slots=True, eq=False)
