@@ -1,0 +1,146 @@
+"""
+One HTTP request and its reply: the only place where bytes leave and come in.
+
+Whatever goes wrong here is a `Fault`, sorted by what may be done about it; nothing is tried again here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from gym_plugin_openai_model.chat import MalformedReplyError, to_response_body
+from gym_plugin_openai_model.endpoints import Endpoint
+from gym_plugin_openai_model.retries import UNPROVEN_S, Fault, kind_of_status, retry_after_s
+from gymcore import Response
+from gymcore.documents import DocumentError, decode_json, encode_json
+
+__all__ = ["Exchange"]
+
+CONNECT_TIMEOUT_S = 10.0
+MESSAGE_LENGTH = 2048
+
+
+class Exchange:
+    """
+    Asks an endpoint once.
+
+    Args:
+        headers: Headers of every request.
+        secrets: Words that no message may show.
+        is_chat: Whether replies are completions of the Chat API.
+        timeout_s: Seconds for one request, connecting included.
+        clock: Gives seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        headers: Mapping[str, str],
+        secrets: list[str],
+        *,
+        is_chat: bool,
+        timeout_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._headers = httpx.Headers(dict(headers))
+        self._secrets = secrets
+        self._is_chat = is_chat
+        self._timeout_s = timeout_s
+        self._clock = clock
+
+    async def ask(self, endpoint: Endpoint, content: bytes, number: int) -> Response:
+        """
+        Make one HTTP request.
+
+        Raises:
+            Fault: it brought no reply.
+        """
+        assert endpoint.address is not None
+        assert endpoint.transport is not None
+        limit_s = self._timeout_s
+        connect_s = min(limit_s, CONNECT_TIMEOUT_S if endpoint.successes else UNPROVEN_S)
+        try:
+            request = httpx.Request(
+                "POST",
+                endpoint.address,
+                headers=self._headers,
+                content=content,
+                extensions={"timeout": {"connect": connect_s}},
+            )
+            async with asyncio.timeout(limit_s):
+                reply = await endpoint.transport.handle_async_request(request)
+                data = await reply.aread()
+        except TimeoutError:
+            raise Fault("timeout", f"no reply within {limit_s:g} s (timeout_s)") from None
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+            raise Fault("connect", self.shown(_why_no_connection(error))) from error
+        except httpx.HTTPError as error:
+            raise Fault("transient", self.shown(str(error) or type(error).__name__)) from error
+        if not reply.is_success:
+            told = self.shown(_message_in(data) or reply.headers.get("location", "") or reply.reason_phrase)
+            after_s = retry_after_s(reply.headers, self._clock())
+            kind = kind_of_status(reply.status_code, has_retry_after=after_s is not None)
+            raise Fault(kind, told, status=reply.status_code, retry_after_s=after_s)
+        try:
+            value = decode_json(data)
+            if self._is_chat:
+                value = to_response_body(value, number)
+            return _response(value)
+        except (DocumentError, MalformedReplyError) as error:
+            begins = data[:80].decode("utf-8", "replace")
+            message = self.shown(f"{error}; it begins with {begins!r}")
+            raise Fault("transient", f"status {reply.status_code}, but {message}") from None
+
+    def shown(self, text: str) -> str:
+        """Make text from outside fit for a message: one line, bounded, and without our secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        line = "".join(character if character.isprintable() else " " for character in text[: 2 * MESSAGE_LENGTH])
+        return " ".join(line.split())[:MESSAGE_LENGTH]
+
+
+def _response(value: Any) -> Response:
+    if not isinstance(value, dict) or not isinstance(value.get("output"), list):
+        raise MalformedReplyError("the reply has no output")
+    try:
+        return Response.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise MalformedReplyError(f"the reply's {place} is wrong: {first['msg']}") from None
+
+
+def _message_in(data: bytes) -> str:
+    """Return what an error's body says, without the objects that servers wrap around it."""
+    try:
+        value = decode_json(data)
+    except DocumentError:
+        return data[: 2 * MESSAGE_LENGTH].decode("utf-8", "replace")
+    for key in ("error", "message", "detail"):
+        if isinstance(value, dict) and value.get(key):
+            value = value[key]
+    return value if isinstance(value, str) else encode_json(value).decode()
+
+
+def _why_no_connection(error: BaseException) -> str:
+    """Say in plain words why there is no connection: the cause lies somewhere below the error."""
+    import errno
+    import socket
+    import ssl
+
+    below: list[BaseException] = [error]
+    for cause in below:  # grows while it is walked
+        # Of several addresses that refuse, asyncio joins only the texts.
+        if isinstance(cause, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(cause):
+            return "connection refused"
+        if isinstance(cause, socket.gaierror):
+            return f"unknown host ({cause.strerror})"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed: {cause}"
+        nested = [cause.__cause__, cause.__context__, *getattr(cause, "exceptions", ())]
+        below.extend(inner for inner in nested if inner is not None and inner not in below)
+    return str(error) or type(error).__name__
