@@ -43,17 +43,17 @@ class Composition:
     def planned(self) -> dict[str, int]:
         """Return how many rollouts each environment is to have."""
         counts: dict[str, int] = {}
-        for name, positions in self.dataset.positions().items():
+        for name, count in self.dataset.counts().items():
             route = self.routes[name]
-            counts[route.environment] = counts.get(route.environment, 0) + len(positions) * route.repeats
+            counts[route.environment] = counts.get(route.environment, 0) + count * route.repeats
         return counts
 
     def tasks(self) -> dict[str, int]:
         """Return how many tasks each environment has."""
         counts: dict[str, int] = {}
-        for name, positions in self.dataset.positions().items():
+        for name, count in self.dataset.counts().items():
             environment = self.routes[name].environment
-            counts[environment] = counts.get(environment, 0) + len(positions)
+            counts[environment] = counts.get(environment, 0) + count
         return counts
 
     def name(self) -> str:
@@ -192,7 +192,7 @@ class _Composer:
         limit = route.plan.limit
         for number, line in numbered_lines(lines, source):
             # Rows beyond the limit are counted for the lock's digest and not looked at.
-            if limit is not None and self.writer.sizes().get(route.name, 0) >= limit:
+            if limit is not None and self.writer.size(route.name) >= limit:
                 continue
             where = f"{source.name}:{number}"
             row = self.reader.parse(line, where)
@@ -210,7 +210,7 @@ class _Composer:
                 if row is None or route is None:
                     continue
                 limit = route.plan.limit
-                if limit is not None and self.writer.sizes().get(route.name, 0) >= limit:
+                if limit is not None and self.writer.size(route.name) >= limit:
                     continue
                 routed = self.reader.routed(line, row, route, where)
                 if routed is not None:

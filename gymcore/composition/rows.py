@@ -5,6 +5,7 @@ Rows: read from files and packages, checked against their environment, and given
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +13,18 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from gymcore.compact_keys import KeyNumbers, KeySet
 from gymcore.composition.routes import Route
 from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.errors import DataError, Problem
 from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, extend_object
 
 __all__ = ["RowReader", "RowSource", "numbered_lines"]
+
+REMEMBERED_TOOLS = 64
+"""How many different lists of tools are remembered: most rows of a file offer the same ones."""
+
+_ROLLOUT_KEYS = frozenset(ROLLOUT_KEYS)
 
 
 @dataclass
@@ -48,17 +55,37 @@ def numbered_lines(lines: Iterable[bytes], source: RowSource) -> Iterator[tuple[
     source.sha256 = digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _OfferedTools:
+    """What a list of tools in a row says, held against the tools of an environment."""
+
+    reasons: tuple[str, ...] = ()
+    """Why no row may offer them."""
+    differing: tuple[str, ...] = ()
+    """Names of tools whose parameters are described otherwise than the code does."""
+
+
+_NO_TOOLS = _OfferedTools()
+
+
 @dataclass
 class RowReader:
-    """Checks rows one by one and gathers every mistake; identities are given in the order of reading."""
+    """
+    Checks rows one by one and gathers every mistake; identities are given in the order of reading.
+
+    Memory grows by some 25 bytes a row, which tell twins apart.
+    """
 
     problems: list[Problem] = field(default_factory=list)
     bad: int = 0
     read: int = 0
     notes: dict[str, int] = field(default_factory=dict)
     """Remarks that are no mistakes, and how many rows each is about."""
-    _seen: dict[bytes, int] = field(default_factory=dict)
-    _own_ids: set[tuple[str, str]] = field(default_factory=set)
+    _contents: KeyNumbers = field(default_factory=KeyNumbers)
+    _twins: array[int] = field(default_factory=lambda: array("I"))
+    """How often each content was seen, by its number."""
+    _own_ids: KeySet = field(default_factory=KeySet)
+    _offered: dict[tuple[str, bytes], _OfferedTools] = field(default_factory=dict)
 
     def raise_problems(self) -> None:
         """
@@ -91,9 +118,9 @@ class RowReader:
             hint = 'a row needs them: {"responses_create_params": {"input": [...]}, ...}'
             self.reject(where, "the row has no `responses_create_params`", hint)
             return None
-        taken = [key for key in ROLLOUT_KEYS if key in row]
-        if taken:
-            self.reject(where, f"the row has the key {taken[0]!r}, which a rollout adds; is this file a result?")
+        if not _ROLLOUT_KEYS.isdisjoint(row):
+            taken = next(key for key in ROLLOUT_KEYS if key in row)
+            self.reject(where, f"the row has the key {taken!r}, which a rollout adds; is this file a result?")
             return None
         return row
 
@@ -103,14 +130,23 @@ class RowReader:
 
         The author's bytes are kept as they are; only a route key that says something else is replaced.
         """
-        reasons = self._reasons_against(row, route)
+        reasons = _reasons_of_model(row, route)
         if reasons:
             self.reject(where, "; ".join(reasons))
+            return None
+        offered = self._offered_tools(row, route)
+        environment = row.get("environment", route.environment)
+        if environment != route.environment:
+            reasons.append(f"`environment` says {_shown(environment)}, but its route leads to {route.environment!r}")
+        if reasons or offered.reasons:
+            self.reject(where, "; ".join([*reasons, *offered.reasons]))
             return None
         task_id = self._identify(row, route, where)
         if task_id is None:
             return None
-        self._note_tool_differences(row, route)
+        for name in offered.differing:
+            note = f"{route.environment}: rows describe the parameters of {name} otherwise than its code does"
+            self.notes[note] = self.notes.get(note, 0) + 1
         wanted = {
             "agent_ref": {"type": "responses_api_agents", "name": route.name},
             "environment": route.environment,
@@ -124,33 +160,17 @@ class RowReader:
         missing = {key: value for key, value in wanted.items() if key not in row}
         return extend_object(line, encode_json(missing)) if missing else line
 
-    def _reasons_against(self, row: dict[str, Any], route: Route) -> list[str]:
-        try:
-            route.environment_class.task_model.model_validate(row)
-        except ValidationError as error:
-            # Only the path and the reason: the value may be as long as a prompt.
-            details = error.errors(include_url=False, include_input=False)
-            return [f"{'.'.join(str(part) for part in item['loc'])}: {_lower(item['msg'])}" for item in details[:5]]
-        except Exception as error:  # a validator of the author's, which meant to refuse the row
-            return [f"{route.environment_class.task_model.__name__} raised {type(error).__name__}: {error}"[:300]]
-        reasons = []
-        environment = row.get("environment", route.environment)
-        if environment != route.environment:
-            reasons.append(f"`environment` says {_shown(environment)}, but its route leads to {route.environment!r}")
-        known = route.environment_class.tools
-        for tool in row["responses_create_params"].get("tools") or ():
-            name = tool.get("name")
-            if tool.get("type", "function") == "function" and not (isinstance(name, str) and name in known):
-                have = ", ".join(known) or "none"
-                reasons.append(f"{route.environment!r} has no tool {_shown(name)} (its tools: {have})")
-        return reasons
-
-    def _note_tool_differences(self, row: dict[str, Any], route: Route) -> None:
-        for tool in row["responses_create_params"].get("tools") or ():
-            own = route.environment_class.tools.get(str(tool.get("name")))
-            if own is not None and _shape(tool.get("parameters")) != _shape(own.parameters):
-                note = f"{route.environment}: rows describe the parameters of {own.name} otherwise than its code does"
-                self.notes[note] = self.notes.get(note, 0) + 1
+    def _offered_tools(self, row: dict[str, Any], route: Route) -> _OfferedTools:
+        tools = row["responses_create_params"].get("tools")
+        if not tools:
+            return _NO_TOOLS
+        key = (route.environment, hashlib.blake2b(encode_json(tools), digest_size=16).digest())
+        offered = self._offered.get(key)
+        if offered is None:
+            if len(self._offered) == REMEMBERED_TOOLS:
+                self._offered.clear()
+            offered = self._offered[key] = _compared_tools(tools, route)
+        return offered
 
     def _identify(self, row: dict[str, Any], route: Route, where: str) -> str | int | None:
         """Give a task its id: its author's own, or a digest of its content and a number for twins."""
@@ -165,15 +185,43 @@ class RowReader:
             if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
                 self.reject(where, f"`task_id` must be a text or an integer, not {_shown(own)}")
                 return None
-            if (route.environment, str(own)) in self._own_ids:
+            if not self._own_ids.add(f"{route.environment}\0{own}".encode()):
                 self.reject(where, f"the `task_id` {_shown(own)} stands twice in {route.environment!r}")
                 return None
-            self._own_ids.add((route.environment, str(own)))
             return own
         digest = hashlib.blake2b(canonical, digest_size=10, key=route.environment.encode()[:64])
-        count = self._seen[digest.digest()] = self._seen.get(digest.digest(), 0) + 1
-        twin = f"-{count}" if count > 1 else ""
+        number = self._contents.number(digest.digest())
+        if number == len(self._twins):
+            self._twins.append(0)
+        self._twins[number] += 1
+        twin = f"-{self._twins[number]}" if self._twins[number] > 1 else ""
         return f"{route.environment}/{digest.hexdigest()}{twin}"
+
+
+def _reasons_of_model(row: dict[str, Any], route: Route) -> list[str]:
+    try:
+        route.environment_class.task_model.model_validate(row)
+    except ValidationError as error:
+        # Only the path and the reason: the value may be as long as a prompt.
+        details = error.errors(include_url=False, include_input=False)
+        return [f"{'.'.join(str(part) for part in item['loc'])}: {_lower(item['msg'])}" for item in details[:5]]
+    except Exception as error:  # a validator of the author's, which meant to refuse the row
+        return [f"{route.environment_class.task_model.__name__} raised {type(error).__name__}: {error}"[:300]]
+    return []
+
+
+def _compared_tools(tools: list[dict[str, Any]], route: Route) -> _OfferedTools:
+    known = route.environment_class.tools
+    reasons, differing = [], []
+    for tool in tools:
+        name = tool.get("name")
+        own = known.get(str(name))
+        if tool.get("type", "function") == "function" and not (isinstance(name, str) and name in known):
+            have = ", ".join(known) or "none"
+            reasons.append(f"{route.environment!r} has no tool {_shown(name)} (its tools: {have})")
+        elif own is not None and _shape(tool.get("parameters")) != _shape(own.parameters):
+            differing.append(own.name)
+    return _OfferedTools(tuple(reasons), tuple(differing))
 
 
 def _lower(text: str) -> str:

@@ -5,10 +5,10 @@ The statistics of a report; each formula with its source.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Interval", "mean_interval", "pass_at_k", "quantile"]
+__all__ = ["Interval", "mean_interval", "pass_at_k", "quantiles"]
 
 Z = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
@@ -61,7 +61,7 @@ def mean_interval(groups: Iterable[Sequence[float]]) -> Interval | None:
     error implies: it stays inside 0 to 1 and does not shrink to a point when all rewards are equal.
 
     Args:
-        groups: The rewards of each task.
+        groups: The rewards of each task; gone through several times.
 
     Returns:
         The interval, or None without any reward; for a single task its bounds are the widest possible.
@@ -71,18 +71,23 @@ def mean_interval(groups: Iterable[Sequence[float]]) -> Interval | None:
         Wilson's score interval: Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
         Effective number: Korn and Graubard 1998, Survey Methodology 24, pages 193-201
     """
-    tasks = [list(group) for group in groups if group]
-    n = sum(map(len, tasks))
+    if isinstance(groups, Iterator):
+        groups = list(groups)
+    n = count = 0
+    is_binary = True
+    for group in groups:
+        n += len(group)
+        count += bool(group)
+        is_binary = is_binary and all(reward in (0.0, 1.0) for reward in group)
     if not n:
         return None
-    count = len(tasks)
     try:
-        mean = math.fsum(reward for group in tasks for reward in group) / n
-        residuals = math.fsum(math.fsum(reward - mean for reward in group) ** 2 for group in tasks)
+        mean = math.fsum(reward for group in groups for reward in group) / n
+        residuals = math.fsum(math.fsum(reward - mean for reward in group) ** 2 for group in groups)
     except OverflowError:  # rewards near the largest number there is
-        return Interval(math.fsum(reward / n for group in tasks for reward in group), -math.inf, math.inf)
+        return Interval(math.fsum(reward / n for group in groups for reward in group), -math.inf, math.inf)
     variance = residuals / n**2 * (count / (count - 1) if count > 1 else 1.0)
-    if all(reward in (0.0, 1.0) for group in tasks for reward in group):
+    if is_binary:
         effective = mean * (1.0 - mean) / variance if variance > 0 else float(count)
         return _wilson(mean, min(max(effective, 1.0), float(n)))
     if count == 1:
@@ -98,9 +103,26 @@ def _wilson(share: float, n: float) -> Interval:
     return Interval(share, max(0.0, min(centre - margin, share)), min(1.0, max(centre + margin, share)))
 
 
-def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the value below which a share of the ordered values lies, by linear interpolation."""
-    place = (len(ordered) - 1) * share
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+def quantiles(ordered: Iterable[float], count: int, shares: Sequence[float]) -> list[float]:
+    """
+    Return the values below which some shares of the ordered values lie, by linear interpolation.
+
+    Args:
+        ordered: The values from the smallest to the largest; gone through once.
+        count: How many there are, at least 1.
+        shares: Which quantiles, each from 0 to 1.
+    """
+    places = [(count - 1) * share for share in shares]
+    wanted = {index for place in places for index in (math.floor(place), min(math.floor(place) + 1, count - 1))}
+    values = {}
+    for index, value in enumerate(ordered):
+        if index in wanted:
+            values[index] = value
+            if len(values) == len(wanted):
+                break
+    found = []
+    for place in places:
+        low = values[math.floor(place)]
+        high = values[min(math.floor(place) + 1, count - 1)]
+        found.append(low + (high - low) * (place - math.floor(place)))
+    return found

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -18,7 +18,8 @@ from gymcore.composition.folder import read_lock
 from gymcore.documents import decode_json
 from gymcore.errors import RunFolderError, StorageError
 from gymcore.plan import Plan
-from gymcore.reporting.statistics import mean_interval, pass_at_k, quantile
+from gymcore.reporting.statistics import mean_interval, pass_at_k, quantiles
+from gymcore.reporting.tallies import Reasons, Spread, TaskRewards
 from gymcore.run_folder import FAILURES_NAME, PLAN_NAME, REPORT_NAME, ROLLOUTS_NAME, write_whole
 
 __all__ = ["EnvironmentReport", "Report", "report", "write_report"]
@@ -26,26 +27,39 @@ __all__ = ["EnvironmentReport", "Report", "report", "write_report"]
 
 @dataclass
 class _Tally:
-    """What is remembered of the rollouts of one environment: a few numbers each, never the rollouts."""
+    """What is remembered of the rollouts of one environment: sums, and two numbers each for what is no sum."""
 
-    rewards: dict[str, list[float]] = field(default_factory=dict)
-    turns: list[float] = field(default_factory=list)
-    tokens: list[float] = field(default_factory=list)
-    durations: list[float] = field(default_factory=list)
+    repeats: int | None = None
+    """How many rollouts of each task are planned; None where nobody planned."""
+    as_planned: int = 0
+    """How many are among those that are planned: fewer repeats may be asked for than there are."""
+    rewards: TaskRewards = field(default_factory=TaskRewards)
+    durations: Spread = field(default_factory=Spread)
+    turns: int = 0
+    most_turns: int = 0
+    tokens: float = 0
+    with_tokens: int = 0
+    """How many rollouts have a number of tokens."""
     retried: int = 0
     stops: Counter[str] = field(default_factory=Counter)
     sums: dict[str, float] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Count one finished rollout."""
-        self.rewards.setdefault(str(line["task_id"]), []).append(float(line["reward"]))
-        self.turns.append(len(line["turns"]))
-        self.durations.append(line["timing"]["duration_s"])
+        """Count one finished rollout, unless it was counted already."""
+        if not self.rewards.add(str(line["task_id"]), line["repeat"], float(line["reward"])):
+            return
+        self.as_planned += self.repeats is not None and line["repeat"] < self.repeats
+        turns = line["turns"]
+        self.turns += len(turns)
+        self.most_turns = max(self.most_turns, len(turns))
+        self.durations.add(line["timing"]["duration_s"])
         usage = line["response"].get("usage") or {}
         if isinstance(usage.get("total_tokens"), int | float):
-            self.tokens.append(usage["total_tokens"])
-        self.retried += any(turn["attempts"] > 1 for turn in line["turns"])
+            self.tokens += usage["total_tokens"]
+            self.with_tokens += 1
+        if any(turn["attempts"] > 1 for turn in turns):
+            self.retried += 1
         self.stops[line["stop"]] += 1
         for name, value in line["metrics"].items():
             if isinstance(value, int | float):
@@ -61,6 +75,8 @@ class EnvironmentReport:
     planned: int | None
     """Rollouts that the plan asks for; None where the folder holds no plan."""
     finished: int
+    owed: int | None
+    """Rollouts that the plan asks for and that are not finished; None where the folder holds no plan."""
     failed: int
     """Rollouts that have no reward although they were tried; those of them that were finished later do not count."""
     reward: dict[str, float | None] | None
@@ -127,7 +143,7 @@ def _words(entry: EnvironmentReport) -> str:
 
 def report(collection: Collection | Path | str) -> Report:
     """
-    Read a run folder and sum it up; memory grows by a few numbers a rollout.
+    Read a run folder and sum it up; memory grows by some 60 bytes a rollout.
 
     Raises:
         RunFolderError: the folder holds no run.
@@ -137,34 +153,34 @@ def report(collection: Collection | Path | str) -> Report:
     lock = read_lock(folder)
     if lock is None and not (folder / ROLLOUTS_NAME).exists():
         raise RunFolderError("there is no run in this folder", where=str(folder), hints=["try: gym run --out ..."])
-    tallies: dict[str, _Tally] = {name: _Tally() for name in (lock["environments"] if lock else ())}
-    finished: set[tuple[str, str, int]] = set()
+    repeats = _repeats(folder, lock)
+    tallies = {name: _Tally(repeats.get(name)) for name in (lock["environments"] if lock else ())}
     damaged = 0
     for line in _lines(folder / ROLLOUTS_NAME):
         if line is None:
             damaged += 1
             continue
-        key = (line["environment"], str(line["task_id"]), line["repeat"])
-        if key not in finished:
-            finished.add(key)
-            tallies.setdefault(line["environment"], _Tally()).add(line)
-    failed: dict[tuple[str, str, int], str] = {}
+        tally = tallies.get(line["environment"])
+        if tally is None:
+            tally = tallies[line["environment"]] = _Tally()
+        tally.add(line)
+    failed = Reasons()
     for line in _lines(folder / FAILURES_NAME):
         if line is None:
             damaged += 1
             continue
-        key = (line["environment"], str(line["task_id"]), line["repeat"])
-        if key not in finished:
-            failed[key] = f"{line['stage']}: {line['message'].splitlines()[0]}"
-    planned = _planned(folder, lock)
-    open_failures = Counter(name for name, _, _ in failed)
+        environment, task_id, repeat = line["environment"], str(line["task_id"]), line["repeat"]
+        if environment not in tallies or (task_id, repeat) not in tallies[environment].rewards:
+            failed.add(environment, task_id, repeat, f"{line['stage']}: {line['message'].splitlines()[0]}")
+    planned = {name: lock["environments"][name]["tasks"] * count for name, count in repeats.items()} if lock else {}
+    open_failures = failed.by_environment()
     names = list(dict.fromkeys([*tallies, *open_failures]))
     entries = tuple(
-        _summarise(name, [tallies.get(name, _Tally())], planned.get(name), open_failures[name]) for name in names
+        _summarise(name, [tallies.get(name, _Tally())], planned.get(name), open_failures.get(name, 0)) for name in names
     )
     every = sum(planned.values()) if planned else None
     total = _summarise("total", list(tallies.values()), every, len(failed))
-    return Report(folder, entries, total, dict(Counter(failed.values()).most_common(20)), damaged)
+    return Report(folder, entries, total, dict(Counter(failed.by_reason()).most_common(20)), damaged)
 
 
 def write_report(result: Report) -> None:
@@ -187,29 +203,29 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
         yield None if isinstance(found, Damage) else decode_json(found[1])
 
 
-def _planned(folder: Path, lock: Mapping[str, Any] | None) -> dict[str, int]:
-    """Return how many rollouts each environment is to have, from the lock and the plan beside it."""
+def _repeats(folder: Path, lock: Mapping[str, Any] | None) -> dict[str, int]:
+    """Return how many rollouts each task of an environment is to have, from the plan beside the lock."""
     if lock is None or not (folder / PLAN_NAME).exists():
         return {}
     plan = Plan.from_file(folder / PLAN_NAME)
-    planned = {}
-    for name, entry in lock["environments"].items():
+    repeats = {}
+    for name in lock["environments"]:
         asked = plan.environments.get(name)
-        repeats = (asked.repeats if asked else None) or plan.collect.repeats
-        planned[name] = entry["tasks"] * repeats
-    return planned
+        repeats[name] = (asked.repeats if asked else None) or plan.collect.repeats
+    return repeats
 
 
 def _summarise(name: str, tallies: list[_Tally], planned: int | None, failed: int) -> EnvironmentReport:
-    groups = [rewards for tally in tallies for rewards in tally.rewards.values()]
+    groups = _Groups(tallies)
     interval = mean_interval(groups)
-    turns = [value for tally in tallies for value in tally.turns]
-    tokens = [value for tally in tallies for value in tally.tokens]
-    durations = sorted(value for tally in tallies for value in tally.durations)
+    finished = sum(len(tally.rewards) for tally in tallies)
+    turns = sum(tally.turns for tally in tallies)
+    tokens, with_tokens = sum(tally.tokens for tally in tallies), sum(tally.with_tokens for tally in tallies)
     return EnvironmentReport(
         name=name,
         planned=planned,
-        finished=len(turns),
+        finished=finished,
+        owed=None if planned is None else planned - sum(tally.as_planned for tally in tallies),
         failed=failed,
         reward=(
             None
@@ -217,17 +233,30 @@ def _summarise(name: str, tallies: list[_Tally], planned: int | None, failed: in
             else {"mean": interval.mean, "low": _if_finite(interval.low), "high": _if_finite(interval.high)}
         ),
         pass_at=_pass_at(groups),
-        turns={"mean": sum(turns) / len(turns), "max": max(turns)} if turns else None,
-        tokens={"mean": sum(tokens) / len(tokens), "total": sum(tokens)} if tokens else None,
-        duration_s=(
-            {"p50": quantile(durations, 0.5), "p95": quantile(durations, 0.95), "max": durations[-1]}
-            if durations
-            else None
-        ),
+        turns=({"mean": turns / finished, "max": max(tally.most_turns for tally in tallies)} if finished else None),
+        tokens={"mean": tokens / with_tokens, "total": tokens} if with_tokens else None,
+        duration_s=_durations([tally.durations for tally in tallies], finished),
         retried=sum(tally.retried for tally in tallies),
         stops=dict(sum((tally.stops for tally in tallies), Counter())),
         metrics=_mean_metrics(tallies[0]) if len(tallies) == 1 else {},
     )
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The rewards of each task of several environments."""
+
+    tallies: Sequence[_Tally]
+
+    def __iter__(self) -> Iterator[Sequence[float]]:
+        return (group for tally in self.tallies for group in tally.rewards)
+
+
+def _durations(spreads: Sequence[Spread], count: int) -> dict[str, float] | None:
+    if not count:
+        return None
+    p50, p95, longest = quantiles(Spread.merged(spreads), count, (0.5, 0.95, 1.0))
+    return {"p50": p50, "p95": p95, "max": longest}
 
 
 def _mean_metrics(tally: _Tally) -> dict[str, float]:
@@ -239,9 +268,14 @@ def _if_finite(value: float) -> float | None:
     return value if isfinite(value) else None
 
 
-def _pass_at(groups: list[list[float]]) -> dict[str, float]:
+def _pass_at(groups: _Groups) -> dict[str, float]:
     least = min(map(len, groups), default=0)
     if least < 2:
         return {}
-    ks = [k for k in (1, 2, 4, 8, 16, 32, 64, 128) if k < least] + [least]
-    return {str(k): sum(pass_at_k(group, k) for group in groups) / len(groups) for k in ks}
+    sums = dict.fromkeys([*(k for k in (1, 2, 4, 8, 16, 32, 64, 128) if k < least), least], 0.0)
+    tasks = 0
+    for group in groups:
+        tasks += 1
+        for k in sums:
+            sums[k] += pass_at_k(group, k)
+    return {str(k): total / tasks for k, total in sums.items()}

@@ -320,3 +320,29 @@ def test_a_row_that_describes_a_tool_otherwise_is_kept_and_noted(
 
     assert composition.notes == ("echo: rows describe the parameters of repeat otherwise than its code does (2 rows)",)
     assert _values(composition)[0]["responses_create_params"]["tools"] == row["responses_create_params"]["tools"]
+
+
+def test_every_row_is_noted_however_many_different_tools_there_are(composed: Compose, write_rows: Write) -> None:
+    """
+    What was found out about a list of tools is used again for the same list only.
+    """
+    same = [_tools(_schema(description=f"number {number}")) for number in range(100)]
+    other = [_tools(_schema(properties={f"text_{number}": {}})) for number in range(100)]
+    rows = [row for pair in zip(same, other, strict=True) for row in pair] * 2
+
+    composition = composed({"data": write_rows(*rows)})
+
+    assert composition.notes == (
+        "echo: rows describe the parameters of repeat otherwise than its code does (200 rows)",
+    )
+
+
+def test_the_same_tools_are_judged_for_each_environment(composed: Compose, write_rows: Write) -> None:
+    """
+    A tool that one environment has is refused in the rows of another.
+    """
+    mine = _tools(_schema())
+    theirs = {**mine, "agent_ref": {"name": "shout_simple_agent"}}
+
+    with pytest.raises(DataError, match="'shout' has no tool 'repeat'"):
+        composed({"data": write_rows(mine, theirs)})

@@ -219,7 +219,7 @@ def test_a_collection_is_as_good_as_its_folder(tmp_path: Path) -> None:
     """
     written(tmp_path, [rollout("a")])
 
-    assert report(Collection(tmp_path, frozenset())) == report(str(tmp_path)) == report(tmp_path)
+    assert report(Collection(tmp_path)) == report(str(tmp_path)) == report(tmp_path)
 
 
 def test_files_that_cannot_be_read_are_an_error_of_the_disk(tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""
+What a report remembers of millions of rollouts: arrays of numbers, and no object for each.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+
+from gymcore.compact_keys import KeyNumbers
+
+__all__ = ["Reasons", "Spread", "TaskRewards"]
+
+
+class TaskRewards:
+    """
+    The rewards of each task, every repeat once: 12 bytes a rollout and 28 a task, and as much again while it is read.
+
+    Iterating gives the rewards of one task after the other, each time anew.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = KeyNumbers()
+        self._repeats = array("Q")
+        """For each task, which of its first 64 repeats are there, as bits; the others stand in `_late`."""
+        self._late: set[tuple[int, int]] = set()
+        self._tasks = array("I")
+        self._rewards = array("d")
+
+    def __len__(self) -> int:
+        """Return the number of rollouts."""
+        return len(self._rewards)
+
+    def add(self, task_id: str, repeat: int, reward: float) -> bool:
+        """Remember a rollout, and return whether it is new."""
+        task = self._numbers.number(task_id.encode("utf-8", "surrogatepass"))
+        if task == len(self._repeats):
+            self._repeats.append(0)
+        if self._has(task, repeat):
+            return False
+        if 0 <= repeat < 64:
+            self._repeats[task] |= 1 << repeat
+        else:
+            self._late.add((task, repeat))
+        self._tasks.append(task)
+        self._rewards.append(reward)
+        return True
+
+    def _has(self, task: int, repeat: int) -> bool:
+        if 0 <= repeat < 64:
+            return bool(self._repeats[task] >> repeat & 1)
+        return (task, repeat) in self._late
+
+    def __contains__(self, rollout: tuple[str, int]) -> bool:
+        task_id, repeat = rollout
+        task = self._numbers.find(task_id.encode("utf-8", "surrogatepass"))
+        return task is not None and self._has(task, repeat)
+
+    def __iter__(self) -> Iterator[Sequence[float]]:
+        if len(self._numbers) == len(self._rewards):  # every task was played once
+            yield from zip(self._rewards)
+            return
+        sizes = array("I", bytes(4 * len(self._numbers)))
+        for task in self._tasks:
+            sizes[task] += 1
+        places = array("I", accumulate(sizes, initial=0))
+        rewards = array("d", bytes(8 * len(self._rewards)))
+        for task, reward in zip(self._tasks, self._rewards, strict=True):
+            rewards[places[task]] = reward
+            places[task] += 1
+        # By now the place of a task is where the next one starts.
+        for end, size in zip(places, sizes, strict=False):
+            yield rewards[end - size : end]
+
+
+class Spread:
+    """Numbers of which quantiles are wanted, sorted in runs as they come: 8 bytes each."""
+
+    RUN = 1 << 16
+
+    def __init__(self) -> None:
+        self._runs: list[array[float]] = []
+        self._last = array("d")
+
+    def __len__(self) -> int:
+        return len(self._runs) * self.RUN + len(self._last)
+
+    def add(self, value: float) -> None:
+        """Remember a number."""
+        self._last.append(value)
+        if len(self._last) == self.RUN:
+            self._runs.append(array("d", sorted(self._last)))
+            self._last = array("d")
+
+    def runs(self) -> list[Sequence[float]]:
+        """Return all numbers, as sorted sequences."""
+        return [*self._runs, sorted(self._last)]
+
+    @staticmethod
+    def merged(spreads: Iterable[Spread]) -> Iterator[float]:
+        """Return the numbers of several spreads from the smallest to the largest."""
+        return heapq.merge(*(run for spread in spreads for run in spread.runs()))
+
+
+class Reasons:
+    """
+    Why rollouts failed: the last reason of each, 24 bytes a rollout.
+
+    Reasons may be as many as failures, as when each names an address; after the first thousands all others are one.
+    """
+
+    DISTINCT = 4096
+    OTHER = "(other reasons)"
+
+    def __init__(self) -> None:
+        self._rollouts = KeyNumbers()
+        self._reasons = array("H")
+        self._environments = array("I")
+        self._reason_numbers: dict[str, int] = {}
+        self._environment_numbers: dict[str, int] = {}
+
+    def add(self, environment: str, task_id: str, repeat: int, reason: str) -> None:
+        """Remember why a rollout failed, instead of why it failed before."""
+        rollout = self._rollouts.number(f"{environment}\0{repeat}\0{task_id}".encode("utf-8", "surrogatepass"))
+        if len(self._reason_numbers) >= self.DISTINCT and reason not in self._reason_numbers:
+            reason = self.OTHER
+        number = self._reason_numbers.setdefault(reason, len(self._reason_numbers))
+        if rollout < len(self._reasons):
+            self._reasons[rollout] = number
+            return
+        self._reasons.append(number)
+        environments = self._environment_numbers
+        self._environments.append(environments.setdefault(environment, len(environments)))
+
+    def __len__(self) -> int:
+        """Return the number of rollouts."""
+        return len(self._reasons)
+
+    def by_environment(self) -> dict[str, int]:
+        """Return how many rollouts of each environment failed."""
+        return _counted(self._environment_numbers, self._environments)
+
+    def by_reason(self) -> dict[str, int]:
+        """Return how many rollouts failed for each reason, in the order in which the reasons came up."""
+        return _counted(self._reason_numbers, self._reasons)
+
+
+def _counted(numbers: dict[str, int], found: array[int]) -> dict[str, int]:
+    counts = [0] * len(numbers)
+    for number in found:
+        counts[number] += 1
+    return {name: counts[number] for name, number in numbers.items() if counts[number]}

@@ -1,0 +1,79 @@
+"""
+What is finished: told apart exactly, counted for each environment, and never changed by who only looks.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gymcore.collection import Finished
+from gymcore.collection.finished import EnvironmentTally
+from gymcore.records import RolloutKey
+
+# Texts that a careless joining of the three parts would confuse.
+PARTS = st.sampled_from(["", "0", "1", "a", "a0", "0a", "a\0", "\0a", "\0", "é", "\ud800", "a/b", "1\x000\x00"])
+KEYS = st.tuples(st.sampled_from(["a", "a0", "b", "b.1"]), PARTS, st.integers(0, 12))
+
+
+@given(st.lists(st.tuples(KEYS, st.one_of(st.none(), st.floats(-1, 1)))))
+def test_it_says_what_a_dictionary_would_say(added: list[tuple[RolloutKey, float | None]]) -> None:
+    """
+    Every key is there once, the first reward counts, and no key is taken for another.
+    """
+    finished = Finished()
+    expected: dict[RolloutKey, float | None] = {}
+    for key, reward in added:
+        assert (key in finished) == (key in expected)
+        assert finished.add(key, reward) == (key not in expected)
+        expected.setdefault(key, reward)
+
+    assert len(finished) == len(expected)
+    for name in {key[0] for key in expected}:
+        rewards = [reward or 0.0 for key, reward in expected.items() if key[0] == name]
+        assert finished.environments[name] == EnvironmentTally(len(rewards), sum(rewards))
+
+
+def test_a_copy_stays_as_it_is() -> None:
+    """
+    A collection says what was finished when it was made.
+    """
+    finished = Finished()
+    finished.add(("a", "1", 0), 0.5)
+    copy = finished.copy()
+    finished.add(("a", "2", 0), 0.25)
+    copy.add(("b", "3", 0), 1.0)
+
+    assert (len(finished), len(copy)) == (2, 2)
+    assert ("a", "2", 0) not in copy
+    assert ("b", "3", 0) not in finished
+    assert finished.environments == {"a": EnvironmentTally(2, 0.75)}
+    assert copy.environments == {"a": EnvironmentTally(1, 0.5), "b": EnvironmentTally(1, 1.0)}
+
+
+def test_what_is_no_key_is_not_finished() -> None:
+    """
+    Whoever asks for something else gets an answer and no error.
+    """
+    finished = Finished()
+    finished.add(("a", "1", 0), 0.5)
+
+    assert [other in finished for other in (None, "a", ("a", "1"), ("a", "1", 0))] == [False, False, False, True]
+
+
+def test_one_thread_adds_while_another_looks() -> None:
+    """
+    The journal's thread writes down what is safe while the event loop asks what is owed: what was there stays there.
+    """
+    finished = Finished()
+    for number in range(500):
+        finished.add(("a", str(number), 0), 1.0)
+    adding = threading.Thread(target=lambda: [finished.add(("a", str(n), 0), 1.0) for n in range(500, 30_000)])
+    adding.start()
+    while adding.is_alive():
+        assert all(("a", str(number), 0) in finished for number in range(500))
+    adding.join()
+
+    assert len(finished) == 30_000
