@@ -1,5 +1,6 @@
 # make demo    install the core and the bundled plugins into .venv and run the main job
 # make test    the whole test suite, on every Python from 3.11 that this machine offers
+# make rigs    what takes minutes and proves more: 200 kills, 2,000 power cuts, 20,000 bit flips, a full disk at every byte
 # make check   formatting, lint and types
 # make bench   the figures in docs/explanation/cost.md; ENDPOINT=URL measures rollouts too
 # make clean   remove what these made
@@ -17,7 +18,7 @@ VENV := .venv
 INSTALL = $(1)/bin/python -m pip install --quiet --quiet --disable-pip-version-check
 STAMPS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test test-one check bench clean
+.PHONY: demo test test-one rigs check bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/gym run --env example_single_tool_call --env example_multi_step --out runs/demo
@@ -42,6 +43,9 @@ test:
 
 test-one: $(VENV)/.developing
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+
+rigs: $(VENV)/.developing
+	$(VENV)/bin/python -m pytest -q -s -m rig --durations=0 $(ARGS)
 
 check: $(VENV)/.developing
 	$(VENV)/bin/ruff format --check gymcore plugins tests

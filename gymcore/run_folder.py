@@ -28,6 +28,7 @@ __all__ = [
     "only_writer",
     "part_of",
     "size_of",
+    "sync_folder",
     "write_part",
     "write_whole",
 ]
@@ -78,7 +79,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         RunFolderError: another process writes to it.
         OSError: the folder cannot be made or written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     with (folder / WRITER_NAME).open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,6 +90,26 @@ def only_writer(folder: Path) -> Iterator[None]:
                 hints=["try: wait for it, or another --out"],
             ) from None
         yield
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each of which a power cut leaves where it is."""
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    with suppress(PermissionError):  # a folder that anybody may write to and nobody may list cannot be synchronised
+        sync_folder(folder.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def part_of(path: Path) -> Path:

@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 from gymcore.collection.journal import Collection, Journal
@@ -39,28 +39,51 @@ async def collect(
         What the folder holds now.
 
     Raises:
-        StorageError: the disk failed; what `on_durable` was told is safe.
+        StorageError: the disk failed; what `on_durable` was told is safe. It is raised at once, without waiting for
+            the next rollout of the stream.
         RunFolderError: another process writes to this folder.
     """
     with nullcontext(into) if isinstance(into, Journal) else Journal(into) as journal:
         waiting: asyncio.Queue[Rollout | None] = asyncio.Queue(maxsize=WAITING)
         writer = asyncio.create_task(_write(waiting, journal, on_durable))
         try:
-            async for rollout in rollouts:
-                await _put(waiting, rollout, writer)
-                if writer.done():  # the disk failed, and there is no use in playing on
-                    break
+            async with _left_with(writer):
+                async for rollout in rollouts:
+                    await _put(waiting, rollout, writer)
         finally:
             # Whatever ended the stream, what was taken from it still goes to the disk.
             await _put(waiting, None, writer)
             await asyncio.shield(writer)
         return Collection(
             folder=journal.folder,
-            finished=frozenset(journal.finished),
+            finished=journal.finished.copy(),
             failed=journal.failed,
             duplicates=journal.duplicates,
             damaged=journal.damaged,
         )
+
+
+@asynccontextmanager
+async def _left_with(writer: asyncio.Task[None]) -> AsyncIterator[None]:
+    """Leave the block when the writer ends: the disk failed, and there is no use in waiting for another rollout."""
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    is_over = False
+
+    def leave(ended: asyncio.Task[None]) -> None:
+        nonlocal is_over
+        is_over = True
+        task.cancel()
+
+    writer.add_done_callback(leave)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not is_over or task.uncancel() > before:  # somebody else cancelled us as well
+            raise
+    finally:
+        writer.remove_done_callback(leave)
 
 
 async def _put(waiting: asyncio.Queue[Rollout | None], item: Rollout | None, writer: asyncio.Task[None]) -> None:
@@ -69,8 +92,14 @@ async def _put(waiting: asyncio.Queue[Rollout | None], item: Rollout | None, wri
         waiting.put_nowait(item)
         return
     putting = asyncio.create_task(waiting.put(item))
-    await asyncio.wait({putting, writer}, return_when=asyncio.FIRST_COMPLETED)
-    putting.cancel()
+    try:
+        await asyncio.wait({putting, writer}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        # What was taken from the stream goes to the disk all the same, as soon as there is room.
+        await asyncio.wait({putting, writer}, return_when=asyncio.FIRST_COMPLETED)
+        raise
+    finally:
+        putting.cancel()
 
 
 async def _write(
