@@ -11,16 +11,17 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from gymcore.composition.composer import Composition
-from gymcore.composition.dataset import Dataset
-from gymcore.composition.lock import LOCK_FORMAT, describe_lock, differences
+from gymcore.composition.dataset import Dataset, route_numbers
+from gymcore.composition.lock import LOCK_FORMAT, conflicts, describe_lock, differences
 from gymcore.composition.routes import Resolver
 from gymcore.discovery import Catalog
 from gymcore.documents import DocumentError, decode_json
 from gymcore.errors import PlanError, Problem, RunFolderError
-from gymcore.plan import Plan
+from gymcore.plan import Plan, read_document
 from gymcore.run_folder import (
     DATASET_NAME,
     LOCK_NAME,
@@ -31,6 +32,7 @@ from gymcore.run_folder import (
     only_writer,
     part_of,
     size_of,
+    sync_folder,
     write_part,
 )
 
@@ -41,7 +43,8 @@ def write_composition(composition: Composition, folder: Path) -> None:
     """
     Write a composition into a run folder, or agree with the one that is there.
 
-    A folder without rollouts takes any composition; one with rollouts only the composition they belong to.
+    A folder without rollouts takes any composition; one with rollouts only the composition they belong to, or one that
+    holds all of it and more: further environments, further rows.
 
     Raises:
         RunFolderError: the folder holds rollouts of another composition (the differences are listed), or files that
@@ -54,6 +57,7 @@ def write_composition(composition: Composition, folder: Path) -> None:
         )
     try:
         with only_writer(folder):
+            _finish_writing(folder)
             _refuse_other_rollouts(composition, folder)
             _write_files(composition, folder)
     except OSError as error:
@@ -62,8 +66,14 @@ def write_composition(composition: Composition, folder: Path) -> None:
 
 def _refuse_other_rollouts(composition: Composition, folder: Path) -> None:
     there = read_lock(folder)
-    lines = [] if there is None else differences(there, composition.lock)
-    if lines and size_of(folder / ROLLOUTS_NAME) > 0:
+    if there is None or there == composition.lock or size_of(folder / ROLLOUTS_NAME) == 0:
+        return
+    if not _is_complete(there):
+        raise RunFolderError("the lock is damaged: not all of it is there", where=str(folder / LOCK_NAME))
+    lines = conflicts(there, composition.lock)
+    if not lines and there["dataset"] != composition.lock["dataset"]:
+        lines = _rows_missing(there, folder / DATASET_NAME, composition.dataset)
+    if lines:
         raise RunFolderError(
             "the folder holds rollouts of another plan",
             where=str(folder),
@@ -72,17 +82,72 @@ def _refuse_other_rollouts(composition: Composition, folder: Path) -> None:
         )
 
 
+def _rows_missing(lock: dict[str, Any], path: Path, dataset: Dataset) -> list[str]:
+    """
+    Look whether a dataset holds every row of the file that is to be replaced, those of a route in the same order.
+
+    Both are read once, side by side, so a million rows need no more memory than ten.
+
+    Returns:
+        A line that says what is missing; nothing where all is there.
+    """
+    following = {name: iter(positions) for name, positions in dataset.positions().items()}
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                digest.update(line)
+                row = line.rstrip(b"\n")
+                positions = following.get(_route_named_by(row) or "", iter(()))
+                if not any(dataset.row(position).data == row for position in positions):
+                    return [f"{DATASET_NAME}:{number}: this row -> absent, changed, or in another order"]
+    except FileNotFoundError:
+        return [f"{DATASET_NAME}: absent, so nobody can tell whether its rows are still the same"]
+    if digest.hexdigest() != lock["dataset"]["sha256"]:
+        return [f"{DATASET_NAME}: not the one that {LOCK_NAME} tells of"]
+    return []
+
+
+def _route_named_by(row: bytes) -> str | None:
+    try:
+        name = decode_json(row)["agent_ref"]["name"]
+    except (DocumentError, KeyError, TypeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
 def _write_files(composition: Composition, folder: Path) -> None:
     lock = json.dumps(composition.lock, indent=2, ensure_ascii=False).encode() + b"\n"
     with _clearing_parts(folder):
+        _remove_parts(folder)
         if _sha256(folder / DATASET_NAME) != composition.lock["dataset"]["sha256"]:
             composition.dataset.write(part_of(folder / DATASET_NAME))
         write_part(folder / PLAN_NAME, composition.plan.to_yaml().encode())
-        # The lock comes last: until it is in place, its part tells that what lies here is ours and unfinished.
+        sync_folder(folder)
+        # The lock comes last. Once its part is whole, all are, and whoever comes next can put them in place.
         write_part(folder / LOCK_NAME, lock)
-        for name in (DATASET_NAME, PLAN_NAME, LOCK_NAME):
-            if part_of(folder / name).exists():
-                part_of(folder / name).replace(folder / name)
+        _put_in_place(folder)
+
+
+def _put_in_place(folder: Path) -> None:
+    """Give the parts their names, the lock last, so that no power cut leaves a lock beside files of another."""
+    sync_folder(folder)
+    for name in (DATASET_NAME, PLAN_NAME):
+        if part_of(folder / name).exists():
+            part_of(folder / name).replace(folder / name)
+    sync_folder(folder)
+    part_of(folder / LOCK_NAME).replace(folder / LOCK_NAME)
+    sync_folder(folder)
+
+
+def _finish_writing(folder: Path) -> None:
+    """Put in place what a killed process had written to the end, and not named to the end."""
+    try:
+        lock = decode_json(part_of(folder / LOCK_NAME).read_bytes())
+    except (FileNotFoundError, DocumentError):
+        return
+    if isinstance(lock, dict) and lock.get("format") == LOCK_FORMAT and _is_complete(lock):
+        _put_in_place(folder)
 
 
 def _is_foreign(folder: Path) -> bool:
@@ -102,9 +167,17 @@ def _clearing_parts(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in (DATASET_NAME, PLAN_NAME, LOCK_NAME):
-            with suppress(OSError):
-                part_of(folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            _remove_parts(folder)
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove the parts, that of the lock first: while it is there, the others count as whole."""
+    if part_of(folder / LOCK_NAME).exists():
+        part_of(folder / LOCK_NAME).unlink()
+        sync_folder(folder)
+    for name in (DATASET_NAME, PLAN_NAME):
+        part_of(folder / name).unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str | None:
@@ -140,14 +213,30 @@ def _is_complete(lock: dict[str, Any]) -> bool:
     environments = lock.get("environments")
     return (
         isinstance(environments, dict)
-        and all(isinstance(entry, dict) and isinstance(entry.get("agents"), dict) for entry in environments.values())
-        and all(isinstance(lock.get(key), dict) for key in ("models", "dataset"))
-        and isinstance(lock.get("data"), list)
+        and all(isinstance(entry, dict) and _has(entry, _IN_ENVIRONMENT) for entry in environments.values())
+        and all(_has(entry["asked"], _IN_ASKED) for entry in environments.values())
+        and _has(lock, {"models": dict, "dataset": dict, "data": list})
+        and _has(lock["dataset"], {"rows": int, "sha256": str})
+        and all(isinstance(entry, dict) and _has(entry, _IN_SOURCE) for entry in lock["data"])
     )
 
 
+_IN_ENVIRONMENT: dict[str, type | UnionType] = {"asked": dict, "agents": dict, "tasks": int}
+_IN_ASKED: dict[str, type | UnionType] = {"limit": int | None, "data": list | tuple, "agents": dict}
+_IN_SOURCE: dict[str, type | UnionType] = {"for": str, "file": str, "rows": int}
+
+
+def _has(value: dict[str, Any], wanted: Mapping[str, type | UnionType]) -> bool:
+    return all(key in value and isinstance(value[key], kind) for key, kind in wanted.items())
+
+
 def open_composition(
-    folder: Path, catalog: Catalog, *, settings: tuple[str, ...] = (), environ: Mapping[str, str] | None = None
+    folder: Path,
+    catalog: Catalog,
+    *,
+    settings: tuple[str, ...] = (),
+    for_all: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Composition:
     """
     Read a composition back from a run folder; its dataset is the file that lies there.
@@ -156,12 +245,20 @@ def open_composition(
         folder: Where `write_composition` wrote it.
         catalog: What is installed.
         settings: Changes to its plan, `key.path=value`.
+        for_all: Keys of `collect` that hold for every environment, whatever the plan says of single ones; None changes
+            nothing.
         environ: As for `compose`.
 
     Raises:
         RunFolderError: there is no composition, its dataset was changed, or what is installed has changed what
             finished rollouts mean.
     """
+    if part_of(folder / LOCK_NAME).exists():
+        try:
+            with only_writer(folder):
+                _finish_writing(folder)
+        except OSError as error:
+            raise disk_error("the run folder cannot be written", error, folder) from None
     lock = read_lock(folder)
     if lock is None:
         hints = ["try: gym compose --env NAME --out " + str(folder)]
@@ -169,7 +266,7 @@ def open_composition(
     if not _is_complete(lock):
         raise RunFolderError("the lock is damaged: not all of it is there", where=str(folder / LOCK_NAME))
     written = Plan.from_file(folder / PLAN_NAME)
-    plan = Plan.from_file(folder / PLAN_NAME, settings)
+    plan = _changed_plan(folder / PLAN_NAME, settings, for_all or {})
     resolver = Resolver(plan, catalog, os.environ if environ is None else environ)
     resolver.resolve_models()
     for name, entry in lock["environments"].items():
@@ -185,9 +282,23 @@ def open_composition(
             "what is installed or asked for no longer fits what lies in the folder",
             where=str(folder),
             differences=found[:20],
-            hints=["try: compose again into another folder, with --out"],
+            hints=[
+                "try: compose again, into another folder; or with more than before, into this one: --out " + str(folder)
+            ],
         )
     return Composition(resolver.written_plan(), resolver.routes, resolver.models, dataset, here)
+
+
+def _changed_plan(path: Path, settings: Iterable[str], for_all: Mapping[str, Any]) -> Plan:
+    """Read a plan, and change it."""
+    chosen = {key: value for key, value in for_all.items() if value is not None}
+    document = read_document(path)
+    entries = document.value.get("environments") if isinstance(document.value, dict) else None
+    for entry in entries.values() if isinstance(entries, dict) else ():
+        for key in chosen if isinstance(entry, dict) else ():
+            entry.pop(key, None)
+    changes = [f"collect.{key}={value}" for key, value in chosen.items()]
+    return Plan.from_document(document, source=str(path), settings=[*changes, *settings])
 
 
 def _fixed(plan: Plan, environments: Iterable[str] | None = None) -> dict[str, Any]:
@@ -208,7 +319,7 @@ def _index(path: Path, route_names: list[str]) -> tuple[Dataset, str]:
     except OSError as error:
         raise RunFolderError(f"the dataset cannot be read: {error.strerror}", where=str(path)) from None
     index = {name: number for number, name in enumerate(route_names)}
-    offsets, lengths, routes = array("Q"), array("I"), array("I")
+    offsets, lengths, routes = array("Q"), array("I"), route_numbers(len(route_names))
     digest = hashlib.sha256()
     position = 0
     for number, line in enumerate(file, start=1):

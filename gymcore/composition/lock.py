@@ -14,7 +14,7 @@ from gymcore.composition.routes import ModelChoice, Route
 from gymcore.discovery import Plugin
 from gymcore.documents import encode_json
 
-__all__ = ["LOCK_FORMAT", "describe_lock", "differences", "lock_digest"]
+__all__ = ["LOCK_FORMAT", "conflicts", "describe_lock", "differences", "lock_digest"]
 
 LOCK_FORMAT = 1
 
@@ -50,8 +50,8 @@ def describe_lock(
 
 def _tasks(routes: Mapping[str, Route], dataset: Dataset) -> dict[str, int]:
     counts = {route.environment: 0 for route in routes.values()}
-    for name, positions in dataset.positions().items():
-        counts[routes[name].environment] += len(positions)
+    for name, count in dataset.counts().items():
+        counts[routes[name].environment] += count
     return counts
 
 
@@ -99,6 +99,60 @@ def _plugin(plugin: Plugin) -> str:
 def lock_digest(lock: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that name a lock; every rollout carries them."""
     return hashlib.blake2b(encode_json(lock), digest_size=8).hexdigest()
+
+
+def conflicts(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """
+    Compare the lock that finished rollouts belong to with another, and say what keeps them from belonging to that too.
+
+    A lock may grow: by environments, with models that only these may need; by the rows of files that grew or were
+    added, by a larger limit, and by agents that further rows name. Whether every row of old is still there is the
+    dataset's to say.
+
+    Args:
+        there: The lock that is there.
+        here: The lock that is to take its place.
+
+    Returns:
+        One line a key, as `differences` writes them; nothing where `here` is `there`, or more of the same.
+    """
+    return differences(_grown(there, here), here)
+
+
+def _grown(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a lock with everything in which another one only goes further than it does."""
+    added = {name: entry for name, entry in here["environments"].items() if name not in there["environments"]}
+    kept = {
+        name: _grown_environment(entry, here["environments"].get(name, entry))
+        for name, entry in there["environments"].items()
+    }
+    grown = {
+        **there,
+        "environments": {**kept, **added},
+        # A verifier sees every model, so another one may mean something to environments that are there already.
+        "models": {**(here["models"] if added else {}), **there["models"]},
+    }
+    files = {(entry["for"], entry["file"]): entry["rows"] for entry in here["data"]}
+    if all(files.get((entry["for"], entry["file"]), -1) >= entry["rows"] for entry in there["data"]):
+        grown["data"] = here["data"]
+    if here["dataset"]["rows"] >= there["dataset"]["rows"]:
+        grown["dataset"] = here["dataset"]
+    return grown
+
+
+def _grown_environment(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    asked, wanted = dict(there["asked"]), here["asked"]
+    if asked["limit"] is not None and (wanted["limit"] is None or wanted["limit"] > asked["limit"]):
+        asked["limit"] = wanted["limit"]
+    if asked["data"] and wanted["data"] and set(asked["data"]) <= set(wanted["data"]):
+        asked["data"] = wanted["data"]
+    asked["agents"] = {**wanted["agents"], **asked["agents"]}
+    return {
+        **there,
+        "asked": asked,
+        "agents": {**here["agents"], **there["agents"]},
+        "tasks": max(there["tasks"], here["tasks"]),
+    }
 
 
 def differences(there: Any, here: Any, path: str = "") -> list[str]:
