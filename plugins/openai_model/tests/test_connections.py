@@ -3,13 +3,44 @@ The transport against replies as they stand on the wire.
 """
 
 import asyncio
+import gc
+import gzip
+import hashlib
+import importlib.util
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from gym_plugin_openai_model.aiohttp_transport import AiohttpTransport
-from gym_plugin_openai_model.connections import open_transport
+from gym_plugin_openai_model.connections import Connections, TooLargeError
+
+from gymcore.testing.endpoint import LoopbackEndpoint, hangs, says, slow
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@asynccontextmanager
+async def listening(serve):
+    """Let a function serve connections; gives the address."""
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1024)
+    try:
+        yield httpx.URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    finally:
+        server.close()
+        await asyncio.sleep(0.01)
+
+
+def carrier(address):
+    """Return a transport that does not wait long."""
+    return Connections(address, timeout_s=5, connect_timeout_s=5)
+
+
+async def ask(transport, address):
+    """Make one request."""
+    return await transport.handle_async_request(httpx.Request("POST", address, content=b"{  }"))
 
 
 async def exchange(pieces, requests=1):
@@ -37,22 +68,14 @@ async def exchange(pieces, requests=1):
             writer.close()
             ended.set()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
-        async with AiohttpTransport() as transport:
-            replies = []
-            for _ in range(requests):
-                request = httpx.Request("POST", f"http://127.0.0.1:{port}/", content=b"body")
-                replies.append(await asyncio.wait_for(transport.handle_async_request(request), 5))
-                if None in pieces:  # the news of a closed connection needs a few turns of the event loop
-                    await ended.wait()
-                    for _ in range(10):
-                        await asyncio.sleep(0)
-            return replies, connections
-    finally:
-        server.close()
-        await asyncio.sleep(0.01)
+    async with listening(serve) as address, carrier(address) as transport:
+        replies = []
+        for _ in range(requests):
+            replies.append(await asyncio.wait_for(ask(transport, address), 5))
+            if None in pieces:  # the news of a closed connection needs a few turns of the event loop
+                await ended.wait()
+                await asyncio.sleep(0.01)
+        return replies, connections
 
 
 def cut(data, size):
@@ -101,8 +124,6 @@ def test_undoes_compression():
     """
     A compressed reply is read as what it says.
     """
-    import gzip
-
     body = gzip.compress(b"ok")
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
     replies, _ = asyncio.run(exchange([head + body]))
@@ -120,7 +141,7 @@ def test_undoes_compression():
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok"],
         [b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok"],
         [b"220 mail.example.org ESMTP\r\n\r\n"],
-        [b"HTTP/1.1 200 OK\r\nX: " + 70_000 * b"x"],
+        [b"HTTP/1.1 200 OK\r\nX: " + 500_000 * b"x"],
     ],
     ids=["nothing", "half a head", "half a body", "half the chunks", "chunk", "length", "mail", "endless"],
 )
@@ -132,8 +153,361 @@ def test_refuses_a_reply_that_is_not_whole(pieces):
         asyncio.run(exchange(pieces))
 
 
-def test_uses_aiohttp_where_it_is_installed():
+def test_sends_headers_and_body_as_they_are_given():
     """
-    The extra `fast` is all that has to be installed.
+    Any httpx request goes out whole: its method, path, headers and body, with the length counted once.
     """
-    assert isinstance(open_transport(httpx.URL("http://127.0.0.1/")), AiohttpTransport)
+    heads = []
+
+    async def serve(reader, writer):
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(WHOLE)
+        writer.close()
+
+    async def work():
+        headers = {"X-Team": "blue", "Accept-Encoding": "gzip"}
+        async with listening(serve) as address, httpx.AsyncClient(transport=carrier(address)) as client:
+            return await client.put(address.join("/a%20b?c=d"), headers=headers, content=b"{  }")
+
+    reply = asyncio.run(work())
+    [head] = heads
+
+    assert (reply.status_code, reply.text, reply.headers["content-length"]) == (200, "ok", "2")
+    assert head.startswith("PUT /a%20b?c=d HTTP/1.1\r\n")
+    lines = head.lower().split("\r\n")
+    assert [line for line in lines if line.startswith(("x-team", "accept-encoding", "content-length"))] == [
+        "x-team: blue",
+        "accept-encoding: gzip",
+        "content-length: 4",
+    ]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 5000000\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n10000\r\n",
+        b"Content-Encoding: gzip\r\nConnection: close\r\n\r\n",
+    ],
+    ids=["announced", "without end", "compressed"],
+)
+def test_does_not_fill_the_memory_with_one_reply(head):
+    """
+    A reply larger than the bound is refused, announced or not, counted after decompression, and no more of it is read.
+    """
+    left = asyncio.Event()
+    compressed = gzip.compress(bytes(5_000_000))
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n" + head)
+        try:
+            if b"gzip" in head:
+                writer.write(compressed)
+            while b"gzip" not in head:
+                writer.write(bytes(65536) + (b"\r\n10000\r\n" if b"chunked" in head else b""))
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            left.set()
+            writer.close()
+
+    async def work():
+        bounds = {"timeout_s": 5, "connect_timeout_s": 5, "max_reply_bytes": 2**20}
+        async with listening(serve) as address, Connections(address, **bounds) as transport:
+            with pytest.raises(TooLargeError, match="at most 1,048,576 are read"):
+                await ask(transport, address)
+            await asyncio.wait_for(left.wait(), 5)
+
+    asyncio.run(work())
+
+
+def test_carries_a_hundred_megabytes_both_ways():
+    """
+    A long conversation with images goes out, and a long reply comes in, byte for byte.
+    """
+    sent = bytes(range(256)) * 400_000
+    digests = []
+
+    async def serve(reader, writer):
+        digest = hashlib.blake2b()
+        await reader.readuntil(b"\r\n\r\n")
+        missing = len(sent)
+        while missing:
+            data = await reader.read(2**20)
+            missing -= len(data)
+            digest.update(data)
+        digests.append(digest.digest())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(sent))
+        writer.write(sent)
+        await writer.drain()
+        writer.close()
+
+    async def work():
+        async with listening(serve) as address, Connections(address, timeout_s=60, connect_timeout_s=5) as transport:
+            return await transport.handle_async_request(httpx.Request("POST", address, content=sent))
+
+    reply = asyncio.run(work())
+
+    assert reply.content == sent
+    assert digests == [hashlib.blake2b(sent).digest()]
+
+
+class Silent:
+    """A server that answers nothing until it is told to, and counts who is connected."""
+
+    def __init__(self):
+        self.connected = 0
+        self.moved = asyncio.Event()
+        self.speaks = False
+
+    async def serve(self, reader, writer):
+        self.connected += 1
+        self.moved.set()
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(4)
+                if not self.speaks:
+                    await reader.read()  # until the client leaves
+                    return
+                writer.write(WHOLE)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.connected -= 1
+            self.moved.set()
+            writer.close()
+
+    async def waits_for(self, count):
+        async with asyncio.timeout(10):
+            while self.connected != count:
+                self.moved.clear()
+                await self.moved.wait()
+
+
+LOOPS = [asyncio.new_event_loop]
+if importlib.util.find_spec("uvloop"):
+    import uvloop
+
+    LOOPS.append(uvloop.new_event_loop)
+
+
+@pytest.fixture(params=LOOPS, ids=lambda make: make.__module__)
+def run(request, caplog):
+    """
+    Runs a coroutine in a loop of its own, and checks that nothing was left to complain about.
+    """
+
+    def work(coroutine):
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(coroutine)
+
+    yield work
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_a_cancelled_request_leaves_nothing_behind(run):
+    """
+    After a thousand requests were cancelled the next one works at once; the connections of the others are gone as soon
+    as their time is over, and nobody complains.
+    """
+    server = Silent()
+
+    async def work():
+        async with listening(server.serve) as address:
+            async with Connections(address, timeout_s=2, connect_timeout_s=2) as transport:
+                asked = [asyncio.create_task(ask(transport, address)) for _ in range(1000)]
+                await server.waits_for(1000)
+                for task in asked:
+                    task.cancel()
+                ended = await asyncio.gather(*asked, return_exceptions=True)
+                server.speaks = True
+                reply = await asyncio.wait_for(ask(transport, address), 1)
+                await server.waits_for(1)
+            await server.waits_for(0)
+            return ended, reply
+
+    ended, reply = run(work())
+
+    assert {type(error) for error in ended} == {asyncio.CancelledError}
+    assert reply.content == b"ok"
+
+
+def test_says_which_bound_struck(run):
+    """
+    No reply in time and no connection in time are told apart, and each names its option.
+    """
+    server = Silent()
+
+    async def work():
+        async with listening(server.serve) as address:
+            async with Connections(address, timeout_s=0.1, connect_timeout_s=5) as transport:
+                with pytest.raises(httpx.ReadTimeout, match=r"^no reply within 0\.1 s \(timeout_s\)$"):
+                    await ask(transport, address)
+            await server.waits_for(0)
+            secure = address.copy_with(scheme="https")  # whose handshake is never answered
+            async with Connections(secure, timeout_s=5, connect_timeout_s=0.1) as transport:
+                with pytest.raises(httpx.ConnectTimeout, match=r"^no connection within 0\.1 s \(connect_timeout_s\)$"):
+                    await ask(transport, secure)
+
+    run(work())
+
+
+def test_closing_ends_what_is_in_flight(run):
+    """
+    Requests still in flight when the transport is closed fail at once, and idle connections are closed.
+    """
+    server = Silent()
+
+    async def work():
+        async with listening(server.serve) as address:
+            server.speaks = True
+            async with carrier(address) as transport:
+                await asyncio.gather(*(ask(transport, address) for _ in range(10)))
+                assert server.connected > 0
+            await server.waits_for(0)
+            server.speaks = False
+            async with carrier(address) as transport:
+                asked = [asyncio.create_task(ask(transport, address)) for _ in range(10)]
+                await server.waits_for(10)
+            return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 1)
+
+    ended = run(work())
+
+    assert {str(error) for error in ended} == {"the connections were closed while the reply was due"}
+    assert {type(error) for error in ended} == {httpx.ReadError}
+
+
+def test_a_loop_may_end_with_requests_in_flight(run):
+    """
+    A notebook starts a new event loop after it gave one up; the next finds no trace of what the first was waiting for.
+    """
+
+    async def give_up(address):
+        transport = await carrier(address).__aenter__()
+        tasks = [asyncio.create_task(ask(transport, address)) for _ in range(10)]
+        await asyncio.sleep(0.1)
+        return transport, tasks
+
+    async def go_on(transport, address):
+        reply = await ask(transport, address)
+        await transport.aclose()
+        return reply
+
+    with LoopbackEndpoint(*[slow(0.3, says("Late."))] * 10, says("In time.")) as endpoint:
+        address = httpx.URL(endpoint.base_url + "/responses")
+        transport, tasks = run(give_up(address))
+        time.sleep(0.4)  # the replies to nobody arrive
+        reply = run(go_on(transport, address))
+
+    assert all(task.cancelled() for task in tasks)
+    assert b"In time." in reply.content
+
+
+def test_works_from_any_thread():
+    """
+    Event loops of several threads each have their own connections.
+    """
+
+    async def work(address):
+        async with carrier(address) as transport:
+            return [(await ask(transport, address)).status_code for _ in range(20)]
+
+    with LoopbackEndpoint(says("Hi.")) as endpoint, ThreadPoolExecutor(4) as pool:
+        address = httpx.URL(endpoint.base_url + "/responses")
+        codes = list(pool.map(lambda _: asyncio.run(work(address)), range(8)))
+
+    assert codes == [[200] * 20] * 8
+
+
+def test_connects_four_thousand_times_at_once():
+    """
+    More connections than a server's queue holds are all made: none is refused, none is lost.
+    """
+    resource = pytest.importorskip("resource")
+    count = 4096
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2 * count + 500:
+        pytest.skip(f"needs {2 * count + 500} open files, and the limit is {hard}")
+
+    async def work(address):
+        async with Connections(address, timeout_s=60, connect_timeout_s=30) as transport:
+            return await asyncio.gather(*(ask(transport, address) for _ in range(count)))
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * count + 500), hard))
+    try:
+        with LoopbackEndpoint(slow(0.5, says("Hi."))) as endpoint:
+            replies = asyncio.run(work(httpx.URL(endpoint.base_url + "/responses")))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert [reply.status_code for reply in replies] == [200] * count
+    assert len(endpoint.requests) == count
+
+
+FEW_FILES = """
+import asyncio, collections, resource, sys
+import httpx
+from gym_plugin_openai_model.connections import Connections
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+
+async def ask(transport, address):
+    try:
+        return (await transport.handle_async_request(httpx.Request("POST", address, content=b"{}"))).status_code
+    except httpx.ConnectError as error:
+        return str(error)
+
+async def work(address):
+    async with Connections(address, timeout_s=10, connect_timeout_s=5) as transport:
+        seen = collections.Counter(await asyncio.gather(*(ask(transport, address) for _ in range(200))))
+        after = await ask(transport, address)
+    print(len(seen), seen[200] > 0, after)
+    print(*(text for text in seen if text != 200))
+
+asyncio.run(work(httpx.URL(sys.argv[1])))
+"""
+
+
+def test_says_that_there_are_too_many_open_files():
+    """
+    A process that may open no more files gets a plain message for the requests beyond, and the others go on.
+    """
+    pytest.importorskip("resource")
+    with LoopbackEndpoint(slow(0.2, says("Hi."))) as endpoint:
+        command = [sys.executable, "-c", FEW_FILES, endpoint.base_url + "/responses"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    first, second = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert first == "2 True 200"
+    assert second == "too many open files; raise the limit (`ulimit -n`) or lower collect.concurrency"
+
+
+def test_a_process_ends_quietly_with_requests_in_flight():
+    """
+    Whoever stops in the middle gets back to the prompt at once, without a word.
+    """
+    script = """
+import asyncio, sys
+import httpx
+from gym_plugin_openai_model.connections import Connections
+
+async def work(address):
+    transport = await Connections(address, timeout_s=60, connect_timeout_s=5).__aenter__()
+    asked = [
+        asyncio.create_task(transport.handle_async_request(httpx.Request("POST", address, content=b"{}")))
+        for _ in range(100)
+    ]
+    await asyncio.sleep(0.3)
+
+asyncio.run(work(httpx.URL(sys.argv[1])))
+"""
+    with LoopbackEndpoint(hangs()) as endpoint:
+        command = [sys.executable, "-X", "dev", "-c", script, endpoint.base_url + "/responses"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(endpoint.requests) == 100

@@ -17,7 +17,7 @@ from gymcore.documents import encode_json
 from gymcore.errors import ModelError
 from gymcore.responses import Item, function_call, message
 
-__all__ = ["MalformedReplyError", "to_chat_body", "to_response_body"]
+__all__ = ["MalformedReplyError", "continues_reply", "to_chat_body", "to_messages", "to_response_body"]
 
 
 class MalformedReplyError(Exception):
@@ -48,7 +48,7 @@ def to_chat_body(params: Mapping[str, Any], items: Iterable[Item]) -> dict[str, 
     for key in _HELD_ELSEWHERE:
         if key in body:
             raise _cannot_carry(f"the parameter {key!r}")
-    messages = list(_messages(items))
+    messages = list(to_messages(items))
     if "instructions" in body:
         messages.insert(0, {"role": "system", "content": body.pop("instructions")})
     tools = [_tool(tool) for tool in body.pop("tools", ())]
@@ -100,7 +100,18 @@ def _is_reply(item: Item) -> bool:
     return item.get("type") in ("function_call", "reasoning") or item.get("role") == "assistant"
 
 
-def _messages(items: Iterable[Item]) -> Iterator[Item]:
+def continues_reply(earlier: Sequence[Item], items: Sequence[Item]) -> bool:
+    """Whether the message that `earlier` ends with would go on in `items`."""
+    return bool(earlier and items) and _is_reply(earlier[-1]) and _is_reply(items[0])
+
+
+def to_messages(items: Iterable[Item]) -> Iterator[Item]:
+    """
+    Turn items into chat messages.
+
+    Raises:
+        ModelError: chat has no words for one.
+    """
     for is_reply, group in groupby(items, _is_reply):
         if is_reply:
             yield _assistant_message(group)
@@ -243,6 +254,8 @@ def _first_choice(completion: Any) -> dict[str, Any]:
     choice = choices[0]
     if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
         raise MalformedReplyError("the reply's first choice has no message")
+    if not isinstance(choice.get("finish_reason"), str | None):
+        raise MalformedReplyError("the reply's finish_reason is no text")
     if choice.get("finish_reason") in _BROKEN_OFF:
         raise MalformedReplyError(f"the endpoint broke the reply off ({choice['finish_reason']}){_error_in(choice)}")
     return choice

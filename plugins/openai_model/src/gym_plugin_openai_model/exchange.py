@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import httpx
-from pydantic import ValidationError
 
 from gym_plugin_openai_model.chat import MalformedReplyError, to_response_body
+from gym_plugin_openai_model.connections import Connections, TooLargeError
 from gym_plugin_openai_model.endpoints import Endpoint
-from gym_plugin_openai_model.retries import UNPROVEN_S, Fault, kind_of_status, retry_after_s
+from gym_plugin_openai_model.prepared import Prepared
+from gym_plugin_openai_model.retries import Fault, kind_of_status, retry_after_s
 from gymcore import Response
 from gymcore.documents import DocumentError, decode_json, encode_json
 
 __all__ = ["Exchange"]
 
-CONNECT_TIMEOUT_S = 10.0
 MESSAGE_LENGTH = 2048
 
 
@@ -34,6 +33,7 @@ class Exchange:
         secrets: Words that no message may show.
         is_chat: Whether replies are completions of the Chat API.
         timeout_s: Seconds for one request, connecting included.
+        connect_timeout_s: Seconds for making a connection, where one is needed.
         clock: Gives seconds since 1970.
     """
 
@@ -44,12 +44,15 @@ class Exchange:
         *,
         is_chat: bool,
         timeout_s: float,
+        connect_timeout_s: float,
         clock: Callable[[], float],
     ) -> None:
-        self._headers = httpx.Headers(dict(headers))
+        self._headers = dict(headers)
+        self._prepared: dict[Endpoint, Prepared] = {}
         self._secrets = secrets
         self._is_chat = is_chat
         self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
         self._clock = clock
 
     async def ask(self, endpoint: Endpoint, content: bytes, number: int) -> Response:
@@ -59,25 +62,18 @@ class Exchange:
         Raises:
             Fault: it brought no reply.
         """
-        assert endpoint.address is not None
-        assert endpoint.transport is not None
-        limit_s = self._timeout_s
-        connect_s = min(limit_s, CONNECT_TIMEOUT_S if endpoint.successes else UNPROVEN_S)
         try:
-            request = httpx.Request(
-                "POST",
-                endpoint.address,
-                headers=self._headers,
-                content=content,
-                extensions={"timeout": {"connect": connect_s}},
-            )
-            async with asyncio.timeout(limit_s):
-                reply = await endpoint.transport.handle_async_request(request)
-                data = await reply.aread()
-        except TimeoutError:
-            raise Fault("timeout", f"no reply within {limit_s:g} s (timeout_s)") from None
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+            reply = await self._send(endpoint, content)
+            data = await reply.aread()
+        except (TimeoutError, httpx.ReadTimeout):
+            raise Fault("timeout", f"no reply within {self._timeout_s:g} s (timeout_s)") from None
+        except httpx.ConnectTimeout:
+            told = f"no connection within {self._connect_timeout_s:g} s (connect_timeout_s)"
+            raise Fault("connect", told) from None
+        except (httpx.ConnectError, httpx.ProxyError) as error:
             raise Fault("connect", self.shown(_why_no_connection(error))) from error
+        except TooLargeError as error:
+            raise Fault("terminal", str(error)) from None
         except httpx.HTTPError as error:
             raise Fault("transient", self.shown(str(error) or type(error).__name__)) from error
         if not reply.is_success:
@@ -89,11 +85,26 @@ class Exchange:
             value = decode_json(data)
             if self._is_chat:
                 value = to_response_body(value, number)
-            return _response(value)
-        except (DocumentError, MalformedReplyError) as error:
+            return Response.parse(value)
+        except (DocumentError, MalformedReplyError, ValueError) as error:
             begins = data[:80].decode("utf-8", "replace")
             message = self.shown(f"{error}; it begins with {begins!r}")
             raise Fault("transient", f"status {reply.status_code}, but {message}") from None
+
+    async def _send(self, endpoint: Endpoint, content: bytes) -> httpx.Response:
+        assert endpoint.address is not None
+        assert endpoint.transport is not None
+        prepared = self._prepared.get(endpoint)
+        if prepared is None:
+            extensions = {"timeout": {"connect": self._connect_timeout_s}}
+            prepared = self._prepared[endpoint] = Prepared(endpoint.address, self._headers, extensions)
+        request = prepared.request(content)
+        if isinstance(endpoint.transport, Connections):
+            return await endpoint.transport.handle_async_request(request)  # it keeps the time, for less
+        async with asyncio.timeout(self._timeout_s):
+            reply = await endpoint.transport.handle_async_request(request)
+            await reply.aread()
+            return reply
 
     def shown(self, text: str) -> str:
         """Make text from outside fit for a message: one line, bounded, and without our secrets."""
@@ -101,17 +112,6 @@ class Exchange:
             text = text.replace(secret, "***")
         line = "".join(character if character.isprintable() else " " for character in text[: 2 * MESSAGE_LENGTH])
         return " ".join(line.split())[:MESSAGE_LENGTH]
-
-
-def _response(value: Any) -> Response:
-    if not isinstance(value, dict) or not isinstance(value.get("output"), list):
-        raise MalformedReplyError("the reply has no output")
-    try:
-        return Response.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise MalformedReplyError(f"the reply's {place} is wrong: {first['msg']}") from None
 
 
 def _message_in(data: bytes) -> str:

@@ -4,13 +4,15 @@ The body of a request: what the options say, over it what the task asks for, ove
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from gym_plugin_openai_model.chat import to_chat_body
+from gym_plugin_openai_model.chat import continues_reply, to_chat_body, to_messages
 from gym_plugin_openai_model.options import OpenAIModelConfig
 from gymcore import ModelError, Request
 from gymcore.documents import DocumentError, decode_json, encode_json
+from gymcore.responses import Item
 
 __all__ = ["RequestBody"]
 
@@ -25,22 +27,50 @@ class RequestBody:
 
     def __init__(self, options: OpenAIModelConfig) -> None:
         self._options = options
+        self._is_chat = options.api == "chat"
         names = ("model", "temperature", "top_p", "max_output_tokens")
         self._defaults = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
-    def encode(self, request: Request) -> bytes:
+    def encode(self, request: Request, state: dict[Any, Any]) -> bytes:
         """
-        Return the bytes of a request's body.
+        Return the bytes of a request's body; what an earlier one of the same rollout holds is not encoded again.
+
+        Args:
+            request: What is asked.
+            state: What is kept from one request of a rollout to the next. Items are taken to be the same as long as
+                they compare equal, so a changed one is encoded anew.
 
         Raises:
             ModelError: the API has no words for the request.
         """
-        return encode_json(self._body(request))
+        kept: _Kept | None = state.get(self)
+        if kept is None or kept.params is not request.params:
+            kept = state[self] = _Kept(request.params, *self._head(request.params))
+        if kept.is_whole:
+            return kept.head
+        count = len(kept.items)
+        new = request.input[count:]
+        if request.input[:count] != kept.items or (self._is_chat and continues_reply(kept.items, new)):
+            kept.items, kept.encoded, new = (), kept.first, request.input
+        kept.encoded = b",".join(filter(None, (kept.encoded, *map(encode_json, self._shaped(new)))))
+        kept.items = request.input
+        return b"%b%b]}" % (kept.head, kept.encoded)
 
-    def _body(self, request: Request) -> dict[str, Any]:
-        """Put the body together: the options, over them what the task asks for, over both `extra_body`."""
-        given = {key: value for key, value in request.params.items() if value is not None}
-        params = {**self._defaults, **given}
+    def _shaped(self, items: Iterable[Item]) -> Iterable[Item]:
+        """Give items the form in which the API takes them."""
+        if self._options.drop_input_reasoning_items:
+            items = [item for item in items if item.get("type") != "reasoning"]
+        return to_messages(items) if self._is_chat else items
+
+    def _head(self, asked: Mapping[str, Any]) -> tuple[bytes, bytes, bool]:
+        """
+        Put everything but the conversation together: the options, over them the task's, over both `extra_body`.
+
+        Returns:
+            The bytes up to where the conversation begins; what stands first in it; and whether the body is whole
+            already, because `extra_body` brings a conversation of its own.
+        """
+        params = {**self._defaults, **{key: value for key, value in asked.items() if value is not None}}
         params.pop("stream", None)  # a reply is taken whole
         extra = dict(self._options.extra_body)
         if "metadata" in params:
@@ -50,11 +80,29 @@ class RequestBody:
                 extra["chat_template_kwargs"] = {**extra.get("chat_template_kwargs", {}), **template}
             if not params["metadata"]:
                 del params["metadata"]
-        items = request.input
-        if self._options.drop_input_reasoning_items:
-            items = tuple(item for item in items if item.get("type") != "reasoning")
-        body = to_chat_body(params, items) if self._options.api == "chat" else {**params, "input": items}
-        return {**body, **extra}
+        key, first = "input", b""
+        if self._is_chat:
+            key, params = "messages", to_chat_body(params, ())
+            first = b",".join(map(encode_json, params.pop(key)))
+        head = encode_json({**params, **extra})
+        if key in extra:
+            return head, b"", True
+        return b'%b%b"%b":[' % (head[:-1], b"," if len(head) > 2 else b"", key.encode()), first, False
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What the requests of one rollout have in common."""
+
+    params: Mapping[str, Any]
+    head: bytes
+    first: bytes
+    is_whole: bool
+    items: tuple[Item, ...] = ()
+    encoded: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.encoded = self.first
 
 
 def _split_metadata(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -1,0 +1,95 @@
+"""
+Bodies of requests: whatever was kept from earlier turns, they say what a body put together anew says.
+"""
+
+import json
+
+import pytest
+from gym_plugin_openai_model.chat import to_chat_body
+from gym_plugin_openai_model.options import OpenAIModelConfig
+from gym_plugin_openai_model.request_body import RequestBody
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gymcore import Request
+from gymcore.responses import function_call, function_call_output, message
+
+TEXT = st.text(max_size=8)
+ITEM = st.one_of(
+    st.builds(message, TEXT, role=st.sampled_from(["user", "assistant", "system"])),
+    st.builds(function_call, TEXT, TEXT, TEXT),
+    st.builds(function_call_output, TEXT, TEXT),
+    st.builds(lambda text: {"type": "reasoning", "summary": [], "content": [{"text": text}]}, TEXT),
+)
+ITEMS = st.lists(ITEM, max_size=5)
+
+
+def body_of(request, state=None, **options):
+    config = OpenAIModelConfig(base_url="http://127.0.0.1/v1", **options)
+    return json.loads(RequestBody(config).encode(request, {} if state is None else state))
+
+
+@given(first=ITEMS, turns=st.lists(st.tuples(ITEMS, st.booleans()), max_size=4))
+@pytest.mark.parametrize("drop", [False, True])
+@pytest.mark.parametrize("api", ["responses", "chat"])
+def test_a_conversation_that_grows_or_forks_is_sent_whole(api, drop, first, turns):
+    """
+    What is kept of an earlier request never changes what a later one says, also when an agent goes back.
+    """
+    options = {"api": api, "drop_input_reasoning_items": drop, "model": "m"}
+    writer = RequestBody(OpenAIModelConfig(base_url="http://127.0.0.1/v1", **options))
+    state = {}
+    root = request = Request(tuple(first), {"temperature": 0.5, "instructions": "Be brief."})
+    writer.encode(request, state)
+    for items, goes_back in turns:
+        request = (root if goes_back else request).continued(items)
+        wanted = [item for item in request.input if not (drop and item.get("type") == "reasoning")]
+        sent = json.loads(writer.encode(request, state))
+
+        if api == "responses":
+            assert sent == {"model": "m", **request.params, "input": wanted}
+        else:
+            assert sent == to_chat_body({"model": "m", **request.params}, wanted)
+
+
+def test_other_parameters_are_not_taken_for_the_earlier_ones():
+    """
+    An agent may change how it asks in the middle of a conversation.
+    """
+    writer = RequestBody(OpenAIModelConfig(base_url="http://127.0.0.1/v1"))
+    state = {}
+    item = message("Hello.", role="user")
+    writer.encode(Request((item,), {"tool_choice": "auto"}), state)
+
+    assert json.loads(writer.encode(Request((item,), {}), state)) == {"input": [item]}
+
+
+def test_an_item_that_was_changed_is_sent_as_it_is_now():
+    """
+    An agent that shortens old tool results sends them short.
+    """
+    writer = RequestBody(OpenAIModelConfig(base_url="http://127.0.0.1/v1"))
+    state = {}
+    long, short = (function_call_output("1", text) for text in ("long" * 9, "cut"))
+    writer.encode(Request((long,)), state)
+
+    assert json.loads(writer.encode(Request((short, message("go on", role="user"))), state))["input"][0] == short
+
+
+@pytest.mark.parametrize(("api", "key"), [("responses", "input"), ("chat", "messages")])
+def test_a_conversation_in_the_extra_body_wins(api, key):
+    """
+    Keys of `extra_body` win over all others, the conversation included.
+    """
+    state = {}
+    request = Request((message("Hello.", role="user"),))
+
+    assert body_of(request, state, api=api, extra_body={key: []}) == {key: []}
+
+
+def test_an_empty_conversation_is_an_empty_list():
+    """
+    Nothing said and nothing asked for is still a body.
+    """
+    assert body_of(Request(())) == {"input": []}
+    assert body_of(Request(()), api="chat") == {"messages": []}

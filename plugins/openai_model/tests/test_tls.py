@@ -1,0 +1,174 @@
+"""
+The transport against TLS servers with certificates of their own: whom it trusts, and what it says of the others.
+"""
+
+import asyncio
+import datetime
+import ssl
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+import trustme
+from gym_plugin_openai_model.connections import Connections
+
+YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(scope="module")
+def authority():
+    """
+    A certificate authority that nobody knows.
+    """
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusted(authority, tmp_path, monkeypatch):
+    """
+    The same authority, named by `SSL_CERT_FILE`.
+    """
+    path = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    return authority
+
+
+class Server:
+    """A TLS server that answers every request with `ok`."""
+
+    def __init__(self, certificate):
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(self.context)
+        self.connections = 0
+        self.port = 0
+
+    async def serve(self, reader, writer):
+        self.connections += 1
+        try:
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(4)
+                writer.write(REPLY)
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    @asynccontextmanager
+    async def running(self):
+        server = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=self.context)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            server.close()
+            await asyncio.sleep(0.01)
+
+
+def ask(server, host="127.0.0.1", requests=1):
+    """Make requests one after the other; return the last reply."""
+
+    async def work():
+        async with server.running():
+            address = httpx.URL(f"https://{host}:{server.port}/v1")
+            async with Connections(address, timeout_s=5, connect_timeout_s=5) as transport:
+                for _ in range(requests):
+                    reply = await transport.handle_async_request(httpx.Request("POST", address, content=b"body"))
+        await asyncio.sleep(0.01)
+        return reply
+
+    return asyncio.run(work())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_trusts_the_authorities_that_the_environment_names(trusted, host):
+    """
+    A certificate of an authority in `SSL_CERT_FILE` is good, and its connection is used again.
+    """
+    server = Server(trusted.issue_cert("localhost", "127.0.0.1"))
+    reply = ask(server, host, requests=3)
+
+    assert (reply.status_code, reply.content) == (200, b"ok")
+    assert server.connections == 1
+
+
+def test_does_not_trust_an_authority_that_nobody_named(authority):
+    """
+    A certificate of an unknown authority is refused, and the message says how to trust it.
+    """
+    with pytest.raises(httpx.ConnectError, match=r"TLS failed: invalid peer certificate: UnknownIssuer.*SSL_CERT_FILE"):
+        ask(Server(authority.issue_cert("127.0.0.1")))
+
+
+def test_says_that_the_file_of_authorities_is_missing(authority, tmp_path, monkeypatch):
+    """
+    Where `SSL_CERT_FILE` names nothing, that is said.
+    """
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere.pem"))
+    with pytest.raises(httpx.ConnectError, match=r"nowhere\.pem, which is no file"):
+        ask(Server(authority.issue_cert("127.0.0.1")))
+
+
+def test_refuses_a_certificate_for_somebody_else(trusted):
+    """
+    A certificate must be for the host that is asked.
+    """
+    with pytest.raises(httpx.ConnectError, match="TLS failed: invalid peer certificate: certificate not valid for"):
+        ask(Server(trusted.issue_cert("other.example")))
+
+
+def test_refuses_a_certificate_that_has_expired(trusted):
+    """
+    A certificate must be of today.
+    """
+    with pytest.raises(httpx.ConnectError, match=r"TLS failed: invalid peer certificate: .*expired"):
+        ask(Server(trusted.issue_cert("127.0.0.1", not_after=YESTERDAY)))
+
+
+def test_speaks_tls_through_a_proxy(trusted, monkeypatch):
+    """
+    A proxy only carries what is said over TLS: it is asked for a tunnel, with its own password, and the certificate is
+    the endpoint's.
+    """
+    server = Server(trusted.issue_cert("model.test"))
+    heads = []
+
+    async def relay(source, sink):
+        try:
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        except ConnectionError:
+            pass
+        finally:
+            sink.close()
+
+    async def tunnel(reader, writer):
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(relay(reader, inner_writer), relay(inner_reader, writer))
+
+    async def work():
+        proxy = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+        monkeypatch.setenv("https_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "")
+        address = httpx.URL("https://model.test/v1")
+        async with server.running():
+            async with Connections(address, timeout_s=5, connect_timeout_s=5) as transport:
+                for _ in range(2):
+                    reply = await transport.handle_async_request(httpx.Request("POST", address, content=b"body"))
+            await asyncio.sleep(0.05)
+        proxy.close()
+        return reply
+
+    reply = asyncio.run(work())
+
+    assert reply.content == b"ok"
+    assert server.connections == 1
+    [head] = heads
+    assert head.startswith("CONNECT model.test:443 HTTP/1.1\r\n")
+    assert "proxy-authorization: basic bwu6cebzcw==" in head.lower()
