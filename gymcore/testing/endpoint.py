@@ -11,8 +11,9 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from types import TracebackType
@@ -122,13 +123,14 @@ class LoopbackEndpoint:
     Args:
         replies: Answers in order, whoever asks; the last one repeats. Or one function that gives the answer to a
             request's body; an exception in it becomes a 400 that says so.
+        capacity: How many requests are answered at the same time; whoever comes then gets a 429 at once.
 
     Attributes:
         requests: Every request that arrived, in order.
         max_in_flight: The most requests that were being answered at one moment.
     """
 
-    def __init__(self, *replies: Reply | Answer | Policy) -> None:
+    def __init__(self, *replies: Reply | Answer | Policy, capacity: int | None = None) -> None:
         script = list(replies) or [says("Done.")]
         first = script[0]
         if callable(first):
@@ -140,7 +142,11 @@ class LoopbackEndpoint:
             self._policy = lambda body: scripted.pop(0) if len(scripted) > 1 else scripted[0]
         self.requests: list[RecordedRequest] = []
         self.max_in_flight = 0
+        self._capacity = capacity
+        self._outage: Answer | None = None
         self._in_flight = 0
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
         self._port = 0
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -167,19 +173,55 @@ class LoopbackEndpoint:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
+    @contextmanager
+    def outage(self, answer: Answer | None = None) -> Iterator[None]:
+        """
+        Be down while the block lasts: break every connection and refuse new ones, or give everybody this answer.
+
+        `with endpoint.outage(status(503)):` is a gateway with nothing behind it.
+        """
+        if answer is not None:
+            self._outage = answer
+            try:
+                yield
+            finally:
+                self._outage = None
+            return
+        self._await(self._go_down())
+        try:
+            yield
+        finally:
+            self._await(self._listen())
+
+    def _await(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done in the thread of the endpoint."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(START_TIMEOUT_S)
+
+    async def _go_down(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._converse, "127.0.0.1", self._port, backlog=1024)
+
     async def _serve(self, started: Future[int]) -> None:
         try:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            server = await asyncio.start_server(self._converse, "127.0.0.1", 0, backlog=1024)
+            await self._listen()
         except BaseException as error:
             started.set_exception(error)
             raise
-        started.set_result(server.sockets[0].getsockname()[1])
+        assert self._server is not None
+        started.set_result(self._server.sockets[0].getsockname()[1])
         await self._stop.wait()
-        server.close()
+        self._server.close()
         # Conversations that still go on are cancelled by asyncio.run(), which waits for them.
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             while await self._exchange(reader, writer):
                 pass
@@ -188,6 +230,7 @@ class LoopbackEndpoint:
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client has left, or the endpoint stops
         finally:
+            self._writers.discard(writer)
             writer.transport.abort()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -197,7 +240,9 @@ class LoopbackEndpoint:
         self._in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self._in_flight)
         try:
-            answer = self._answer(request)
+            answer = self._outage or self._answer(request)
+            if self._capacity is not None and self._in_flight > self._capacity:
+                answer = status(429)
             await asyncio.sleep(answer.delay_s)
             if answer.sends == "nothing":
                 # Not on an event of its own: a task that only it knew of would be collected as garbage.
@@ -234,7 +279,7 @@ class LoopbackEndpoint:
         number = len(self.requests)
         model = request.body.get("model") or "loopback"
         if request.path.endswith("/responses"):
-            response = reply.to_response(number).model_dump()
+            response = dict(reply.to_response(number).body)
             usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
             return encode_json({**response, "object": "response", "model": model, "usage": usage})
         return encode_json(_completion(reply, number, model))

@@ -1,14 +1,16 @@
 """
-The addresses of a model: which rollout asks which, and which of them are down.
+The addresses of a model: which rollout asks which, and where it goes when its own does not work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+from gym_plugin_openai_model.gate import Gate
 
 if TYPE_CHECKING:
     import httpx
@@ -45,13 +47,15 @@ class Endpoint:
 
     url: str
     """Where requests go, the query of the base URL included."""
+    gate: Gate
+    """What every request passes."""
     address: httpx.URL | None = None
     """The same, parsed once; None until the model is opened."""
     transport: httpx.AsyncBaseTransport | None = None
     """What carries requests there; None until the model is opened."""
     successes: int = 0
-    down: str | None = None
-    """Why nobody is sent there any more; None while it works."""
+    refusals: int = 0
+    """Calls in a row that were forbidden (403), without a reply in between."""
 
     @property
     def shown(self) -> str:
@@ -59,9 +63,9 @@ class Endpoint:
         return self.url.partition("?")[0]
 
     def succeeded(self) -> None:
-        """Note a reply; whoever replies is not down."""
+        """Note a reply."""
         self.successes += 1
-        self.down = None
+        self.refusals = 0
 
 
 class Endpoints:
@@ -71,28 +75,51 @@ class Endpoints:
     Args:
         base_urls: The addresses, as `check_base_url` returns them.
         path: What is added to each, such as `/responses`.
+        make_gate: Makes the gate of one address.
+        clock: The clock of the gates.
     """
 
-    def __init__(self, base_urls: Sequence[str], path: str) -> None:
-        self._all = [Endpoint(_join(url, path)) for url in base_urls]
+    def __init__(
+        self, base_urls: Sequence[str], path: str, make_gate: Callable[[], Gate], clock: Callable[[], float]
+    ) -> None:
+        self._all = [Endpoint(_join(url, path), make_gate()) for url in base_urls]
+        gates = [endpoint.gate for endpoint in self._all]
+        for gate in gates:
+            gate.gates = gates
+        self._clock = clock
         self._turn = 0
 
     def choose(self) -> Endpoint:
-        """Return the next address that is not down; any where all are."""
+        """
+        Return the address for a new rollout: the next that works, or is to be tried again; where none does, the next.
+        """
+        found = self._next(lambda gate, now: gate.is_available(now)) or self._next(lambda gate, _: not gate.is_shut)
+        return found or self._all[0]
+
+    def instead_of(self, endpoint: Endpoint) -> Endpoint:
+        """Return the address for a rollout: its own, or one that works while its own does not; its own if none does."""
+        if len(self._all) == 1 or endpoint.gate.is_available(self._clock()):
+            return endpoint
+        found = self._next(lambda gate, now: gate.is_working(now))
+        if found is None and endpoint.gate.is_shut:
+            found = self._next(lambda gate, _: not gate.is_shut)
+        return found or endpoint
+
+    def _next(self, suits: Callable[[Gate, float], bool]) -> Endpoint | None:
+        """Return the next address in turn whose gate suits, if any."""
+        now = self._clock()
         for _ in self._all:
             endpoint = self._all[self._turn % len(self._all)]
             self._turn += 1
-            if endpoint.down is None:
-                break
-        return endpoint
+            if suits(endpoint.gate, now):
+                return endpoint
+        return None
 
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(self._all)
 
-    @property
-    def all_down(self) -> bool:
-        """Whether there is nobody left to ask."""
-        return all(endpoint.down is not None for endpoint in self._all)
+    def __len__(self) -> int:
+        return len(self._all)
 
 
 def _join(base_url: str, path: str) -> str:

@@ -8,13 +8,14 @@ import asyncio
 import random as random_module
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from gym_plugin_openai_model.endpoints import Endpoint, Endpoints
+from gym_plugin_openai_model.gate import ElsewhereError, Gate, OutOfPatienceError, Ticket
 from gym_plugin_openai_model.options import OpenAIModelConfig
 from gym_plugin_openai_model.request_body import RequestBody
-from gym_plugin_openai_model.retries import MAX_RETRY_AFTER_S, Fault, Patience
+from gym_plugin_openai_model.retries import Fault, Patience
 from gymcore import EndpointError, Model, ModelError, Request, Response, RolloutContext
 
 if TYPE_CHECKING:
@@ -25,14 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["OpenAIModel", "OpenAIModelConfig"]
 
 PATHS = {"responses": "/responses", "chat": "/chat/completions"}
+MAX_FORBIDDEN = 3
+"""Calls in a row that an endpoint forbids (403) before that is taken to concern everybody."""
 
 
 class OpenAIModel(Model[OpenAIModelConfig]):
     """
     Asks an OpenAI-compatible endpoint: one HTTP request for a model call, and a bounded number of further tries.
 
-    A rollout stays with one address. What is wrong for everybody (a refused key, a wrong path, nobody listening) ends
-    the run within seconds and can be resumed; anything else costs at most the rollout that met it.
+    A rollout stays with one address while that works. What is wrong for everybody (a refused key, a wrong path, nobody
+    listening) ends the run within seconds and can be resumed; an endpoint that worked and is down is waited for, and
+    one that throttles is asked less; anything else costs at most the rollout that met it.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random_module.random,
     ) -> None:
         """
@@ -52,17 +57,18 @@ class OpenAIModel(Model[OpenAIModelConfig]):
             transport: What carries the requests; connections of its own where it is None.
             sleep: Waits some seconds.
             clock: Gives seconds since 1970.
+            steady: Gives seconds that only grow.
             random: Gives numbers from 0.0 to 1.0, for the length of waits.
         """
         super().__init__(config)
         options = self.config
-        base_urls = [options.base_url] if isinstance(options.base_url, str) else options.base_url
-        self._endpoints = Endpoints(base_urls, PATHS[options.api])
-        self._transport = transport
         self._sleep = sleep
         self._clock = clock
+        self._steady = steady
         self._random = random
-        self._slots = asyncio.Semaphore(options.max_concurrent_requests) if options.max_concurrent_requests else None
+        base_urls = [options.base_url] if isinstance(options.base_url, str) else options.base_url
+        self._endpoints = Endpoints(base_urls, PATHS[options.api], self._make_gate, steady)
+        self._transport = transport
         self._refusal: EndpointError | None = None
         self._body = RequestBody(options)
         headers = {"content-type": "application/json", "accept": "application/json", "user-agent": "gymcore"}
@@ -76,12 +82,21 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         # The last word, because "Bearer <key>" may come back as the bare key.
         self._secrets = [words[-1] for words in (item.get_secret_value().split() for item in given if item) if words]
 
+    def _make_gate(self) -> Gate:
+        return Gate(
+            max_in_flight=self.config.max_concurrent_requests,
+            patience_s=self.config.patience_s,
+            sleep=self._sleep,
+            clock=self._steady,
+            random=self._random,
+        )
+
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Get ready to connect; connections are made when they are needed and closed here."""
         import httpx  # here, because compose imports this module and connects to nothing
 
-        from gym_plugin_openai_model.connections import open_transport
+        from gym_plugin_openai_model.connections import Connections
         from gym_plugin_openai_model.exchange import Exchange
 
         self._exchange = Exchange(
@@ -89,6 +104,7 @@ class OpenAIModel(Model[OpenAIModelConfig]):
             self._secrets,
             is_chat=self.config.api == "chat",
             timeout_s=self.config.timeout_s,
+            connect_timeout_s=self.config.connect_timeout_s,
             clock=self._clock,
         )
         async with AsyncExitStack() as stack:
@@ -98,7 +114,12 @@ class OpenAIModel(Model[OpenAIModelConfig]):
                 endpoint.address = httpx.URL(endpoint.url)
                 endpoint.transport = self._transport
                 if endpoint.transport is None:
-                    endpoint.transport = await stack.enter_async_context(open_transport(endpoint.address))
+                    carrier = Connections(
+                        endpoint.address,
+                        timeout_s=self.config.timeout_s,
+                        connect_timeout_s=self.config.connect_timeout_s,
+                    )
+                    endpoint.transport = await stack.enter_async_context(carrier)
             yield
 
     async def respond(self, request: Request, rollout: RolloutContext) -> Response:
@@ -111,54 +132,123 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         """
         endpoint: Endpoint = rollout.state.get(self) or rollout.state.setdefault(self, self._endpoints.choose())
         assert self._exchange is not None, "open the model first: async with model.opened()"
-        content = self._body.encode(request)
-        patience = Patience(self.config.max_retries, self._random)
-        successes = endpoint.successes
+        content = self._body.encode(request, rollout.state)
+        patience: Patience | None = None
+        wait_s = 0.0
         while True:
-            self._check(endpoint)
-            began = self._clock()
+            ticket = endpoint.gate.pass_at_once() if patience is None else None
+            if ticket is None:
+                endpoint, ticket = await self._wait(endpoint, rollout, patience, wait_s)
+            rollout.attempts += 1
             try:
-                async with self._slots or nullcontext():
-                    rollout.attempts += 1
-                    response = await self._exchange.ask(endpoint, content, rollout.attempts)
-            except Fault as fault:
-                wait_s = patience.wait_s(fault, began=began, now=self._clock(), is_proven=endpoint.successes > 0)
-                if wait_s is None:
-                    self._give_up(endpoint, fault, patience.tries, is_silent=endpoint.successes == successes)
+                response = await self._exchange.ask(endpoint, content, rollout.attempts)
+            except Fault as error:
+                fault = error
+            except BaseException:
+                endpoint.gate.left()
+                raise
             else:
+                endpoint.gate.answered(ticket)
                 endpoint.succeeded()
                 return response
-            await self._sleep(wait_s)
+            endpoint.gate.failed(ticket, fault)
+            patience = patience or Patience(self.config.max_retries, self._random)
+            wait_s = self._next_wait_s(endpoint, ticket, fault, patience)
+
+    async def _wait(
+        self, endpoint: Endpoint, rollout: RolloutContext, patience: Patience | None, wait_s: float
+    ) -> tuple[Endpoint, Ticket]:
+        """Wait until the rollout may ask, here or elsewhere; its own time stands still meanwhile."""
+        with rollout.clock.stopped():
+            if wait_s:
+                await self._sleep(wait_s)
+            began = self._steady()
+            while True:
+                self._check()
+                endpoint = self._endpoints.instead_of(endpoint)
+                rollout.state[self] = endpoint
+                try:
+                    ticket = await endpoint.gate.wait(is_retry=patience is not None)
+                    break
+                except ElsewhereError:
+                    continue
+                except OutOfPatienceError:
+                    self._check()
+                    self._refuse_for_being_down(endpoint)
+            if patience is not None:
+                patience.excuse(self._steady() - began)
+        return endpoint, ticket
+
+    def status(self) -> str | None:
+        """Say which addresses are down or throttle, and what that means for the calls; None while all is well."""
+        offset_s = self._clock() - self._steady()
+        told = [
+            (item.shown, item.gate.status(lambda moment: _time_of_day(moment + offset_s))) for item in self._endpoints
+        ]
+        return "; ".join(f"{url} {text}" for url, text in told if text is not None) or None
 
     # -- giving up ---------------------------------------------------------------------------------------------------
 
-    def _check(self, endpoint: Endpoint) -> None:
+    def _check(self) -> None:
         """Raise where somebody else has found out that asking is of no use."""
         if self._refusal is not None:
             raise EndpointError(self._refusal.message, where=self._refusal.where, hints=self._refusal.hints)
-        if endpoint.down is not None:
-            raise ModelError(f"the endpoint is down: {endpoint.down}", where=endpoint.shown)
 
-    def _give_up(self, endpoint: Endpoint, fault: Fault, tries: int, *, is_silent: bool) -> NoReturn:
-        told = fault.message if fault.status is None else f"status {fault.status}: {fault.message}"
-        if fault.status in (401, 403):
-            key = "the api_key that is set" if self.config.api_key else "api_key, which is not set"
-            hint = f"try: check {key} (environment variable POLICY_API_KEY)"
-            self._refuse(f"the endpoint refuses the key: {told}", endpoint, hint)
+    def _next_wait_s(self, endpoint: Endpoint, ticket: Ticket, fault: Fault, patience: Patience) -> float:
+        """Return how long to wait before the next try of this call; raise where there is none."""
+        self._check()
+        if fault.status in (401, 403) and self._is_shut_by(endpoint, fault):
+            return 0.0
+        # The refused connection that shows an address to be down is no more the call's than those that follow.
+        is_probe = ticket.is_probe or (fault.kind == "connect" and endpoint.gate.breaker.is_open)
+        wait_s = patience.wait_s(fault, now=self._steady(), is_probe=is_probe)
+        if wait_s is not None:
+            return wait_s
         if fault.status == 404 and not endpoint.successes:
             hint = "try: check base_url, which usually ends in /v1, the model's name, and `api`"
-            self._refuse(f"the endpoint knows no such path or no model {self.config.model!r}: {told}", endpoint, hint)
-        if fault.kind == "connect" and is_silent:
-            endpoint.down = told
-            if self._endpoints.all_down:
-                hint = "try: check base_url (environment variable POLICY_BASE_URL) and whether the endpoint runs"
-                self._refuse(f"the endpoint cannot be reached: {told}", endpoint, hint)
-        if fault.retry_after_s is not None and fault.retry_after_s > MAX_RETRY_AFTER_S:
-            told = f"{told} (asks to wait {fault.retry_after_s:.0f} s)"
-        again = f", at the last of {tries} tries" if tries > 1 else ""
-        raise ModelError(f"{told}{again}", where=endpoint.shown, retryable=fault.kind != "terminal")
+            told = f"the endpoint knows no such path or no model {self.config.model!r}: {fault.told}"
+            self._refuse(told, endpoint, hint)
+        again = f", at the last of {patience.tries} tries" if patience.tries > 1 else ""
+        is_retryable = fault.kind != "terminal" or fault.status == 403
+        raise ModelError(f"{fault.told}{again}", where=endpoint.shown, retryable=is_retryable)
+
+    def _is_shut_by(self, endpoint: Endpoint, fault: Fault) -> bool:
+        """
+        Decide what a refused key means: the end of the run, of this address among several, or of one rollout.
+
+        An endpoint that has answered may forbid a single request for what it holds, so there one 403 ends nothing.
+        """
+        endpoint.refusals += 1
+        if endpoint.successes and fault.status == 403 and endpoint.refusals < MAX_FORBIDDEN:
+            return False
+        if endpoint.successes and any(not other.gate.is_shut for other in self._endpoints if other is not endpoint):
+            endpoint.gate.shut(f"it refuses the key: {fault.told}")
+            return True
+        key = "the api_key that is set" if self.config.api_key else "api_key, which is not set"
+        hint = f"try: check {key} (environment variable POLICY_API_KEY)"
+        self._refuse(f"the endpoint refuses the key: {fault.told}", endpoint, hint)
+
+    def _refuse_for_being_down(self, endpoint: Endpoint) -> NoReturn:
+        """Stop the run because every address has been down for too long."""
+        breaker = endpoint.gate.breaker
+        if not breaker.is_proven and breaker.is_open:
+            hint = "try: check base_url (environment variable POLICY_BASE_URL) and whether the endpoint runs"
+            self._refuse(f"the endpoint cannot be reached: {breaker.why}", endpoint, hint)
+        since = ""
+        if breaker.since is not None:
+            since = f" since {_time_of_day(breaker.since + self._clock() - self._steady())}"
+        told = f"the endpoint gives no reply{since}, for longer than {self.config.patience_s:g} s (patience_s)"
+        hint = "try: the same command once the endpoint answers again; it does what is missing"
+        self._refuse(f"{told}: {breaker.why}", endpoint, hint)
 
     def _refuse(self, message: str, endpoint: Endpoint, hint: str) -> NoReturn:
         """Stop this rollout and all others."""
         self._refusal = EndpointError(message, where=endpoint.shown, hints=[hint])
+        for other in self._endpoints:
+            other.gate.shut(message)
         raise self._refusal
+
+
+def _time_of_day(seconds: float) -> str:
+    """Write a moment, given in seconds since 1970, as `14:02:10` of the local time."""
+    return time.strftime("%H:%M:%S", time.localtime(seconds))

@@ -37,10 +37,19 @@ class OpenAIModelConfig(Config):
     drop_input_reasoning_items: bool = option(False, description="Do not send earlier reasoning back to the model.")
     default_headers: dict[str, SecretStr] = option({}, description="Headers of every request.", operational=True)
     max_concurrent_requests: int | None = option(
-        None, ge=1, description="Requests in flight, at most.", operational=True
+        None, ge=1, description="Requests in flight at one address, at most.", operational=True
     )
+    connect_timeout_s: float = option(10.0, gt=0, description="Seconds for making a connection.", operational=True)
     timeout_s: float = option(600.0, gt=0, description="Seconds for one request.", operational=True)
-    max_retries: int = option(5, ge=0, description="Further tries of one model call.", operational=True)
+    max_retries: int = option(
+        5, ge=0, description="Further tries of one model call, being throttled not counted.", operational=True
+    )
+    patience_s: float = option(
+        1800.0,
+        gt=0,
+        description="Seconds for which the endpoint may be down before the run stops, to be resumed later.",
+        operational=True,
+    )
 
     @field_validator("base_url")
     @classmethod

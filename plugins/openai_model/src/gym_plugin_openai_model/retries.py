@@ -1,24 +1,44 @@
 """
-What is retried, and how long to wait before it.
+What is retried, for how long, and how much of it an endpoint may bear.
 
-One loop retries, in `model`; this file only decides.
+One loop retries, in `model`; this file only decides, and waits for nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-__all__ = ["MAX_RETRY_AFTER_S", "UNPROVEN_S", "Fault", "Patience", "kind_of_status", "retry_after_s"]
+__all__ = [
+    "MAX_RETRY_AFTER_S",
+    "UNPROVEN_S",
+    "Fault",
+    "Kind",
+    "Patience",
+    "RetryBudget",
+    "kind_of_status",
+    "retry_after_s",
+]
 
 MAX_WAIT_S = 30.0
 MAX_RETRY_AFTER_S = 300.0
-"""Whoever is asked to wait longer fails at once: the rollout can be played again later."""
-MAX_TIMEOUTS = 2
-"""Further tries after a timeout; each may cost all of `timeout_s`."""
+"""The longest pause an endpoint is granted at once; it is asked again then, and may ask for another."""
 UNPROVEN_S = 3.0
 """How long an address that never answered may go on refusing connections: a wrong one is told within seconds."""
+
+MAX_TIMEOUTS = 2
+"""Further tries after a timeout; each may cost all of `timeout_s`."""
+MAX_THROTTLED = 40
+"""Further tries of a call that is told to come later; being told so is no fault of the call."""
+PATIENCE_S = {"connect": 60.0, "rate_limit": 900.0, "transient": 120.0, "timeout": math.inf, "terminal": 0.0}
+"""Seconds from a call's first fault during which it is tried again; waiting at a closed gate does not count."""
+
+RETRIES_AT_FIRST = 10
+MAX_RETRIES_SAVED = 100
+RETRY_EVERY_S = 1.0
+"""Beyond its budget an endpoint gets one retry in this time, so that one that has recovered is found out."""
 
 Kind = Literal["connect", "rate_limit", "transient", "timeout", "terminal"]
 
@@ -42,6 +62,16 @@ class Fault(Exception):
         self.status = status
         self.retry_after_s = retry_after_s
         super().__init__(message)
+
+    @property
+    def is_throttling(self) -> bool:
+        """Whether the endpoint says that it has too much to do: 429, or 503 with or without `Retry-After`."""
+        return self.kind == "rate_limit" or self.status == 503
+
+    @property
+    def told(self) -> str:
+        """What happened, with the status where there was one."""
+        return self.message if self.status is None else f"status {self.status}: {self.message}"
 
 
 def kind_of_status(status: int, *, has_retry_after: bool) -> Kind:
@@ -67,40 +97,48 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     """
     try:
         if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        text = headers.get("retry-after", "")
-        if not text[:1].isalpha():
-            return max(0.0, float(text))
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except ValueError:
+            seconds = float(headers["retry-after-ms"]) / 1000
+        elif (text := headers.get("retry-after", ""))[:1].isalpha():
+            seconds = parsedate_to_datetime(text).timestamp() - now
+        else:
+            seconds = float(text)
+    except (ValueError, OverflowError):
         return None
+    return None if math.isnan(seconds) else max(0.0, seconds)
 
 
 class Patience:
     """
-    How long one model call goes on trying.
+    How long one model call goes on trying, counted from its first fault.
 
     Args:
-        max_retries: Further tries after the first, at most.
+        max_retries: Further tries after the first, at most; being throttled does not use them up.
         random: Gives a number from 0.0 to 1.0.
     """
 
     def __init__(self, max_retries: int, random: Callable[[], float]) -> None:
         self._max_retries = max_retries
         self._random = random
-        self._timeouts = 0
-        self._refused_since: float | None = None
+        self._timeouts = 0.0
+        self._throttled = 0
+        self._faults = 0.0
+        self._first: float | None = None
+        self._excused_s = 0.0
         self.tries = 0
 
-    def wait_s(self, fault: Fault, *, began: float, now: float, is_proven: bool) -> float | None:
+    def excuse(self, seconds: float) -> None:
+        """Take time out of account that the call spent waiting at a closed gate."""
+        self._excused_s += seconds
+
+    def wait_s(self, fault: Fault, *, now: float, is_probe: bool = False) -> float | None:
         """
         Decide what to do about a fault.
 
         Args:
             fault: What went wrong.
-            began: When the request was made, seconds on any clock.
-            now: The same clock now.
-            is_proven: Whether the address has ever answered.
+            now: Seconds on a clock that only grows.
+            is_probe: The endpoint was known to be down, so that this call is hardly to blame: such a fault counts
+                half, and a connection that could not be made does not count at all.
 
         Returns:
             Seconds to wait before the next try; None when there is none.
@@ -109,14 +147,54 @@ class Patience:
             Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         """
         self.tries += 1
-        self._timeouts += fault.kind == "timeout"
-        if fault.kind == "terminal" or self.tries > self._max_retries or self._timeouts > MAX_TIMEOUTS:
+        if is_probe and fault.kind == "connect":
+            return 0.0
+        if self._first is None:
+            self._first = now
+        if fault.kind == "rate_limit":
+            self._throttled += 1
+        else:
+            weight = 0.5 if is_probe else 1.0
+            self._faults += weight
+            self._timeouts += weight * (fault.kind == "timeout")
+        if self._is_over(fault.kind) or now - self._first - self._excused_s > PATIENCE_S[fault.kind]:
             return None
         if fault.retry_after_s is not None:
-            return fault.retry_after_s if fault.retry_after_s <= MAX_RETRY_AFTER_S else None
-        wait_s = self._random() * min(MAX_WAIT_S, 0.5 * 2.0 ** (self.tries - 1))
-        if fault.kind == "connect" and not is_proven:
-            self._refused_since = began if self._refused_since is None else self._refused_since
-            if now + wait_s - self._refused_since >= UNPROVEN_S:
-                return None
-        return wait_s
+            return 0.0  # the whole endpoint pauses: that is the gate's business
+        number = min(math.ceil(self._faults) + self._throttled, 16)
+        return self._random() * min(MAX_WAIT_S, 0.5 * 2.0 ** (number - 1))
+
+    def _is_over(self, kind: Kind) -> bool:
+        if kind == "rate_limit":
+            return self._throttled > (MAX_THROTTLED if self._max_retries else 0)
+        return kind == "terminal" or self._faults > self._max_retries or self._timeouts > MAX_TIMEOUTS
+
+
+class RetryBudget:
+    """
+    How many retries an endpoint may be sent: one for every reply it gave, and a few to begin with.
+
+    While at least half of all tries bring a reply, no retry waits; below that, retries wait for replies, and an
+    endpoint that gives none gets one in `RETRY_EVERY_S`. So all requests together never exceed twice the replies by
+    more than the calls themselves, the first few, and the seconds that went by.
+    """
+
+    def __init__(self) -> None:
+        self._saved = RETRIES_AT_FIRST
+        self._next = -math.inf
+
+    def earn(self) -> None:
+        """Note a reply."""
+        if self._saved < MAX_RETRIES_SAVED:
+            self._saved += 1
+
+    def wait_s(self, now: float) -> float:
+        """Return how long the next retry has to wait, if no reply comes before."""
+        return 0.0 if self._saved else max(0.0, self._next - now)
+
+    def spend(self, now: float) -> None:
+        """Note a retry, which `wait_s` allowed."""
+        if self._saved:
+            self._saved -= 1
+        if not self._saved:
+            self._next = now + RETRY_EVERY_S

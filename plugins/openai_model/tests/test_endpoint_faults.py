@@ -1,0 +1,443 @@
+"""
+Endpoints that throttle, go down, hang and come back, for minutes and hours of simulated time.
+
+The model is the real one, from `respond` to its httpx transport; the endpoint behind that keeps its own count.
+"""
+
+import asyncio
+import random
+from contextlib import AsyncExitStack, contextmanager
+
+import httpx
+import pytest
+from gym_plugin_openai_model.model import OpenAIModel, OpenAIModelConfig
+
+from gymcore import EndpointError, Environment, ModelError, Request, RolloutContext, Task
+from gymcore.responses import message, text_of
+from gymcore.testing.simulated_time import run_in_simulated_time
+
+HELLO = Request(input=(message("Hello.", role="user"),))
+ONE, TWO = "http://one.invalid/v1", "http://two.invalid/v1"
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+class Endpoint:
+    """One address: how long it takes, how much it bears, and when it does what instead of answering."""
+
+    def __init__(self, latency_s=1.0, capacity=10**9, headers=None):
+        self.latency_s, self.capacity, self.headers = latency_s, capacity, headers or {}
+        self.troubles = []
+        self.requests = []
+        self.in_flight = self.most_in_flight = self.replies = 0
+
+    def trouble(self, begin, end, what):
+        """From `begin` to `end` seconds: a status, or "refused", "reset", "hang", or a function that decides."""
+        self.troubles.append((begin, end, what))
+        return self
+
+    def during(self, begin, end):
+        return sum(begin <= at < end for at in self.requests)
+
+    async def answer(self):
+        self.requests.append(now())
+        [what] = [what for begin, end, what in self.troubles if begin <= now() < end] or [None]
+        if callable(what):
+            what = what()
+        if what == "refused":
+            raise httpx.ConnectError("[Errno 111] Connection refused")
+        if what is None and self.in_flight >= self.capacity:
+            what = 429
+        if isinstance(what, int):
+            return httpx.Response(what, json={"error": {"message": "scripted"}}, headers=self.headers)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(10**9 if what == "hang" else self.latency_s)
+        finally:
+            self.in_flight -= 1
+        # Whoever is being answered when the endpoint goes down gets nothing.
+        if what == "reset" or any(begin <= now() < end for begin, end, what in self.troubles if what == "refused"):
+            raise httpx.ReadError("Connection reset by peer")
+        if what == "html":
+            return httpx.Response(200, text="<html>")
+        self.replies += 1
+        return httpx.Response(200, json={"output": [message("Hi.")]})
+
+
+class Web(httpx.AsyncBaseTransport):
+    """Every address of a test."""
+
+    def __init__(self, **endpoints):
+        self.endpoints = endpoints
+
+    async def handle_async_request(self, request):
+        return await self.endpoints[request.url.host.partition(".")[0]].answer()
+
+
+class StopWatch:
+    """The clock of a rollout: how long it stood."""
+
+    waited_s = 0.0
+
+    @contextmanager
+    def stopped(self):
+        began = now()
+        yield
+        self.waited_s += now() - began
+
+
+def rollout(number=0):
+    task = Task(responses_create_params={"input": "Hello."})
+    return RolloutContext(Environment(task), ("hello", "hello/0", number), 0, AsyncExitStack(), clock=StopWatch())
+
+
+class Run:
+    """Rollouts of some calls each, played by some workers; a failed call ends its rollout."""
+
+    def __init__(self, web=None, base_url=ONE, seed=0, **options):
+        self.web = web
+        self.options, self.base_url, self.seed = options, base_url, seed
+        self.finished, self.failed, self.failures = [], [], []
+        self.told = {}
+
+    def play(self, rollouts, *, workers, calls=4, look_at=()):
+        run_in_simulated_time(self._play(rollouts, workers, calls, look_at))
+        return self
+
+    async def _play(self, rollouts, workers, calls, look_at):
+        self.model = OpenAIModel(
+            OpenAIModelConfig(base_url=self.base_url, **self.options),
+            transport=self.web,
+            clock=lambda: 1_750_000_000.0 + now(),
+            steady=now,
+            random=random.Random(self.seed).random,
+        )
+        pending = iter(range(rollouts))
+
+        async def work():
+            for number in pending:
+                player = rollout(number)
+                try:
+                    for _ in range(calls):
+                        await self.model.respond(HELLO, player)
+                except ModelError as error:
+                    self.failed.append(player)
+                    self.failures.append(error)
+                else:
+                    self.finished.append(player)
+
+        async def look():
+            for moment in look_at:
+                await asyncio.sleep(moment - now())
+                self.told[moment] = self.model.status()
+
+        async with self.model.opened():
+            looking = asyncio.create_task(look())
+            playing = [asyncio.create_task(work()) for _ in range(workers)]
+            try:
+                await asyncio.gather(*playing)
+            finally:
+                for task in playing:
+                    task.cancel()
+                await asyncio.gather(*playing, return_exceptions=True)
+                self.took_s = now()
+                looking.cancel()
+
+
+# -- throttling ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("capacity", "share"), [(32, 1.25), (10, 1.25), (1, 1.35), (200, 1.25)])
+def test_an_endpoint_with_little_capacity_is_not_stormed(capacity, share):
+    """
+    With 256 in flight and room for few, at most 1.25 requests are sent for each reply, and the room is used.
+    """
+    endpoint = Endpoint(capacity=capacity)
+    rollouts = 256 if capacity == 1 else 512
+    run = Run(Web(one=endpoint), timeout_s=60).play(rollouts, workers=256)
+
+    assert len(run.finished) == rollouts
+    assert len(endpoint.requests) <= share * endpoint.replies
+    assert run.took_s <= 1.35 * endpoint.replies * endpoint.latency_s / capacity
+    assert max(player.attempts for player in run.finished) < 60
+
+
+def test_a_pause_that_is_asked_for_holds_for_everybody():
+    """
+    When one call is told to come back in 30 s, no other is sent in that time either.
+    """
+    endpoint = Endpoint(headers={"Retry-After": "30"}).trouble(10.2, 10.4, 429)
+    answered = iter([429])
+    endpoint.troubles[0] = (10.0, 11.0, lambda: next(answered, None))
+    run = Run(Web(one=endpoint)).play(64, workers=16, look_at=[20.0])
+
+    assert len(run.finished) == 64
+    [asked] = [at for at in endpoint.requests if 10.0 <= at < 11.0][:1]
+    assert endpoint.during(asked + 0.001, asked + 30.0) <= 16  # sent in the same instant, before the answer came
+    assert "asks everybody to wait, for another 20 s; 16 calls wait" in run.told[20.0]
+
+
+def test_capacity_is_used_although_every_refusal_costs_a_pause():
+    """
+    An endpoint that answers 429 with `Retry-After: 1` is seldom given a reason to.
+    """
+    endpoint = Endpoint(latency_s=0.2, capacity=32, headers={"Retry-After": "1"})
+    run = Run(Web(one=endpoint)).play(2000, workers=256)
+
+    assert len(run.finished) == 2000
+    assert len(endpoint.requests) <= 1.25 * endpoint.replies
+    assert run.took_s <= 2 * endpoint.replies * endpoint.latency_s / endpoint.capacity
+
+
+def test_a_quota_that_is_used_up_ends_the_run_and_not_its_rollouts():
+    """
+    Where everybody is told to come back tomorrow, the run stops when the patience is over, having asked rarely.
+    """
+    endpoint = Endpoint(headers={"Retry-After": "86400"}).trouble(10.0, 1e9, 429)
+    run = Run(Web(one=endpoint), patience_s=1800)
+    with pytest.raises(EndpointError, match=r"no reply since \d\d:\d\d:\d\d, for longer than 1800 s") as caught:
+        run.play(200, workers=16)
+
+    assert run.failed == []
+    assert endpoint.during(11.0, 1e9) <= 40
+    assert "status 429" in caught.value.message
+    assert 1800 < run.took_s < 10 + 1800 + 300 + 5
+
+
+def test_an_endpoint_that_never_throttles_is_never_limited():
+    """
+    A thousand calls in flight run at the full speed of the endpoint.
+    """
+    endpoint = Endpoint(latency_s=1.0)
+    run = Run(Web(one=endpoint)).play(2000, workers=1000)
+
+    assert endpoint.most_in_flight == 1000
+    assert run.took_s == pytest.approx(8.0)
+    assert {player.clock.waited_s for player in run.finished} == {0.0}
+
+
+# -- outages ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "workers"),
+    [
+        *(("refused", workers) for workers in (1, 8, 256)),
+        *((what, workers) for what in ("reset", "hang", 500, 502, 503) for workers in (1, 8, 64)),
+    ],
+)
+def test_an_outage_of_a_minute_costs_no_rollout(what, workers):
+    """
+    Whatever an outage looks like: the run completes, and during the minute at most 60 requests are made.
+    """
+    endpoint = Endpoint().trouble(20.0, 80.0, what)
+    rollouts = 10 * workers
+    run = Run(Web(one=endpoint), timeout_s=10).play(rollouts, workers=workers, look_at=[50.0])
+
+    # What was sent within the first second could not know better yet.
+    assert endpoint.during(21.0, 80.0) <= 60
+    if workers > 1 or what == "refused":
+        assert len(run.finished) == rollouts
+        assert "http://one.invalid/v1/responses is down since " in run.told[50.0]
+        assert run.took_s <= 80 + 60 + 60 + 15
+    else:  # so many faults in a row cannot come from one call, which may be to blame itself
+        assert len(run.failed) <= 4
+        assert all(error.retryable for error in run.failures)
+
+
+def test_time_at_a_closed_gate_is_not_the_rollouts_own():
+    """
+    While an endpoint is down, the clock of every rollout stands.
+    """
+    endpoint = Endpoint().trouble(20.5, 620.5, "refused")
+    run = Run(Web(one=endpoint)).play(160, workers=16)
+
+    assert len(run.finished) == 160
+    hit = [player.clock.waited_s for player in run.finished if player.clock.waited_s]
+    assert len(hit) == 16
+    assert min(hit) > 590
+
+
+def test_an_endpoint_that_stays_down_ends_the_run_resumably():
+    """
+    After `patience_s` the run stops, says since when the endpoint is down, and has lost no rollout.
+    """
+    endpoint = Endpoint().trouble(20.5, 1e9, "refused")
+    run = Run(Web(one=endpoint), patience_s=1800)
+    with pytest.raises(EndpointError, match=r"no reply since \d\d:\d\d:\d\d, for longer than 1800 s") as caught:
+        run.play(1600, workers=16, look_at=[600.0])
+
+    assert run.failed == []
+    assert run.took_s == pytest.approx(1820.5, abs=1)
+    assert endpoint.during(22.0, 1e9) <= 100
+    assert "connection refused" in caught.value.message.lower()
+    assert "the same command" in str(caught.value)
+    assert "16 calls wait, next try in" in run.told[600.0]
+
+
+def test_a_call_that_breaks_the_endpoint_does_not_stop_the_run():
+    """
+    Calls that are answered with 500 whenever they are asked fail one by one; the others are played.
+    """
+    broken = random.Random(5)
+    endpoint = Endpoint(latency_s=0.1).trouble(0.0, 1e9, lambda: 500 if broken.random() < 0.5 else None)
+    run = Run(Web(one=endpoint), max_retries=0).play(400, workers=8, calls=1)
+
+    assert len(run.finished) + len(run.failed) == 400
+    assert len(run.finished) > 150
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.55, "gives more faults than replies"), (0.7, "is down since")])
+def test_an_endpoint_that_mostly_fails_is_spared(share, told):
+    """
+    Where most requests fail, retries do not exceed replies, and every call ends within its tries.
+    """
+    chance = random.Random(1)
+    endpoint = Endpoint().trouble(0.0, 1e9, lambda: 500 if chance.random() < share else None)
+    run = Run(Web(one=endpoint)).play(500, workers=250, calls=1, look_at=range(5, 60))
+
+    retries = len(endpoint.requests) - 500
+    assert len(run.finished) + len(run.failed) == 500
+    assert len(run.finished) > 400
+    assert all(error.retryable for error in run.failures)
+    assert any(told in str(status) for status in run.told.values())
+    assert retries <= endpoint.replies + 11 + run.took_s
+
+
+def test_a_third_of_all_requests_failing_costs_almost_no_rollout():
+    """
+    With 30 % mixed faults every rollout ends, next to none fails, and retries do not exceed what is needed.
+    """
+    chance = random.Random(2)
+
+    def trouble():
+        return chance.choice([500, 429, "reset", "html", "hang"]) if chance.random() < 0.3 else None
+
+    endpoint = Endpoint(latency_s=0.2).trouble(0.0, 1e9, trouble)
+    run = Run(Web(one=endpoint), timeout_s=5).play(2000, workers=64, calls=2)
+
+    assert len(run.finished) + len(run.failed) == 2000
+    assert len(run.failed) <= 20
+    assert len(endpoint.requests) <= 1.5 * endpoint.replies
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gives_way_in_order_and_leaves_nothing_behind(seed):
+    """
+    Calls that wait for room are let through in the order in which they came, whoever is cancelled meanwhile.
+    """
+    endpoint = Endpoint()
+    order = []
+    chance = random.Random(seed)
+
+    async def work():
+        run = OpenAIModel(
+            OpenAIModelConfig(base_url=ONE, max_concurrent_requests=1), transport=Web(one=endpoint), steady=now
+        )
+
+        async def ask(number):
+            await run.respond(HELLO, rollout(number))
+            order.append(number)
+
+        async with run.opened():
+            asking = [asyncio.create_task(ask(number)) for number in range(60)]
+            for _ in range(20):
+                await asyncio.sleep(3 * chance.random())
+                chance.choice(asking).cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+            gate = next(iter(run._endpoints)).gate
+            assert gate.in_flight == 0
+            assert gate.pass_at_once() is not None
+
+    run_in_simulated_time(work())
+
+    assert order == sorted(order)
+    assert len(order) > 40
+    assert endpoint.most_in_flight == 1
+
+
+# -- several addresses -----------------------------------------------------------------------------------------------
+
+
+def test_rollouts_leave_an_address_that_is_down_and_it_comes_back():
+    """
+    Of two addresses one is down for a while: nobody waits for it, none fails, and later it has its share again.
+    """
+    one, two = Endpoint(), Endpoint().trouble(10.5, 60.5, "refused")
+    run = Run(Web(one=one, two=two), base_url=[ONE, TWO]).play(400, workers=16)
+
+    assert len(run.finished) == 400
+    assert run.took_s == pytest.approx(400 * 4 / 16, abs=8)
+    assert two.during(12.0, 60.0) <= 20
+    assert two.during(80.0, 95.0) > 50
+
+
+def test_both_addresses_down_is_an_outage():
+    """
+    When all addresses are down, calls wait for whichever comes back first.
+    """
+    one, two = Endpoint().trouble(10.5, 5000.0, "refused"), Endpoint().trouble(12.5, 60.5, "refused")
+    run = Run(Web(one=one, two=two), base_url=[ONE, TWO]).play(200, workers=16, look_at=[40.0])
+
+    assert len(run.finished) == 200
+    assert one.during(14.0, 60.0) + two.during(14.0, 60.0) <= 60
+    assert run.told[40.0].count("is down since") == 2
+
+
+def test_a_key_that_one_address_refuses_ends_only_that_address():
+    """
+    An address that begins to answer 401 is left; when the other does too, the run ends.
+    """
+    one, two = Endpoint().trouble(50.5, 1e9, 401), Endpoint().trouble(10.5, 1e9, 401)
+    run = Run(Web(one=one, two=two), base_url=[ONE, TWO])
+    with pytest.raises(EndpointError, match="refuses the key: status 401"):
+        run.play(1000, workers=16, look_at=[30.0])
+
+    assert run.failed == []
+    assert two.during(11.6, 1e9) == 0
+    assert "two.invalid/v1/responses is not asked any more (it refuses the key" in run.told[30.0]
+    assert run.took_s == pytest.approx(51.0, abs=1)
+
+
+def test_a_key_that_is_refused_in_the_middle_ends_the_run():
+    """
+    With one address, a key that expires stops the run at once.
+    """
+    endpoint = Endpoint().trouble(10.5, 1e9, 401)
+    run = Run(Web(one=endpoint))
+    with pytest.raises(EndpointError, match="refuses the key: status 401"):
+        run.play(1000, workers=16)
+
+    assert endpoint.during(11.5, 1e9) == 0
+
+
+def test_one_forbidden_request_is_not_a_refused_key():
+    """
+    A 403 for what a single request holds fails its rollout; three in a row end the run.
+    """
+    forbidden = iter([403, None, 403, 403])
+    endpoint = Endpoint(latency_s=0.0).trouble(10.0, 11.0, lambda: next(forbidden, None))
+
+    async def ask(run):
+        model = OpenAIModel(OpenAIModelConfig(base_url=ONE), transport=Web(one=endpoint), steady=now)
+        outcomes = []
+        async with model.opened():
+            await model.respond(HELLO, rollout())
+            await asyncio.sleep(10.2)
+            for _ in range(4):
+                outcomes += await asyncio.gather(model.respond(HELLO, rollout()), return_exceptions=True)
+            endpoint.trouble(20.0, 1e9, 403)
+            await asyncio.sleep(10)
+            for _ in range(3):
+                outcomes += await asyncio.gather(model.respond(HELLO, rollout()), return_exceptions=True)
+        return outcomes
+
+    outcomes = run_in_simulated_time(ask(None))
+
+    kinds = [type(outcome).__name__ for outcome in outcomes]
+    assert kinds[:4] == ["ModelError", "Response", "ModelError", "ModelError"]
+    assert kinds[4:] == ["EndpointError"] * 3
+    assert text_of(outcomes[1].output[0]) == "Hi."
