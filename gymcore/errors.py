@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "AmbiguousPluginError",
@@ -58,10 +59,21 @@ class GymcoreError(Exception):
         self.hints = tuple(hints)
         super().__init__(self.render())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Made anew from its facts: the class takes other arguments than the message, which is all that `args` holds.
+        return _made_anew, (type(self), self.args, self.__dict__)
+
     def render(self) -> str:
         """Write the message as a person reads it: one line, then an indented line per hint."""
         first = f"{self.message} ({self.where})" if self.where else self.message
         return "\n".join([first, *(f"  {hint}" for hint in self.hints)])
+
+
+def _made_anew(kind: type[GymcoreError], arguments: tuple[Any, ...], facts: dict[str, Any]) -> GymcoreError:
+    """Return an error that comes from another process."""
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(facts)
+    return error
 
 
 class RequestError(GymcoreError):

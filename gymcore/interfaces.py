@@ -10,8 +10,15 @@ import inspect
 import re
 import textwrap
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, get_args, get_origin, get_type_hints, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -26,6 +33,7 @@ __all__ = [
     "INTERFACE_VERSIONS",
     "Agent",
     "BoundModel",
+    "Clock",
     "Config",
     "Environment",
     "Model",
@@ -100,8 +108,13 @@ class Tool:
             "name": self.name,
             "description": self.description,
             "parameters": self.parameters,
-            "strict": _is_closed(self.parameters),
+            "strict": self.is_strict,
         }
+
+    @cached_property
+    def is_strict(self) -> bool:
+        """Whether OpenAI's strict mode takes the parameters."""
+        return _is_closed(self.parameters)
 
     def check(self, arguments: str) -> dict[str, Any]:
         """
@@ -117,7 +130,14 @@ class Tool:
             raise ToolError(f"invalid arguments for {self.name}: {reasons}") from None
         except RecursionError:
             raise ToolError(f"invalid arguments for {self.name}: nested too deeply") from None
-        return {info.alias or name: getattr(checked, name) for name, info in type(checked).model_fields.items()}
+        values = checked.__dict__
+        return {argument: values[name] for name, argument in self._arguments}
+
+    @cached_property
+    def _arguments(self) -> tuple[tuple[str, str], ...]:
+        """The fields of the model, each with the argument it stands for."""
+        fields = self.arguments_model.model_fields
+        return tuple((name, info.alias or name) for name, info in fields.items())
 
 
 def _is_closed(schema: Any) -> bool:
@@ -393,6 +413,10 @@ class BoundModel(Protocol):
     def attempts(self) -> int:
         """How often the endpoint was asked for the last reply."""
 
+    @property
+    def waited_s(self) -> float:
+        """Seconds of this rollout that do not count, because nobody could be asked."""
+
 
 class Agent(Generic[ConfigT]):
     """The loop between a model and an environment; one instance serves a whole run and keeps no state of a rollout."""
@@ -412,6 +436,26 @@ class Agent(Generic[ConfigT]):
         raise NotImplementedError(f"{type(self).__name__} has no play(self, environment, model)")
 
 
+class Clock(Protocol):
+    """The time that a rollout may take."""
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds for which it stood."""
+
+    def stopped(self) -> AbstractContextManager[None]:
+        """Do not count the time spent inside: the rollout waits for something that is not its own."""
+
+
+class _FreeClock:
+    """The clock of a rollout without a bound."""
+
+    waited_s = 0.0
+
+    def stopped(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
 @dataclass(slots=True)
 class RolloutContext:
     """What a model may know of the rollout it answers for."""
@@ -426,6 +470,8 @@ class RolloutContext:
     """Whatever a model keeps from one reply of this rollout to the next."""
     attempts: int = 0
     """Counted up by a model each time it asks its endpoint."""
+    clock: Clock = field(default_factory=_FreeClock)
+    """Stopped by a model while it waits for an endpoint that is down or throttles."""
 
 
 class Model(Generic[ConfigT]):
@@ -457,6 +503,14 @@ class Model(Generic[ConfigT]):
 
     def objection(self, environment: type[Environment[Any, Any]]) -> str | None:
         """Say why this model cannot play an environment, before anything runs; None when it can."""
+        return None
+
+    def status(self) -> str | None:
+        """
+        Say in one line what a person should know at this moment (an endpoint is down, say); None for nothing.
+
+        Asked several times a second, from any thread.
+        """
         return None
 
 

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from gymcore.documents import DocumentError, YamlDocument, parse_yaml, write_yaml
 from gymcore.errors import PlanError, Problem, nearest
@@ -28,6 +29,7 @@ __all__ = [
     "ModelPlan",
     "Plan",
     "PlanText",
+    "RayPlan",
     "expand_variables",
     "load_environ",
     "read_document",
@@ -38,6 +40,20 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Count = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)]
 Seconds = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+
+_SHARE = re.compile(r"\d{1,3}(\.\d{1,9})?%")
+
+
+def _check_budget(value: Any) -> Any:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not is_count and not (isinstance(value, str) and _SHARE.fullmatch(value) and float(value[:-1]) <= 100):
+        raise PydanticCustomError("failure_budget", "Input should be a count such as 50, or a share such as 5%")
+    return value
+
+
+FailureBudget = Annotated[int | str, BeforeValidator(_check_budget)]
+"""How many rollouts of an environment may fail: a count, or a share of those planned such as `5%`."""
 
 
 class AgentPlan(Record):
@@ -52,6 +68,8 @@ class AgentPlan(Record):
 AgentByName = Annotated[AgentPlan, BeforeValidator(lambda value: {"use": value} if isinstance(value, str) else value)]
 """An agent with its options, or only its name."""
 
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
 Files = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """Paths of files, or one path."""
 
@@ -63,6 +81,8 @@ class ModelPlan(Record):
     """The installed model's name, or `distribution:name`."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Options of the model; `gym show NAME` lists them."""
+    concurrency: Count | None = None
+    """At most this many rollouts that this model plays in flight, within `collect.concurrency`."""
 
 
 class EnvironmentPlan(Record):
@@ -80,6 +100,22 @@ class EnvironmentPlan(Record):
     """Rollouts of each task; `collect.repeats` where it is absent."""
     concurrency: Count | None = None
     """At most this many rollouts of this environment in flight, within `collect.concurrency`."""
+    timeout_s: PositiveSeconds | None = None
+    """The longest one rollout may take; `collect.timeout_s` where it is absent."""
+    tool_timeout_s: PositiveSeconds | None = None
+    """The longest one tool call may take; `collect.tool_timeout_s` where it is absent."""
+    verify_timeout_s: PositiveSeconds | None = None
+    """The longest its verifier may take; `collect.verify_timeout_s` where it is absent."""
+    max_failures: FailureBudget | None = None
+    """When more rollouts than this fail in a run, it is stopped; `collect.max_failures` where it is absent."""
+    isolation: Literal["none", "process"] | None = None
+    """`process` plays it in an interpreter of its own; what its manifest says where it is absent, and else `none`."""
+    workers: Count | None = None
+    """How many processes play it where it is isolated; one where it is absent."""
+    environ: list[VariableName] = Field(default_factory=list)
+    """Environment variables that those processes may see; keys and tokens are kept from them unless named here."""
+    memory_mb: Count | None = None
+    """The address space of each of those processes, in megabytes; what needs more fails there."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Create parameters that replace those of the rows: `temperature`, `max_output_tokens`, ..."""
     agent: AgentByName | None = None
@@ -101,6 +137,17 @@ class MixPlan(Record):
     """At most this many tasks of every environment that says nothing else."""
 
 
+class RayPlan(Record):
+    """How `collect.executor: ray` uses Ray."""
+
+    address: str | None = None
+    """Where Ray runs, such as `10.0.0.1:6379` or `auto`; RAY_ADDRESS where it is absent, or else one started here."""
+    workers: Count | None = None
+    """Processes that play; one for each CPU where it is absent."""
+    start_timeout_s: PositiveSeconds = 120.0
+    """The longest that starting the workers may take."""
+
+
 class CollectPlan(Record):
     """How rollouts are played; apart from `repeats`, none of this changes what a finished rollout means."""
 
@@ -108,10 +155,20 @@ class CollectPlan(Record):
     """Rollouts of each task, where the environment says nothing else."""
     concurrency: Count = 64
     """At most this many rollouts in flight."""
-    timeout_s: Annotated[Seconds, Field(gt=0)] = 600.0
-    """The longest one rollout may take, everything included; then it is a failure."""
+    timeout_s: PositiveSeconds = 600.0
+    """The longest one rollout may take, apart from waiting for an endpoint that is down; then it is a failure."""
+    tool_timeout_s: PositiveSeconds = 120.0
+    """The longest one tool call may take, where the event loop can go on meanwhile; then the rollout is a failure."""
+    verify_timeout_s: PositiveSeconds = 300.0
+    """The longest a verifier may take; as for tools."""
+    executor: Literal["local", "ray"] = "local"
+    """Where rollouts are played: in this process, or in workers on Ray."""
+    ray: RayPlan = Field(default_factory=RayPlan)
+    """How `executor: ray` uses Ray."""
     drain_s: Seconds = 30.0
     """How long rollouts in flight may go on after the first Ctrl-C."""
+    max_failures: FailureBudget | None = None
+    """When more rollouts of an environment than this fail in a run, that environment is stopped; the others go on."""
 
 
 class Plan(Record):
@@ -324,6 +381,8 @@ def _explain(error: Mapping[str, Any], document: YamlDocument, source: str, mode
 def _keys_at(path: tuple[Any, ...], model: type[Plan]) -> list[str]:
     if not path:
         return list(model.model_fields)
+    if path == ("collect", "ray"):
+        return list(RayPlan.model_fields)
     inner: dict[str, type[Record]] = {"mix": MixPlan, "collect": CollectPlan, "agent": AgentPlan}
     if path[0] in ("environments", "models"):
         owner: type[Record] = EnvironmentPlan if path[0] == "environments" else ModelPlan

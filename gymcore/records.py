@@ -8,7 +8,8 @@ Records are frozen. A rollout is one line of a run folder and reads back equal; 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from gymcore.documents import decode_json, encode_json
 from gymcore.responses import CreateParams, Item, sum_usage, text_of
 
 __all__ = [
+    "POISON",
     "ROLLOUT_KEYS",
     "ROUTE_KEYS",
     "Failure",
@@ -32,6 +34,7 @@ __all__ = [
     "ToolCall",
     "Trajectory",
     "Turn",
+    "calls_in",
     "seed_of",
 ]
 
@@ -75,6 +78,9 @@ class Task(BaseModel):
     """What identifies the task; a digest of its content where its author gave none."""
 
 
+_LAST_MEMBERS = re.compile(rb',"environment":"([^"\\]*)","task_id":"([^"\\]*)"\}\s*\Z')
+
+
 class Row:
     """
     A dataset row as its author wrote it: the bytes of one JSON object, parsed when asked.
@@ -94,6 +100,16 @@ class Row:
         if self._value is None:
             self._value = decode_json(self.data)
         return self._value
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Environment and task id; where they are the last members, as compose writes them, nothing is parsed."""
+        if self._value is None:
+            # An inner object would be followed by another brace, and in a text quotation marks are escaped.
+            found = _LAST_MEMBERS.search(self.data, max(0, len(self.data) - 300))
+            if found:
+                return found[1].decode(), found[2].decode()
+        return str(self.value["environment"]), str(self.value["task_id"])
 
     def extended(self, extra: Mapping[str, Any]) -> bytes:
         """Return the row's own bytes with `extra` added as last members, without re-encoding what was there."""
@@ -163,16 +179,20 @@ class Turn:
     """From asking the model to having the results of its tool calls."""
     attempts: int = 1
     """How often the endpoint was asked until it replied."""
-
-    @property
-    def text(self) -> str:
-        """What the model said, its messages joined."""
-        return "".join(text_of(item) for item in self.output)
+    _calls: tuple[ToolCall, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
         """The tool calls the model asked for, in order, well-formed or not."""
-        return tuple(_calls(self.output))
+        if self._calls is None:
+            object.__setattr__(self, "_calls", calls_in(self.output))
+        assert self._calls is not None
+        return self._calls
+
+    @property
+    def text(self) -> str:
+        """What the model said, its messages joined."""
+        return "".join([text_of(item) for item in self.output])
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -186,12 +206,16 @@ class Turn:
         return not self.calls and not self.text.strip()
 
 
-def _calls(items: tuple[Item, ...]) -> Iterator[ToolCall]:
-    for item in items:
-        if item.get("type") == "function_call":
-            arguments = item.get("arguments")
-            text = arguments if isinstance(arguments, str) else encode_json(arguments).decode()
-            yield ToolCall(name=str(item.get("name", "")), arguments=text, call_id=str(item.get("call_id", "")))
+def calls_in(items: Iterable[Item]) -> tuple[ToolCall, ...]:
+    """Return the tool calls among items, in order, well-formed or not."""
+    asked = [item for item in items if item.get("type") == "function_call"]
+    return tuple([ToolCall(_text(item, "name"), _text(item, "arguments"), _text(item, "call_id")) for item in asked])
+
+
+def _text(item: Item, key: str) -> str:
+    """Return a key as text, whatever a model or an endpoint put there."""
+    value = item.get(key, "")
+    return value if isinstance(value, str) else encode_json(value).decode()
 
 
 Stop = Literal["finished", "empty", "truncated", "max_turns", "max_tool_calls", "max_time", "max_output"]
@@ -253,8 +277,15 @@ class Reward(Record):
     """Named observations about the attempt that are no part of the reward; numbers are averaged in the report."""
 
 
-FailureStage = Literal["open", "model", "tool", "reply", "agent", "verify", "timeout"]
-"""The stage of a rollout in which it failed; `timeout` is the bound on the whole rollout."""
+FailureStage = Literal["open", "model", "tool", "reply", "agent", "verify", "timeout", "worker"]
+"""
+The stage of a rollout in which it failed; `timeout` is the bound on the whole rollout, and `worker` the end of the
+process in which it was played.
+"""
+
+
+POISON = "Poison"
+"""The `error` of a rollout that ended its worker twice; it is not played again."""
 
 
 class Failure(Record):
@@ -293,12 +324,12 @@ class Rollout:
     @property
     def environment(self) -> str:
         """The environment's name in the plan."""
-        return str(self.row.value["environment"])
+        return self.row.identity[0]
 
     @property
     def key(self) -> RolloutKey:
         """What this is a rollout of."""
-        return (self.environment, str(self.row.value["task_id"]), self.repeat)
+        return (*self.row.identity, self.repeat)
 
     def to_line(self) -> bytes:
         """

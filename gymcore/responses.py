@@ -48,9 +48,11 @@ class CreateParams(_Open):
 
     def request(self) -> Request:
         """Return the first request that these parameters ask for."""
-        rest = self.model_dump(exclude={"input"}, exclude_unset=True)
-        items = [message(self.input, role="user")] if isinstance(self.input, str) else list(self.input)
-        return Request(input=tuple(items), params=rest)
+        rest = dict(self.model_extra or {})
+        if "tools" in self.model_fields_set:
+            rest["tools"] = self.tools
+        items = (message(self.input, role="user"),) if isinstance(self.input, str) else tuple(self.input)
+        return Request(input=items, params=rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Request:
     """What a model is asked: the conversation so far, and how to answer."""
 
     input: tuple[Item, ...]
-    """Every item of the conversation, oldest first."""
+    """Every item of the conversation, oldest first; to change one, put another in its place."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """All other create parameters: `tools`, `temperature`, `tool_choice`, ... as the API names them."""
 
@@ -75,23 +77,109 @@ class Usage(_Open):
     total_tokens: int = 0
 
 
-class Response(_Open):
-    """One reply of a model; keys beyond these are kept and written back."""
+class Response:
+    """
+    One reply of a model, exactly as it came: the few keys that are read are checked, all others are kept.
 
-    output: list[Item] = Field(default_factory=list)
-    """What the model said and asked for, in order."""
-    id: str | None = None
-    model: str | None = None
-    status: str | None = None
-    """`completed`, `incomplete`, `failed`, ... as the endpoint reports it; None counts as completed."""
-    incomplete_details: dict[str, Any] | None = None
-    usage: dict[str, Any] | None = None
-    """Token counts, as the endpoint gave them; `Usage` reads the usual ones."""
+    Args:
+        output: What the model said and asked for, in order.
+        keys: Further keys: `id`, `model`, `status`, `usage`, ... as the API names them.
+
+    Raises:
+        ValueError: a key that is read holds something else than the API says; with its place.
+
+    Attributes:
+        body: The reply as a plain JSON object; treat it as frozen.
+    """
+
+    __slots__ = ("body",)
+
+    def __init__(self, output: Sequence[Item] = (), **keys: Any) -> None:
+        self.body: dict[str, Any] = {**keys, "output": list(output)}
+        self._check()
+
+    @classmethod
+    def parse(cls, body: Any) -> Response:  # any JSON value
+        """
+        Take what an endpoint sent, without copying it.
+
+        Raises:
+            ValueError: it is no response; with the place.
+        """
+        response = cls.__new__(cls)
+        response.body = body
+        response._check()
+        return response
+
+    def _check(self) -> None:
+        body = self.body
+        if not isinstance(body, dict):
+            raise ValueError("the reply is no JSON object")  # noqa: TRY004, a wrong value and not a wrong program
+        output = body.get("output")
+        if not isinstance(output, list):
+            raise ValueError("the reply has no output")  # noqa: TRY004
+        for index, item in enumerate(output):
+            if not isinstance(item, dict):
+                raise ValueError(f"the reply's output.{index} is no object")
+        for key, kind, what in _READ:
+            value = body.get(key)
+            if value is not None and not isinstance(value, kind):
+                raise ValueError(f"the reply's {key} is no {what}")
+
+    @property
+    def output(self) -> list[Item]:
+        """What the model said and asked for, in order."""
+        output: list[Item] = self.body["output"]
+        return output
+
+    @property
+    def id(self) -> str | None:
+        """What the endpoint calls this reply."""
+        return self.body.get("id")
+
+    @property
+    def model(self) -> str | None:
+        """Which model answered."""
+        return self.body.get("model")
+
+    @property
+    def status(self) -> str | None:
+        """`completed`, `incomplete`, `failed`, ... as the endpoint reports it; None counts as completed."""
+        return self.body.get("status")
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """Token counts, as the endpoint gave them; `Usage` reads the usual ones."""
+        return self.body.get("usage")
+
+    @property
+    def envelope(self) -> dict[str, Any]:
+        """The reply without its output and its usage."""
+        return {key: value for key, value in self.body.items() if key not in ("output", "usage")}
 
     @property
     def is_truncated(self) -> bool:
         """Whether the endpoint cut the reply off (`max_output_tokens`, a filter, a full context)."""
         return self.status == "incomplete"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Response) and self.body == other.body
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"Response({self.body!r})"
+
+
+_READ = (
+    ("id", str, "text"),
+    ("model", str, "text"),
+    ("status", str, "text"),
+    ("usage", dict, "object"),
+    ("incomplete_details", dict, "object"),
+)
+"""The keys of a reply that are read, beside its output."""
 
 
 def message(text: str, role: str = "assistant") -> Item:
@@ -125,14 +213,10 @@ def text_of(item: Item) -> str:
     content = item.get("content")
     if isinstance(content, str):
         return content
-    if not isinstance(content, Sequence):
+    if not isinstance(content, list | tuple):
         return ""
-    parts = []
-    for part in content:
-        if isinstance(part, dict):
-            text = part.get("text", part.get("refusal", ""))
-            parts.append(text if isinstance(text, str) else "")
-    return "".join(parts)
+    texts = [part.get("text", part.get("refusal", "")) for part in content if isinstance(part, dict)]
+    return "".join([text for text in texts if isinstance(text, str)])
 
 
 def sum_usage(usages: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
@@ -152,7 +236,7 @@ def sum_usage(usages: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | No
 
 def _add(total: dict[str, Any], usage: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in usage.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             inner = total.get(key)
             total[key] = _add(dict(inner) if isinstance(inner, dict) else {}, value)
         elif isinstance(value, int | float) and not isinstance(value, bool):

@@ -6,25 +6,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from gymcore.collection import Journal, collect
+from gymcore.collection import Journal, collect, read_poisoned
 from gymcore.composition import Composition, compose, read_lock, write_composition
 from gymcore.discovery import Catalog, discover
 from gymcore.documents import YamlDocument
 from gymcore.errors import RunFolderError, StorageError
 from gymcore.hookspecs import Observers
 from gymcore.plan import Plan, load_environ
-from gymcore.records import Rollout
+from gymcore.records import Rollout, RolloutKey
 from gymcore.reporting import Report, report
 from gymcore.reporting.summary import write_report
 from gymcore.runtime import RolloutStream, run
 
-__all__ = ["DEFAULT_FOLDER", "collect_composition", "load_observers", "run_sync"]
+__all__ = ["DEFAULT_FOLDER", "collect_composition", "load_observers", "run_async", "run_sync"]
+
+Result = TypeVar("Result")
 
 DEFAULT_FOLDER = Path("runs")
 
@@ -48,6 +50,7 @@ async def collect_composition(
     observers: Observers | None = None,
     on_start: Callable[[RolloutStream, Journal], None] | None = None,
     on_durable: Callable[[Sequence[Rollout]], None] | None = None,
+    retry_poison: bool = False,
 ) -> Report:
     """
     Play what is missing in a run folder, and report on all of it.
@@ -58,6 +61,7 @@ async def collect_composition(
         observers: Hook plugins.
         on_start: Given the stream and the journal before the first rollout, to watch and to stop them.
         on_durable: Told, off the event loop, which rollouts have become safe.
+        retry_poison: Also play what ended its worker twice in an earlier run.
 
     Returns:
         The report, which is also written into the folder.
@@ -80,7 +84,9 @@ async def collect_composition(
             raise RunFolderError("another command has composed something else into this folder", where=str(folder))
         observers.run_start(folder, sum(composition.planned().values()))
         try:
-            async with run(composition, finished=journal.finished) as rollouts:
+            poisoned = frozenset() if retry_poison else read_poisoned(folder)
+            settled = _Either(journal.finished, poisoned) if poisoned else journal.finished
+            async with run(composition, finished=settled) as rollouts:
                 if on_start is not None:
                     on_start(rollouts, journal)
                 await collect(rollouts, journal, on_durable=tell)
@@ -90,6 +96,17 @@ async def collect_composition(
                 _sum_up(folder, observers)
             raise
         return _sum_up(folder, observers)
+
+
+class _Either(Container[RolloutKey]):
+    """What is in one of two."""
+
+    def __init__(self, first: Container[RolloutKey], second: frozenset[RolloutKey]) -> None:
+        self._first = first
+        self._second = second
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._first or key in self._second
 
 
 def _sum_up(folder: Path, observers: Observers) -> Report:
@@ -134,12 +151,34 @@ def run_sync(
     return _run_anywhere(lambda: collect_composition(composition, folder, observers=observers))
 
 
+def run_async(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine to its end on an event loop of its own: uvloop's where that is installed, else Python's."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return asyncio.run(_without_threads(work))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_without_threads(work))
+
+
+async def _without_threads(work: Coroutine[Any, Any, Result]) -> Result:
+    """Give the loop a pool of threads that it does not wait for in the end: a plugin's thread may hang for ever."""
+    loop = asyncio.get_running_loop()
+    threads = ThreadPoolExecutor(thread_name_prefix="gymcore")
+    loop.set_default_executor(threads)
+    try:
+        return await work
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        loop.set_default_executor(ThreadPoolExecutor(1))
+
+
 def _run_anywhere(work: Callable[[], Coroutine[Any, Any, Report]]) -> Report:
     """Run a coroutine, in a thread of its own where an event loop runs already; Ctrl-C here stops it there."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work())
+        return run_async(work())
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
     outcome: Future[Report] = Future()
 
@@ -151,7 +190,7 @@ def _run_anywhere(work: Callable[[], Coroutine[Any, Any, Report]]) -> Report:
 
     def call() -> None:
         try:
-            outcome.set_result(asyncio.run(cancellable()))
+            outcome.set_result(run_async(cancellable()))
         except BaseException as error:
             outcome.set_exception(error)
 

@@ -4,6 +4,9 @@ What an error says, and what it carries for those who do not read prose.
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 
 import gymcore.errors
@@ -174,3 +177,31 @@ def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:
     classes = [name for name in gymcore.errors.__all__ if name.endswith("Error")]
 
     assert [name for name in classes if name not in drawn] == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PlanError([Problem("one", "here", ("try: this",)), Problem("two")], source="plan.yaml"),
+        UnknownPluginError("model", "oracel", ["oracle", "nop"], where="models.policy"),
+        AmbiguousPluginError("model", "echo", ["a:echo", "b:echo"]),
+        DataError([Problem("no JSON", where="rows.jsonl:3")], count=12, rows=40),
+        RunFolderError("another plan", where="runs/a", differences=["seed: 1 -> 2"]),
+        EndpointError("refused", where="http://127.0.0.1:1", hints=["try: another key"]),
+        PluginError("broken", plugin="a:echo"),
+        ModelError("late", retryable=False),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_is_the_same_after_a_journey_to_another_process(error: GymcoreError) -> None:
+    """
+    Its class, its message and every fact it carries arrive.
+    """
+    error.add_note("seen on the way")
+
+    arrived = pickle.loads(pickle.dumps(error))
+
+    assert type(arrived) is type(error)
+    assert str(arrived) == str(error)
+    assert vars(arrived) == vars(error)
+    assert vars(copy.copy(error)) == vars(error)

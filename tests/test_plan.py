@@ -124,7 +124,7 @@ def test_a_plan_that_is_not_there_is_refused(tmp_path: Path) -> None:
             "models:\n  p:\n    api_key: x\n",
             "models.p.api_key, {}:3",
             "unknown key 'api_key'",
-            "known here: use, config",
+            "known here: use, config, concurrency",
         ),
         ("agent:\n  usee: x\n", "agent.usee, {}:2", "unknown key 'usee'", "try: use"),
         (
@@ -162,6 +162,13 @@ def test_an_unknown_key_is_answered_with_its_line_and_the_nearest(
         ("collect:\n  timeout_s: '10'\n", "collect.timeout_s", 2),
         ("collect:\n  timeout_s: true\n", "collect.timeout_s", 2),
         ("collect:\n  drain_s: -1\n", "collect.drain_s", 2),
+        ("collect:\n  max_failures: -1\n", "collect.max_failures", 2),
+        ("collect:\n  max_failures: 101%\n", "collect.max_failures", 2),
+        ("collect:\n  max_failures: 0.05\n", "collect.max_failures", 2),
+        ("collect:\n  max_failures: true\n", "collect.max_failures", 2),
+        ("collect:\n  max_failures: '5'\n", "collect.max_failures", 2),
+        ("environments:\n  a:\n    max_failures: few\n", "environments.a.max_failures", 3),
+        ("models:\n  policy:\n    concurrency: 0\n", "models.policy.concurrency", 3),
         ("environments:\n  a:\n    limit: 2.5\n", "environments.a.limit", 3),
         ("environments:\n  a:\n    limit: -2\n", "environments.a.limit", 3),
         ("environments:\n  a:\n    split: 7\n", "environments.a.split", 3),
@@ -189,6 +196,15 @@ def test_a_wrong_type_is_answered_with_key_path_and_line(text: str, path: str, l
     assert error.where is not None
     assert error.where.startswith(f"{path}, ")
     assert error.where.rpartition(":")[2] in (str(line), str(line + 1))
+
+
+def test_a_budget_that_is_none_is_answered_with_what_one_looks_like(tmp_path: Path) -> None:
+    """
+    `5%` and `0.05` are easily mistaken for one another.
+    """
+    error = _mistakes("collect: {max_failures: 0.05}\n", tmp_path)
+
+    assert error.message == "input should be a count such as 50, or a share such as 5%, not 0.05"
 
 
 def test_all_mistakes_of_a_plan_are_reported_together(tmp_path: Path) -> None:
@@ -331,7 +347,9 @@ VALUES = st.recursive(
 )
 OPTIONS = st.dictionaries(TEXTS, VALUES, max_size=2)
 COUNTS = st.integers(1, 10**9)
+BUDGETS = st.integers(0, 10**9) | st.decimals(0, 100, places=2).map("{}%".format)
 AGENTS = st.fixed_dictionaries({}, optional={"use": TEXTS, "config": OPTIONS})
+MODELS = st.fixed_dictionaries({}, optional={"use": TEXTS, "config": OPTIONS, "concurrency": COUNTS})
 ENVIRONMENTS = st.fixed_dictionaries(
     {},
     optional={
@@ -341,6 +359,7 @@ ENVIRONMENTS = st.fixed_dictionaries(
         "limit": COUNTS,
         "repeats": COUNTS,
         "concurrency": COUNTS,
+        "max_failures": BUDGETS,
         "params": OPTIONS,
         "agent": AGENTS,
         "model": TEXTS,
@@ -353,11 +372,17 @@ PLANS = st.fixed_dictionaries(
         "environments": st.dictionaries(NAMES, ENVIRONMENTS, max_size=3),
         "data": st.lists(TEXTS, max_size=2),
         "agent": AGENTS,
-        "models": st.dictionaries(NAMES, AGENTS, max_size=2),
+        "models": st.dictionaries(NAMES, MODELS, max_size=2),
         "mix": st.fixed_dictionaries({}, optional={"seed": st.integers(-(2**63), 2**63 - 1)}),
         "collect": st.fixed_dictionaries(
             {},
-            optional={"repeats": COUNTS, "concurrency": COUNTS, "timeout_s": st.floats(1e-3, 1e9), "drain_s": COUNTS},
+            optional={
+                "repeats": COUNTS,
+                "concurrency": COUNTS,
+                "timeout_s": st.floats(1e-3, 1e9),
+                "drain_s": COUNTS,
+                "max_failures": BUDGETS,
+            },
         ),
         "hooks": st.lists(TEXTS, max_size=2),
     },

@@ -235,6 +235,31 @@ def test_rows_are_equal_when_their_values_are() -> None:
     assert Row(b'{"a":1}') != {"a": 1}
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"environment": "world", "task_id": "world/1"},
+        {"task_id": "world/1", "environment": "world"},
+        {"environment": "world", "task_id": 7},
+        {"environment": "world", "task_id": 'a "quoted" one \\'},
+        {"environment": "world", "task_id": "é 世界"},
+        {"environment": "world", "task_id": "x" * 500},
+        {"environment": "world", "task_id": "own", "more": {"environment": "other", "task_id": "inner"}},
+        {"environment": "world", "task_id": "own", "more": ',"environment":"other","task_id":"inner"}'},
+    ],
+)
+@pytest.mark.parametrize("spacing", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("end", ["", " ", "\n"])
+def test_a_row_knows_whose_it_is_wherever_that_stands(row: dict[str, Any], spacing: tuple[str, str], end: str) -> None:
+    """
+    Looking at the last bytes says the same as parsing all of them.
+    """
+    data = json.dumps({"prompt": "hi", **row}, separators=spacing, ensure_ascii=False).encode() + end.encode()
+
+    assert Row(data).identity == ("world", str(row["task_id"]))
+    assert Row(data, json.loads(data)).identity == Row(data).identity
+
+
 def test_a_task_keeps_the_keys_that_no_field_names() -> None:
     """
     A row is its author's; what we do not know of it is not lost.
@@ -306,8 +331,8 @@ def test_arguments_that_are_no_object_read_as_empty(text: str, value: dict[str, 
     [
         (function_call("f", '{"a":1}', "c"), ToolCall("f", '{"a":1}', "c")),
         ({"type": "function_call", "name": "f", "arguments": {"a": 1}}, ToolCall("f", '{"a":1}', "")),
-        ({"type": "function_call"}, ToolCall("", "null", "")),
-        ({"type": "function_call", "name": None, "call_id": 7, "arguments": ""}, ToolCall("None", "", "7")),
+        ({"type": "function_call"}, ToolCall("", "", "")),
+        ({"type": "function_call", "name": None, "call_id": 7, "arguments": ""}, ToolCall("null", "", "7")),
     ],
 )
 def test_calls_are_read_from_items_well_formed_or_not(item: dict[str, Any], call: ToolCall) -> None:

@@ -36,7 +36,7 @@ def test_unknown_fields_of_a_reply_travel_through() -> None:
         "field_of_next_year": {"a": [None]},
     }
 
-    assert Response.model_validate(reply).model_dump(exclude_unset=True) == reply
+    assert Response.parse(reply).body is reply
 
 
 def test_a_reply_is_truncated_when_the_endpoint_says_incomplete() -> None:
@@ -184,3 +184,38 @@ def test_usage_reads_the_usual_counts_and_keeps_the_others() -> None:
 
     assert (usage.input_tokens, usage.output_tokens) == (2, 0)
     assert usage.model_dump()["reasoning_tokens"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ([], "no JSON object"),
+        (None, "no JSON object"),
+        ({}, "no output"),
+        ({"output": None}, "no output"),
+        ({"output": [{}, "text"]}, "output.1 is no object"),
+        ({"output": [], "id": 7}, "id is no text"),
+        ({"output": [], "model": []}, "model is no text"),
+        ({"output": [], "status": True}, "status is no text"),
+        ({"output": [], "usage": [1]}, "usage is no object"),
+        ({"output": [], "incomplete_details": "x"}, "incomplete_details is no object"),
+    ],
+)
+def test_a_reply_that_is_none_is_refused_with_the_place(body: Any, told: str) -> None:
+    """
+    What is read of a reply has the type that the API says, so that nothing behind it has to look again.
+    """
+    with pytest.raises(ValueError, match=told):
+        Response.parse(body)
+
+
+def test_a_reply_without_the_keys_that_may_be_missing_is_one() -> None:
+    """
+    Endpoints leave out, or set to null, what they have nothing to say about.
+    """
+    for body in ({"output": []}, {"output": [], "id": None, "model": None, "status": None, "usage": None}):
+        response = Response.parse(body)
+        assert (response.id, response.model, response.status, response.usage) == (None, None, None, None)
+        assert not response.is_truncated
+    assert Response.parse({"output": []}) == Response()
+    assert Response.parse({"output": [], "id": "a", "usage": {}, "x": 1}).envelope == {"id": "a", "x": 1}

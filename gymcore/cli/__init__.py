@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
+import time
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -18,12 +22,15 @@ from gymcore.errors import GymcoreError
 
 __all__ = ["COMMANDS", "command_line", "main"]
 
+THREADS_MAY_TAKE_S = 2.0
+
 COMMANDS = {
     "list": "Show every installed plugin, broken ones too.",
     "show": "Show one plugin: options, tools, splits, and a task.",
     "compose": "Turn environments into one routed dataset.",
     "run": "Play every task and collect the rollouts.",
     "report": "Sum up what a run folder holds.",
+    "doctor": "Find out whether a disk keeps what it is given.",
 }
 """Each command with its one-line help; the command itself is `command` in the module of that name."""
 
@@ -78,7 +85,27 @@ def command_line() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
-    sys.exit(_exit_code(arguments))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # else somebody switched it off, as `nohup` does
+            signal.signal(number, signal.default_int_handler)
+    code = _exit_code(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: os._exit(code))  # all is said
+    _leave_hanging_threads(code)
+    sys.exit(code)
+
+
+def _leave_hanging_threads(code: int) -> None:
+    """End the process here where a plugin left a thread that does not end; Python would wait for it for ever."""
+    end = time.monotonic() + THREADS_MAY_TAKE_S
+    own = (threading.current_thread(), threading.main_thread())
+    for thread in [thread for thread in threading.enumerate() if thread not in own and not thread.daemon]:
+        thread.join(max(0.0, end - time.monotonic()))
+        if thread.is_alive():
+            with suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
 
 
 def _exit_code(arguments: list[str] | None) -> int:

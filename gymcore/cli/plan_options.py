@@ -31,6 +31,10 @@ class PlanFlags:
     limit: int | None = None
     repeats: int | None = None
     concurrency: int | None = None
+    executor: str | None = None
+    workers: int | None = None
+    max_failures: str | None = None
+    drain: float | None = None
     seed: int | None = None
     hook: Sequence[str] = ()
     set: Sequence[str] = field(default=())
@@ -46,9 +50,17 @@ class PlanFlags:
             ("agent.use", self.agent),
             ("collect.repeats", self.repeats),
             ("collect.concurrency", self.concurrency),
+            ("collect.executor", self.executor),
+            ("collect.ray.workers", self.workers),
+            ("collect.max_failures", self.max_failures),
+            ("collect.drain_s", self.drain),
             ("mix.seed", self.seed),
         ]
         return [*(f"{key}={value}" for key, value in chosen if value is not None), *self.set]
+
+    def for_all(self) -> dict[str, Any]:
+        """Return the flags of `collect` that hold for every environment, whatever a plan says of single ones."""
+        return {"repeats": self.repeats, "max_failures": self.max_failures}
 
     def to_plan(self) -> PlanText:
         """
@@ -82,7 +94,7 @@ class PlanFlags:
                 if key != name:
                     environments[key]["use"] = name
         self._change_for_all(value, "mix", {"split": self.split, "limit": self.limit})
-        self._change_for_all(value, "collect", {"repeats": self.repeats})
+        self._change_for_all(value, "collect", self.for_all())
 
     def _change_for_all(self, value: dict[str, Any], section: str, changes: Mapping[str, Any]) -> None:
         """Set what holds for every environment, and take away what single ones say against it."""
@@ -127,6 +139,10 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N tasks of each environment."),
         click.option("--repeats", type=click.IntRange(min=1), metavar="N", help="Rollouts of each task."),
         click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Rollouts in flight, at most."),
+        click.option("--executor", type=click.Choice(["local", "ray"]), help="Play in this process, or on Ray."),
+        click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes that play, on Ray."),
+        click.option("--max-failures", metavar="N|N%", help="Stop an environment alone when more of it fail."),
+        click.option("--drain", type=click.FloatRange(min=0), metavar="SECONDS", help="Time to finish after Ctrl-C."),
         click.option("--seed", type=int, metavar="N", help="The source of all chance."),
         click.option("--hook", multiple=True, metavar="NAME", help="A hook plugin to activate; again for each."),
         click.option("--set", multiple=True, metavar="KEY=VALUE", help="Set anything in the plan, by its key path."),

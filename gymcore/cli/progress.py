@@ -6,20 +6,26 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, Protocol
 
 import click
 
+from gymcore.cli.printable import printable
+from gymcore.collection.finished import EnvironmentTally
 from gymcore.records import Rollout
-from gymcore.runtime import RolloutStream
+from gymcore.runtime import Status
 
 __all__ = ["Progress"]
 
 PLAIN_EVERY_S = 30.0
+STALL_S = 60.0
+"""After so long without a rollout that ends, it is said that there is none, and why, where that is known."""
+NOTE_LENGTH = 300
 REFRESH_PER_S = 4
 
 
@@ -33,6 +39,13 @@ class _Line:
     @property
     def mean(self) -> str:
         return f"{self.reward_sum / self.done:.3f}" if self.done else "-"
+
+
+class Watched(Protocol):
+    """What knows where a run stands: a stream of rollouts."""
+
+    def status(self) -> Status:
+        """Return where it stands; asked from any thread."""
 
 
 class Progress:
@@ -51,32 +64,73 @@ class Progress:
         self._last_plain = clock()
         self._last_tenth = 0
         self._here = 0
-        self._stream: RolloutStream | None = None
+        self._last_ended = clock()
+        self._notes: tuple[str, ...] = ()
+        self._stopped: set[str] = set()
+        self._stream: Watched | None = None
+        self._lock = threading.RLock()
+        """Rollouts become safe in one thread, and time passes in another."""
+        self._out: IO[str] | None = None
         self._live: Any = None  # rich.live.Live, imported only on a terminal
 
-    def begin(self, stream: RolloutStream, finished: Mapping[tuple[str, str, int], float | None]) -> None:
+    def begin(self, stream: Watched, finished: Mapping[str, EnvironmentTally]) -> None:
         """Start counting: what the folder holds already counts as done."""
         self._stream = stream
-        for (environment, _, _), reward in finished.items():
+        for environment, tally in finished.items():
             line = self._lines.get(environment)
             if line is not None:
-                line.done += 1
-                line.reward_sum += reward or 0.0
-        self._started = self._last_plain = self._clock()
+                line.done += tally.finished
+                line.reward_sum += tally.reward_sum
+        self._started = self._last_plain = self._last_ended = self._clock()
         self._last_tenth = self._tenth()
 
     def durable(self, rollouts: Sequence[Rollout]) -> None:
         """Count rollouts that have become safe."""
-        for rollout in rollouts:
-            line = self._lines[rollout.environment]
-            if rollout.reward is None:
-                line.failed += 1
-            else:
-                line.done += 1
-                line.reward_sum += rollout.reward.value
-            self._here += 1
-        if self._live is None:
-            self._print_plain()
+        with self._lock:
+            for rollout in rollouts:
+                line = self._lines[rollout.environment]
+                if rollout.reward is None:
+                    line.failed += 1
+                else:
+                    line.done += 1
+                    line.reward_sum += rollout.reward.value
+                self._here += 1
+            if rollouts:
+                self._last_ended = self._clock()
+            self._tell_stopped(self._status())
+            if self._live is None:
+                self._print_plain()
+
+    def tick(self, held_up: str | None = None) -> None:
+        """
+        Show that time passes; called every second or so, from any thread.
+
+        Args:
+            held_up: Who keeps everybody else from going on, where somebody does.
+        """
+        with self._lock:
+            status = self._status()
+            self._tell_stopped(status)
+            notes = tuple(printable(note[:NOTE_LENGTH]) for note in (*((held_up,) if held_up else ()), *status.notes))
+            if self._live is None:
+                for note in notes:
+                    if note not in self._notes:
+                        self.say(note)
+                for note in self._notes:
+                    if note not in notes:
+                        self.say(f"no longer: {note}")
+            self._notes = notes
+            if self._live is None:
+                self._print_plain()
+
+    def _status(self) -> Status:
+        return Status({}, is_stopping=False) if self._stream is None else self._stream.status()
+
+    def _tell_stopped(self, status: Status) -> None:
+        for over in status.stopped:
+            if over.environment not in self._stopped:
+                self._stopped.add(over.environment)
+                self.say(printable(str(over)))
 
     def say(self, text: str) -> None:
         """Print a line of talk, above the block where there is one."""
@@ -85,18 +139,35 @@ class Progress:
 
             self._live.console.print(Text(text), soft_wrap=True)
         else:
-            click.echo(text, err=True)
+            click.echo(text, file=self._err)
+
+    @property
+    def _err(self) -> IO[str]:
+        return self._out or sys.stderr
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Show the block while inside, where stderr is a terminal; the terminal is restored on every way out."""
-        if not sys.stderr.isatty():
+        """
+        Show the block while inside, where stderr is a terminal; the terminal is restored on every way out.
+
+        All progress goes to what stderr is now, also when plugins' prints are sent elsewhere inside.
+        """
+        self._out = sys.stderr
+        try:
+            with self._drawn():
+                yield
+        finally:
+            self._out = None
+
+    @contextmanager
+    def _drawn(self) -> Iterator[None]:
+        if not self._err.isatty():
             yield
             return
         from rich.console import Console
         from rich.live import Live
 
-        console = Console(stderr=True, highlight=False)
+        console = Console(file=self._err, highlight=False)
         if console.is_dumb_terminal:
             yield
             return
@@ -121,7 +192,18 @@ class Progress:
         if self._tenth() == self._last_tenth and now - self._last_plain < PLAIN_EVERY_S:
             return
         self._last_tenth, self._last_plain = self._tenth(), now
-        click.echo(self._total(), err=True)
+        click.echo(self._total(), file=self._err)
+        if stall := self._stall(self._status()):
+            click.echo(stall, file=self._err)
+
+    def _stall(self, status: Status) -> str | None:
+        """Say for how long no rollout has ended, where that is long, and what is known of the reason."""
+        passed_s = self._clock() - self._last_ended
+        if passed_s < STALL_S or not any(status.in_flight.values()):
+            return None
+        waiting = ", ".join(f"{count:,} of {name}" for name, count in status.in_flight.items() if count)
+        reasons = "".join(f"; {note}" for note in self._notes)
+        return f"no rollout has ended for {_duration(passed_s)}; in flight: {waiting}{reasons}"
 
     def _total(self) -> str:
         lines = self._lines.values()
@@ -146,18 +228,22 @@ class Progress:
         from rich.table import Table
         from rich.text import Text
 
-        in_flight = self._stream.status().in_flight if self._stream is not None else {}
+        status = self._status()
         table = Table.grid(padding=(0, 2))
         for name, line in self._lines.items():
+            is_stopped = any(over.environment == name for over in status.stopped)
+            in_flight = f"{status.in_flight.get(name, 0):,} in flight"
             table.add_row(
                 Text(name),
                 ProgressBar(total=line.planned, completed=line.done, width=24),
                 Text(f"{line.done:,} / {line.planned:,}", justify="right"),
                 Text(f"reward {line.mean}"),
                 Text(f"{line.failed:,} failed", style="red" if line.failed else "dim"),
-                Text(f"{in_flight.get(name, 0):,} in flight", style="dim"),
+                Text(f"stopped, {in_flight}" if is_stopped else in_flight, style="red" if is_stopped else "dim"),
             )
-        return Group(table, Text(f"total  {self._total()}"))
+        told = [*self._notes]
+        told += [stall] if (stall := self._stall(status)) else []
+        return Group(table, Text(f"total  {self._total()}"), *(Text(line) for line in told))
 
 
 def _duration(seconds: float) -> str:

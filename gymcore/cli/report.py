@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from gymcore.cli.printable import printable
 from gymcore.reporting import EnvironmentReport, Report, report
 
 __all__ = ["command", "print_report"]
@@ -49,7 +50,7 @@ def print_report(result: Report) -> None:
     for entry in entries:
         cells = [
             entry.name,
-            f"{entry.finished:,}" + (f" / {entry.planned:,}" if entry.planned is not None else ""),
+            _rollouts(entry),
             f"{entry.failed:,}",
             _reward(entry),
             *(f"{entry.pass_at[k]:.3f}" if k in entry.pass_at else "-" for k in ks),
@@ -66,11 +67,19 @@ def print_report(result: Report) -> None:
     for entry in result.environments:
         if entry.metrics:
             shown = ", ".join(f"{name} {value:.3g}" for name, value in entry.metrics.items())
-            console.print(Text(_printable(f"{entry.name}: {shown}")), soft_wrap=True)
+            console.print(Text(printable(f"{entry.name}: {shown}")), soft_wrap=True)
     for reason, count in result.failures.items():
-        console.print(Text(_printable(f"failed {count:,} x  {reason}")), soft_wrap=True)
+        console.print(Text(printable(f"failed {count:,} x  {reason}")), soft_wrap=True)
     if result.damaged_lines:
         console.print(Text(f"{result.damaged_lines:,} damaged lines do not count; the same run does them again"))
+
+
+def _rollouts(entry: EnvironmentReport) -> str:
+    if entry.planned is None:
+        return f"{entry.finished:,}"
+    if entry.finished > entry.planned:  # fewer repeats were asked for than there are
+        return f"{entry.finished:,} ({entry.planned:,} planned)"
+    return f"{entry.finished:,} / {entry.planned:,}"
 
 
 def _reward(entry: EnvironmentReport) -> str:
@@ -84,8 +93,3 @@ def _reward(entry: EnvironmentReport) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
-
-
-def _printable(text: str) -> str:
-    """Show what a model or a plugin wrote without what would steer the terminal."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

@@ -4,10 +4,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import shlex
-import signal
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -18,7 +15,10 @@ from gymcore.cli.compose import print_notes
 from gymcore.cli.plan_options import PlanFlags, plan_options
 from gymcore.cli.progress import Progress
 from gymcore.cli.report import print_report
-from gymcore.collection import Journal
+from gymcore.cli.signals import Signals
+from gymcore.cli.talk import talk_shown
+from gymcore.cli.watch import Watch
+from gymcore.collection import Journal, read_poisoned
 from gymcore.composition import Composition, compose, open_composition, write_composition
 from gymcore.discovery import discover
 from gymcore.errors import GymcoreError
@@ -26,7 +26,7 @@ from gymcore.hookspecs import Observers
 from gymcore.plan import load_environ
 from gymcore.reporting import Report
 from gymcore.runtime import RolloutStream
-from gymcore.workflow import DEFAULT_FOLDER, collect_composition, load_observers
+from gymcore.workflow import DEFAULT_FOLDER, collect_composition, load_observers, run_async
 
 __all__ = ["command"]
 
@@ -35,8 +35,9 @@ __all__ = ["command"]
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @plan_options
 @click.option("--out", metavar="FOLDER", help="Where to; runs/<environments>-<digest>, where nothing is said.")
+@click.option("--retry-poison", is_flag=True, help="Also play rollouts that ended their worker twice.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout; talk goes to stderr.")
-def command(folder: Path | None, flags: PlanFlags, out: str | None, as_json: bool) -> int:
+def command(folder: Path | None, flags: PlanFlags, out: str | None, retry_poison: bool, as_json: bool) -> int:
     """
     Play every task and collect the rollouts; the same command again does only what is missing.
 
@@ -47,22 +48,24 @@ def command(folder: Path | None, flags: PlanFlags, out: str | None, as_json: boo
     gym run runs/mix --model openai_model --set models.policy.config.base_url=http://127.0.0.1:8000/v1
     """
     # stdout is for the report: what plugins print while they are loaded and play is talk.
-    with redirect_stdout(sys.stderr):
-        run = _prepare(folder, flags, out)
-        try:
-            result = run.play()
-        except GymcoreError as error:
-            click.echo(f"{type(error).__name__}: {error}", err=True)
-            click.echo(f"what is finished is safe; go on with: gym run {shlex.quote(str(run.folder))}", err=True)
-            return error.exit_code
-    if as_json:
-        click.echo(result.to_json())
-    else:
-        print_report(result)
-    return run.conclude(result)
+    signals = Signals()
+    with signals.caught():
+        with redirect_stdout(sys.stderr):
+            run = _prepare(folder, flags, out, signals)
+            try:
+                result = run.play(retry_poison)
+            except GymcoreError as error:
+                click.echo(f"{type(error).__name__}: {error}", err=True)
+                click.echo(f"what is finished is safe; go on with: gym run {shlex.quote(str(run.folder))}", err=True)
+                return error.exit_code
+        if as_json:
+            click.echo(result.to_json())
+        else:
+            print_report(result)
+        return run.conclude(result)
 
 
-def _prepare(folder: Path | None, flags: PlanFlags, out: str | None) -> _Run:
+def _prepare(folder: Path | None, flags: PlanFlags, out: str | None, signals: Signals) -> _Run:
     """Find out what to play, and put it into its folder."""
     catalog = discover()
     environ = load_environ()
@@ -72,7 +75,8 @@ def _prepare(folder: Path | None, flags: PlanFlags, out: str | None) -> _Run:
                 "a FOLDER holds its plan; --plan, --env, --data, --split, --limit and --out make one"
             )
         hooks = [f"hooks=[{', '.join(flags.hook)}]"] if flags.hook else []
-        composition = open_composition(folder, catalog, settings=(*flags.settings(), *hooks), environ=environ)
+        settings = (*flags.settings(), *hooks)
+        composition = open_composition(folder, catalog, settings=settings, for_all=flags.for_all(), environ=environ)
     else:
         composition = compose(flags.to_plan(), catalog, environ=environ)
         folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
@@ -81,7 +85,7 @@ def _prepare(folder: Path | None, flags: PlanFlags, out: str | None) -> _Run:
     observers.plan(composition.plan.to_dict())
     write_composition(composition, folder)
     _say_what_follows(composition, folder)
-    return _Run(composition, folder, observers, progress)
+    return _Run(composition, folder, observers, progress, signals)
 
 
 def _say_what_follows(composition: Composition, folder: Path) -> None:
@@ -104,74 +108,80 @@ def _is_policy_used(composition: Composition) -> bool:
 class _Run:
     """One run in the foreground: progress on the terminal, and signals that stop it."""
 
-    def __init__(self, composition: Composition, folder: Path, observers: Observers, progress: Progress) -> None:
+    def __init__(
+        self, composition: Composition, folder: Path, observers: Observers, progress: Progress, signals: Signals
+    ) -> None:
         self._composition = composition
         self.folder = folder
         self._observers = observers
         self._progress = progress
         self._stream: RolloutStream | None = None
-        self._signals = 0
+        self._journal: Journal | None = None
+        self._signals = signals
+        signals.leave = progress.restore_terminal
 
-    def play(self) -> Report:
-        """Play what is missing."""
-        with self._progress.shown():
-            return asyncio.run(self._collect())
+    def play(self, retry_poison: bool) -> Report:
+        """Play what is missing, and what is poison where that is wanted."""
+        with self._progress.shown(), talk_shown(sys.stderr):
+            return run_async(self._collect(retry_poison))
 
-    async def _collect(self) -> Report:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal)
-        try:
+    async def _collect(self, retry_poison: bool) -> Report:
+        with self._signals.told(self._on_signal), Watch(self._progress.tick):
             return await collect_composition(
                 self._composition,
                 self.folder,
                 observers=self._observers,
                 on_start=self._on_start,
                 on_durable=self._progress.durable,
+                retry_poison=retry_poison,
             )
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
 
     def _on_start(self, stream: RolloutStream, journal: Journal) -> None:
         self._stream = stream
+        self._journal = journal
         for line in journal.damaged:
             self._progress.say(f"damaged, set aside in quarantine/, and owed again: {line}")
         if journal.finished:
             self._progress.say(f"{len(journal.finished):,} rollouts are finished already and are not played again")
-        self._progress.begin(stream, journal.finished)
-        if self._signals:
+        self._progress.begin(stream, journal.finished.environments)
+        if self._signals.count:
             stream.stop(0.0)
 
-    def _on_signal(self) -> None:
-        self._signals += 1
+    def _on_signal(self, count: int) -> None:
         if self._stream is None:
             return
-        if self._signals == 1:
+        if count == 1:
             drain_s = self._composition.plan.collect.drain_s
-            count = sum(self._stream.status().in_flight.values())
+            in_flight = sum(self._stream.status().in_flight.values())
             self._progress.say(
-                f"stopping: no new rollouts; {count:,} in flight may finish, up to {drain_s:g} s; "
+                f"stopping: no new rollouts; {in_flight:,} in flight may finish, up to {drain_s:g} s; "
                 "Ctrl-C again to stop now"
             )
             self._stream.stop(drain_s)
-        elif self._signals == 2:
+        else:
             self._progress.say("stopping now; what is in flight is owed again")
             self._stream.cancel()
-        else:
-            self._progress.restore_terminal()
-            os._exit(130)
 
     def conclude(self, result: Report) -> int:
         """Say how it ended, and return the exit code."""
-        missing = (result.total.planned or 0) - result.total.finished
+        missing = result.total.owed or 0
         again = f"gym run {shlex.quote(str(self.folder))}"
+        if self._journal is not None and self._journal.duplicates:
+            click.echo(f"{self._journal.duplicates:,} late results of finished rollouts were dropped", err=True)
         if missing <= 0:
             click.echo(f"done: {result.total.finished:,} rollouts in {self.folder / 'rollouts.jsonl'}", err=True)
             return 0
-        if self._signals:
+        if self._signals.count:
             click.echo(f"stopped: {missing:,} rollouts are still owed; go on with: {again}", err=True)
             return 130
+        if stopped := self._stream.status().stopped if self._stream is not None else ():
+            names = ", ".join(over.environment for over in stopped)
+            click.echo(f"stopped, because more of their rollouts failed than max_failures allows: {names}", err=True)
+        poisoned = [key for key in read_poisoned(self.folder) if self._journal and key not in self._journal.finished]
+        if poisoned:
+            verb = "rollout is poison: it" if len(poisoned) == 1 else "rollouts are poison: they"
+            hint = f"played again only with: {again} --retry-poison"
+            click.echo(f"{len(poisoned):,} {verb} ended the process that played it twice; {hint}", err=True)
         click.echo(
             f"not finished: {missing:,} of {result.total.planned:,}, see {self.folder / 'failures.jsonl'}; "
             f"what failed is tried again with: {again}",

@@ -148,6 +148,7 @@ class Resolver:
         is_own = agent is None or normalised(agent) == normalised(asked.use.rpartition(":")[2])
         if agent is not None and not is_own:
             asked = AgentPlan(use=agent)
+        self._check_isolation(entry, plugin, where)
         loaded = self._load("agent", asked.use, f"{where}.agent")
         self._check_model(entry.model, environment_class, where)
         if loaded is None:
@@ -202,6 +203,7 @@ class Resolver:
             name: ModelPlan(
                 use=choice.plugin.qualified if choice.plugin.status == "conflict" else choice.plugin.name,
                 config=choice.options.written,
+                concurrency=self.plan.models[name].concurrency,
             )
             for name, choice in self.models.items()
         }
@@ -226,6 +228,20 @@ class Resolver:
         """Find the mistakes that can be found in options although nobody knows whose they are."""
         for problem in expand_variables(dict(asked), self.environ, where)[1]:
             self.complain(problem)
+
+    def _check_isolation(self, entry: EnvironmentPlan, plugin: Plugin, where: str) -> None:
+        """Find what is said of processes that there will not be."""
+        if (entry.isolation or plugin.manifest.isolation) == "process":
+            return
+        for key in ("workers", "environ", "memory_mb"):
+            if getattr(entry, key):
+                self.complain(
+                    Problem(
+                        f"{key!r} is for an isolated environment",
+                        f"{where}.{key}",
+                        (f"try: --set {where}.isolation=process",),
+                    )
+                )
 
     def _check_model(self, name: str, environment_class: type[Environment[Any, Any]], where: str) -> None:
         if name not in self.plan.models:

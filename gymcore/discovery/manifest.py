@@ -31,6 +31,8 @@ class Manifest:
     gym_api: int
     """The version of the interface it was written for."""
     description: str = ""
+    isolation: str | None = None
+    """Environments: `process` where it may block or crash, and so plays in an interpreter of its own."""
     agent: str | None = None
     """Environments: who plays it unless the plan says otherwise."""
     splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -39,7 +41,7 @@ class Manifest:
     """Defaults of the plugin's own options."""
 
 
-_KEYS = ("gym_api", "description", "agent", "splits", "config")
+_KEYS = ("gym_api", "description", "agent", "isolation", "splits", "config")
 
 
 def read_manifest(text: bytes, where: str) -> Manifest:
@@ -75,6 +77,8 @@ def read_manifest(text: bytes, where: str) -> Manifest:
     for key in ("description", "agent"):
         if not isinstance(value.get(key), str | None):
             wrong(key, f"`{key}` must be a text")
+    if value.get("isolation") not in (None, "none", "process"):
+        wrong("isolation", "`isolation` must be `none` or `process`")
     if not isinstance(value.get("config"), dict | None):
         wrong("config", "`config` must be a mapping of options")
     splits = _read_splits(value.get("splits"), document, where, problems)
@@ -84,6 +88,7 @@ def read_manifest(text: bytes, where: str) -> Manifest:
         gym_api=value["gym_api"],
         description=value.get("description") or "",
         agent=value.get("agent"),
+        isolation=value.get("isolation"),
         splits=splits,
         config=value.get("config") or {},
     )

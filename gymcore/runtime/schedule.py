@@ -1,12 +1,15 @@
 """
-Which rollout comes next: in the order of the mix, but never waiting for an environment that has no room.
+Which rollout comes next: a free slot goes to the environment with the smallest share in flight.
+
+No environment waits for another, and none gets ahead of one that has fewer rollouts in flight and room for more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Container, Iterator
+from collections import deque
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat as repeat_value
 from operator import itemgetter
@@ -15,6 +18,12 @@ from gymcore.composition import Composition, Route
 from gymcore.records import RolloutKey, Row
 
 __all__ = ["Planned", "Schedule"]
+
+LOOK_AHEAD = 200
+"""
+How many finished rollouts are passed over at once, about half a millisecond, before others get their turn: a resumed
+run may have millions of them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,79 +39,214 @@ class Planned:
     @property
     def key(self) -> RolloutKey:
         """What it will be a rollout of."""
-        return (self.route.environment, str(self.row.value["task_id"]), self.repeat)
+        return (self.route.environment, self.row.identity[1], self.repeat)
+
+
+class _Room:
+    """How many rollouts may be in flight at once, and how many are."""
+
+    __slots__ = ("in_flight", "limit")
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self.in_flight = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.limit is not None and self.in_flight >= self.limit
 
 
 class _Lane:
     """The planned rollouts of one environment, read ahead by one."""
 
-    def __init__(self, rollouts: Iterator[Planned], limit: int | None) -> None:
-        self._rollouts = rollouts
-        self.limit = limit
-        self.in_flight = 0
-        self.head = next(rollouts, None)
+    __slots__ = ("_rollouts", "head", "is_alone", "is_stopped", "model", "room", "suspects")
 
-    def has_room(self) -> bool:
-        return self.head is not None and (self.limit is None or self.in_flight < self.limit)
+    def __init__(self, rollouts: Iterator[Planned | None], room: _Room, model: _Room) -> None:
+        self._rollouts: Iterator[Planned | None] | None = rollouts
+        self.room = room
+        self.model = model
+        self.head: Planned | None = None
+        self.suspects: deque[Planned] = deque()
+        """Rollouts to play once more, each with nothing else of this environment in flight."""
+        self.is_alone = False
+        """Whether one of them is in flight."""
+        self.is_stopped = False
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether it is not known yet what comes next."""
+        return self.head is None and self._rollouts is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to be started."""
+        return self.is_stopped or (self.head is None and self._rollouts is None and not self.suspects)
+
+    @property
+    def next_position(self) -> int:
+        planned = self.suspects[0] if self.suspects else self.head
+        return -1 if planned is None else planned.position
+
+    def look(self) -> None:
+        """Find out what comes next, or at least pass over some of what is finished."""
+        if self.head is None and self._rollouts is not None:
+            try:
+                self.head = next(self._rollouts)
+            except StopIteration:
+                self._rollouts = None
+
+    def may_start(self) -> bool:
+        """Whether there is a rollout, and room for it."""
+        if self.is_stopped or self.model.is_full:
+            return False
+        if self.suspects or self.is_alone:
+            return self.room.in_flight == 0
+        return self.head is not None and not self.room.is_full
 
     def take(self) -> Planned:
+        """Take the next rollout, which is in flight from now on."""
         taken = self.head
+        if self.suspects:
+            taken, self.is_alone = self.suspects.popleft(), True
+        else:
+            self.head = None
+            self.look()
         assert taken is not None
-        self.head = next(self._rollouts, None)
-        self.in_flight += 1
+        self.room.in_flight += 1
+        self.model.in_flight += 1
         return taken
 
 
 class Schedule:
     """
-    Hands out planned rollouts one at a time; the repeats of a task follow each other.
+    Hands out planned rollouts one at a time; within an environment the repeats of a task follow each other.
+
+    A slot goes to the environment with the fewest rollouts in flight among those that have room and something to play;
+    between equals, to the task that comes first in the dataset. Room is bounded in total (`collect.concurrency`), for
+    each environment and for each model that plays.
 
     Args:
         composition: What is to be played.
         finished: Rollouts that need not be played again.
+        look_ahead: How many of those are passed over at once.
     """
 
-    def __init__(self, composition: Composition, finished: Container[RolloutKey]) -> None:
+    def __init__(
+        self, composition: Composition, finished: Container[RolloutKey], *, look_ahead: int = LOOK_AHEAD
+    ) -> None:
+        plan = composition.plan
+        self._composition = composition
+        self._finished = finished
+        self._look_ahead = look_ahead
+        self._total = _Room(plan.collect.concurrency)
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._lanes: dict[str, _Lane] = {}
+        # An environment that somebody else serves may have a model that the plan does not name.
+        models = {name: _Room(model.concurrency) for name, model in plan.models.items()}
         positions = composition.dataset.positions()
         routes: dict[str, list[Route]] = {}
         for route in composition.routes.values():
             routes.setdefault(route.environment, []).append(route)
+        for name in sorted(routes):
+            served = [zip(positions[route.name], repeat_value(route)) for route in routes[name]]
+            in_order = served[0] if len(served) == 1 else heapq.merge(*served, key=itemgetter(0))
+            model = models.setdefault(routes[name][0].model, _Room(None))
+            self._lanes[name] = _Lane(self._owed(in_order), _Room(routes[name][0].plan.concurrency), model)
 
-        def planned(environment: str) -> Iterator[Planned]:
-            served = [zip(positions[route.name], repeat_value(route)) for route in routes[environment]]
-            for position, route in heapq.merge(*served, key=itemgetter(0)):
-                row = composition.dataset.row(position)
-                for repeat in range(route.repeats):
-                    item = Planned(position, route, row, repeat)
-                    if item.key not in finished:
-                        yield item
+    def _owed(self, in_order: Iterable[tuple[int, Route]]) -> Iterator[Planned | None]:
+        """Yield what is not finished, and now and then None, so that nobody looks for it for long without a break."""
+        passed = 0
+        for position, route in in_order:
+            row = self._composition.dataset.row(position)
+            task_id = row.identity[1]
+            for repeat in range(route.repeats):
+                if (route.environment, task_id, repeat) not in self._finished:
+                    yield Planned(position, route, row, repeat)
+                    continue
+                passed += 1
+                if passed % self._look_ahead == 0:
+                    yield None
 
-        self._lanes = {name: _Lane(planned(name), routes[name][0].plan.concurrency) for name in sorted(routes)}
-        self._changed = asyncio.Event()
-        self._closed = False
+    def take_now(self) -> Planned | None:
+        """Take the next rollout that may start at this moment, if there is one."""
+        if self._closed or self._total.is_full:
+            return None
+        best: _Lane | None = None
+        for lane in self._lanes.values():
+            if lane.head is None:
+                lane.look()
+            if not lane.may_start():
+                continue
+            # Compared one after the other: this runs for every environment at every rollout.
+            if (
+                best is None
+                or lane.room.in_flight < best.room.in_flight
+                or (lane.room.in_flight == best.room.in_flight and lane.next_position < best.next_position)
+            ):
+                best = lane
+        if best is None:
+            return None
+        self._total.in_flight += 1
+        return best.take()
 
     async def take(self) -> Planned | None:
         """Wait for the next rollout that may start; None when there is nothing left to start."""
         while not self._closed:
-            open_lanes = [lane for lane in self._lanes.values() if lane.has_room()]
-            if open_lanes:
-                return min(open_lanes, key=lambda lane: lane.head.position if lane.head else 0).take()
-            if all(lane.head is None for lane in self._lanes.values()):
+            planned = self.take_now()
+            if planned is not None:
+                return planned
+            if self._total.in_flight == 0 and all(lane.is_over for lane in self._lanes.values()):
                 return None
+            if self._is_looking() and not self._total.is_full:
+                await asyncio.sleep(0)
+                continue
             self._changed.clear()
             await self._changed.wait()
         return None
 
+    def exchange(self, over: Planned) -> Planned | None:
+        """
+        Say that a rollout is over, and take one that may start in its place, if there is one.
+
+        Whoever plays one rollout after the other is spared the wait; where more than one may start, `take` goes on.
+        """
+        self._leave(over)
+        planned = self.take_now()
+        if planned is None or self._is_looking():
+            self._changed.set()
+        return planned
+
     def give_back(self, planned: Planned) -> None:
-        """Say that a rollout is over, so that its environment has room again."""
-        self._lanes[planned.route.environment].in_flight -= 1
+        """Say that a rollout is over, so that there is room again."""
+        self._leave(planned)
+        self._changed.set()
+
+    def put_back(self, planned: Planned) -> None:
+        """Play a rollout, which is in flight, once more when it is over: with nothing else of its environment."""
+        self._lanes[planned.route.environment].suspects.append(planned)
+
+    def stop(self, environment: str) -> None:
+        """Start nothing more of one environment."""
+        self._lanes[environment].is_stopped = True
         self._changed.set()
 
     def close(self) -> None:
-        """Hand out nothing more."""
+        """Start nothing more."""
         self._closed = True
         self._changed.set()
 
     def in_flight(self) -> dict[str, int]:
         """Return how many rollouts of each environment are being played."""
-        return {name: lane.in_flight for name, lane in self._lanes.items()}
+        return {name: lane.room.in_flight for name, lane in self._lanes.items()}
+
+    def _leave(self, planned: Planned) -> None:
+        lane = self._lanes[planned.route.environment]
+        for room in (lane.room, lane.model, self._total):
+            room.in_flight -= 1
+        if lane.is_alone:
+            lane.is_alone = False
+            self._changed.set()  # what was held back beside it may start, and that may be several
+
+    def _is_looking(self) -> bool:
+        return any(lane.is_looking and not lane.is_stopped for lane in self._lanes.values())

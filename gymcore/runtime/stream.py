@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Container
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 
 from gymcore.composition import Composition
-from gymcore.composition.lock import lock_digest
-from gymcore.errors import GymcoreError, PluginError
-from gymcore.interfaces import Agent, Model
 from gymcore.records import Rollout, RolloutKey
-from gymcore.runtime.schedule import Schedule
-from gymcore.runtime.session import Session, Stage
+from gymcore.runtime.budget import FailureBudgets, OverBudget
+from gymcore.runtime.executor import Executor, open_executor
+from gymcore.runtime.placement import SET_ASIDE
+from gymcore.runtime.poison import WorkerDeaths
+from gymcore.runtime.schedule import Planned, Schedule
 
 __all__ = ["RolloutStream", "Status", "run"]
 
@@ -29,24 +28,35 @@ class Status:
     """Rollouts being played, by environment."""
     is_stopping: bool
     """Whether no new rollout will start."""
+    notes: tuple[str, ...] = ()
+    """What a person should know at this moment: an endpoint is down, say."""
+    stopped: tuple[OverBudget, ...] = ()
+    """Environments of which nothing more is started, because too many of their rollouts failed."""
+
+
+START_TOGETHER = 32
+"""So many rollouts are started before those that have started get a turn, and a signal is looked at."""
 
 
 class RolloutStream:
     """
     The rollouts of a run, in the order in which they end; nothing is played before the first is asked for.
 
+    A rollout keeps its slot until it is handed over; nobody plays on for a reader that does not come.
+
     Args:
-        stage: The opened plugins.
-        schedule: What is to be played.
-        concurrency: At most this many rollouts at once, those waiting to be taken included.
+        executor: Who plays.
+        schedule: What is to be played, and how much of it at once.
+        budgets: How much of it may fail.
+        waiting: At most this many rollouts wait to be taken besides those in a slot.
     """
 
-    def __init__(self, stage: Stage, schedule: Schedule, concurrency: int) -> None:
-        self._stage = stage
+    def __init__(self, executor: Executor, schedule: Schedule, budgets: FailureBudgets, waiting: int) -> None:
+        self._executor = executor
         self._schedule = schedule
-        self._concurrency = concurrency
-        self._ended: asyncio.Queue[Rollout | None] = asyncio.Queue(maxsize=concurrency)
-        self._sessions: set[Session] = set()
+        self._budgets = budgets
+        self._deaths = WorkerDeaths()
+        self._ended: asyncio.Queue[Rollout | None] = asyncio.Queue(maxsize=waiting)
         self._supervisor: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
         self._stopping = False
@@ -54,8 +64,12 @@ class RolloutStream:
         self._drain: asyncio.TimerHandle | None = None
 
     def status(self) -> Status:
-        """Return where the run stands."""
-        return Status(self._schedule.in_flight(), self._stopping)
+        """Return where the run stands; may be asked from any thread."""
+        try:
+            notes = self._executor.notes()
+        except Exception as error:  # what a plugin says of itself never costs a rollout
+            notes = (f"status() of a model raised {type(error).__name__}: {error}",)
+        return Status(self._schedule.in_flight(), self._stopping, notes, self._budgets.over)
 
     def stop(self, drain_s: float) -> None:
         """
@@ -74,8 +88,7 @@ class RolloutStream:
         """Cancel what is in flight; its environments are closed, and it is owed again."""
         self._stopping = True
         self._schedule.close()
-        for session in self._sessions:
-            session.cancel()
+        self._executor.cancel()
 
     def __aiter__(self) -> RolloutStream:
         return self
@@ -91,27 +104,55 @@ class RolloutStream:
         raise StopAsyncIteration if error is None else error
 
     async def _supervise(self) -> None:
-        await asyncio.wait([asyncio.create_task(self._work()) for _ in range(self._concurrency)])
+        """Start a worker for every slot that can be used, and wait for all of them."""
+        workers: set[asyncio.Task[None]] = set()
+        started = 0
+        while (planned := await self._schedule.take()) is not None:
+            worker = asyncio.create_task(self._work(planned))
+            workers.add(worker)
+            worker.add_done_callback(workers.discard)
+            started += 1
+            if started % START_TOGETHER == 0:
+                await asyncio.sleep(0)
+        if workers:
+            await asyncio.wait(workers)
         if self._drain is not None:
             self._drain.cancel()
         await self._ended.put(None)
 
-    async def _work(self) -> None:
+    async def _work(self, first: Planned) -> None:
+        """Play a rollout, then whichever may start in its place, as long as there is one."""
+        planned: Planned | None = first
         try:
-            while (planned := await self._schedule.take()) is not None:
-                session = Session(self._stage, planned)
-                self._sessions.add(session)
-                try:
-                    rollout = await session.play()
-                finally:
-                    self._sessions.discard(session)
-                    self._schedule.give_back(planned)
-                await self._ended.put(rollout)
-        except Exception as error:
+            while planned is not None and not self._stopping:
+                rollout = self._judged(planned, await self._executor.play(planned))
+                if rollout is not None:
+                    await self._ended.put(rollout)
+                over, planned = planned, None
+                planned = self._schedule.exchange(over)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             # The first error is the cause; what fails while everything is being cancelled is not.
             if self._error is None:
                 self._error = error
             self.cancel()
+        finally:
+            if planned is not None:
+                self._schedule.give_back(planned)
+
+    def _judged(self, planned: Planned, rollout: Rollout) -> Rollout | None:
+        """Return what comes out of an attempt; None where the rollout is to be played once more."""
+        if rollout.failure is None:
+            return rollout
+        failure = self._deaths.judge(planned.key, rollout.failure)
+        if failure is None:
+            self._schedule.put_back(planned)
+            return None
+        is_over = self._budgets.add(planned.route.environment, failure) is not None
+        if is_over or failure.error == SET_ASIDE:
+            self._schedule.stop(planned.route.environment)
+        return rollout if failure is rollout.failure else replace(rollout, failure=failure)
 
     async def aclose(self) -> None:
         """Cancel whatever still runs and wait until it is closed."""
@@ -142,78 +183,11 @@ async def run(
         PluginError: a plugin could not be opened.
         EndpointError: while iterating: a model's endpoint cannot be used by anybody.
     """
-    settings = composition.plan.collect
     async with AsyncExitStack() as stack:
-        stage = Stage(
-            agents=_build_agents(composition),
-            models=await _open_models(composition, stack),
-            resources=await _open_resources(composition, stack),
-            seed=composition.plan.mix.seed,
-            timeout_s=settings.timeout_s,
-            provenance={"lock": lock_digest(composition.lock)},
-        )
-        schedule = Schedule(composition, finished)
-        stream = RolloutStream(stage, schedule, min(settings.concurrency, sum(composition.planned().values()) or 1))
+        executor = await stack.enter_async_context(open_executor(composition))
+        planned = composition.planned()
+        schedule, budgets = Schedule(composition, finished), FailureBudgets(composition, planned)
+        waiting = min(composition.plan.collect.concurrency, sum(planned.values()) or 1)
+        stream = RolloutStream(executor, schedule, budgets, waiting)
         stack.push_async_callback(stream.aclose)
         yield stream
-
-
-def _build_agents(composition: Composition) -> dict[str, Agent[Any]]:
-    agents: dict[str, Agent[Any]] = {}
-    for name, route in composition.routes.items():
-        try:
-            agents[name] = route.agent_class(route.agent_options.config)
-        except (Exception, SystemExit) as error:
-            raise _broken(route.agent_plugin.qualified, "opened", error) from error
-    return agents
-
-
-async def _open_models(composition: Composition, stack: AsyncExitStack) -> dict[str, Model[Any]]:
-    models: dict[str, Model[Any]] = {}
-    for name, choice in composition.models.items():
-        try:
-            models[name] = choice.model_class(choice.options.config)
-            opening = models[name].opened()
-        except GymcoreError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise _broken(choice.plugin.qualified, "opened", error) from error
-        await stack.enter_async_context(_bracket(opening, choice.plugin.qualified))
-    return models
-
-
-async def _open_resources(composition: Composition, stack: AsyncExitStack) -> dict[str, Any]:
-    resources: dict[str, Any] = {}
-    for route in composition.routes.values():
-        if route.environment in resources:
-            continue
-        plugin = route.environment_plugin.qualified
-        try:
-            shared = route.environment_class.shared(route.environment_options.config)
-        except GymcoreError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise _broken(plugin, "opened", error) from error
-        resources[route.environment] = await stack.enter_async_context(_bracket(shared, plugin))
-    return resources
-
-
-@asynccontextmanager
-async def _bracket(context: AbstractAsyncContextManager[Any], plugin: str) -> AsyncIterator[Any]:
-    """Enter and leave what a plugin brackets the run with; what it raises there names the plugin."""
-    async with AsyncExitStack() as stack:
-        try:
-            value = await stack.enter_async_context(context)
-        except GymcoreError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise _broken(plugin, "opened", error) from error
-        yield value
-        try:
-            await stack.aclose()
-        except (Exception, SystemExit) as error:
-            raise _broken(plugin, "closed", error) from error
-
-
-def _broken(plugin: str, what: str, error: BaseException) -> PluginError:
-    return PluginError(f"{plugin} could not be {what}: {type(error).__name__}: {error}", plugin=plugin)

@@ -5,8 +5,9 @@ One rollout without a plan, through the real runtime.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Literal
 
 from gymcore.builtin.simple_agent import SimpleAgent
 from gymcore.composition import Route
@@ -16,6 +17,9 @@ from gymcore.documents import encode_json
 from gymcore.interfaces import Agent, Config, Environment, Model
 from gymcore.plan import EnvironmentPlan
 from gymcore.records import Rollout, Row
+from gymcore.runtime.in_process import InProcess, TimeLimits
+from gymcore.runtime.isolation import Launch, open_isolated
+from gymcore.runtime.placement import Placement
 from gymcore.runtime.schedule import Planned
 from gymcore.runtime.session import Session, Stage
 
@@ -33,6 +37,9 @@ def play(
     params: Mapping[str, Any] | None = None,
     seed: int = 0,
     timeout_s: float = 60.0,
+    tool_timeout_s: float = 60.0,
+    verify_timeout_s: float = 60.0,
+    isolation: Literal["none", "process"] = "none",
 ) -> Rollout:
     """
     Play one task with one model, exactly as a run does.
@@ -47,6 +54,9 @@ def play(
         params: Create parameters that replace those of the row.
         seed: The plan's seed.
         timeout_s: The bound on the whole rollout.
+        tool_timeout_s: The bound on one tool call.
+        verify_timeout_s: The bound on the verifier.
+        isolation: Whether the environment plays in an interpreter of its own, which must be able to import its class.
 
     Returns:
         The rollout, with a reward or with a failure.
@@ -68,19 +78,38 @@ def play(
     )
     routed = {**row, "agent_ref": {"name": route.name}, "environment": "under_test"}
     routed.setdefault("task_id", "under_test/0")
+    limits = TimeLimits(rollout_s=timeout_s, tool_s=tool_timeout_s, verify_s=verify_timeout_s)
     planned = Planned(position=0, route=route, row=Row(encode_json(routed), routed), repeat=0)
 
-    async def playing() -> Rollout:
+    async def playing() -> None:
         models = {**(judges or {}), "policy": model}
-        async with environment.shared(options.config) as resources:
+        async with _placed(environment, options.config, limits, isolation) as placement:
             stage = Stage(
                 agents={route.name: agent or SimpleAgent()},
                 models=models,
-                resources={route.environment: resources},
+                placements={route.environment: placement},
+                limits={route.environment: limits},
                 seed=seed,
-                timeout_s=timeout_s,
                 provenance={},
             )
-            return await Session(stage, planned).play()
+            played.append(await Session(stage, planned).play())
 
-    return asyncio.run(playing())
+    # Not the coroutine's result: asyncio.run writes that out as text when it gives SIGINT back, all of it.
+    played: list[Rollout] = []
+    asyncio.run(playing())
+    return played[0]
+
+
+@asynccontextmanager
+async def _placed(
+    environment: type[Environment[Any, Any]], config: Any, limits: TimeLimits, isolation: str
+) -> AsyncIterator[Placement]:
+    """Open an environment where it is to play."""
+    if isolation == "process":
+        target = f"{environment.__module__}:{environment.__qualname__}"
+        launch = Launch(name="under_test", plugin="testing:play", target=target)
+        async with open_isolated(launch, environment, config, limits) as place:
+            yield place
+    else:
+        async with environment.shared(config) as resources:
+            yield InProcess(environment, config, resources, limits)

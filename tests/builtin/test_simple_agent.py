@@ -39,9 +39,9 @@ class World(Environment):
         return text
 
     @tool
-    async def hang(self) -> str:
-        """Never answer."""
-        await asyncio.Event().wait()
+    async def nap(self) -> str:
+        """Answer late."""
+        await asyncio.sleep(0.05)
         return ""
 
     async def reply(self, turn: Turn) -> str | None:
@@ -77,7 +77,7 @@ def rollout_of(*replies: Reply, model: Model[Any] | None = None, **bounds: Any) 
         ([calls("echo", text="a")] * 5, {"max_tool_calls": 2}, "max_tool_calls", 3),
         ([calls("echo", text="a"), says("done")], {"max_tool_calls": 0}, "max_tool_calls", 1),
         ([calls("echo", text="a"), says("done")], {"max_tool_calls": 1}, "finished", 2),
-        ([calls("hang")], {"max_time_s": 0.02}, "max_time", 0),
+        ([calls("nap"), says("done")], {"max_time_s": 0.02}, "max_time", 1),
         ([calls("echo", text="a" * 60), says("done")], {"max_output_chars": 100}, "max_output", 1),
         ([calls("echo", text="a" * 20), says("done")], {"max_output_chars": 100}, "finished", 2),
         ([says("b" * 200)], {"max_output_chars": 100}, "finished", 1),

@@ -4,12 +4,17 @@ What a person sees while a run goes on: counts of what is safe, rates and lines,
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from gymcore.cli.progress import Progress
+from gymcore.collection.finished import EnvironmentTally
 from gymcore.documents import encode_json
 from gymcore.records import Failure, Reward, Rollout, Row, Trajectory
-from gymcore.runtime import RolloutStream
+from gymcore.runtime import Status
+from gymcore.runtime.budget import OverBudget
 
 
 class Clock:
@@ -19,6 +24,17 @@ class Clock:
         self.now = 100.0
 
     def __call__(self) -> float:
+        return self.now
+
+
+class Run:
+    """A run that stands where the test says."""
+
+    def __init__(self) -> None:
+        self.now = Status({"one": 0, "two": 0}, is_stopping=False)
+
+    def status(self) -> Status:
+        """Return where it stands."""
         return self.now
 
 
@@ -91,9 +107,8 @@ def test_what_was_finished_before_counts_as_done_and_not_in_the_rate(
     """
     A resumed run goes on counting where it stopped; its speed is that of this attempt.
     """
-    stream = RolloutStream.__new__(RolloutStream)
-    finished = {("one", str(number), 0): 0.5 for number in range(10)} | {("gone", "x", 0): 1.0}
-    progress.begin(stream, finished)
+    finished = {"one": EnvironmentTally(10, 5.0), "gone": EnvironmentTally(1, 1.0)}
+    progress.begin(Run(), finished)
     clock.now += 1
     progress.durable([rollout("two", reward=0.5)] * 2)
 
@@ -120,3 +135,101 @@ def test_an_empty_run_divides_by_nothing(clock: Clock, capsys: pytest.CaptureFix
     Progress({"one": 0}, clock).durable([])
 
     assert "inf" not in capsys.readouterr().err
+
+
+# -- time that passes --------------------------------------------------------------------------------------------------
+
+
+def test_a_line_comes_every_half_minute_though_nothing_ends(
+    progress: Progress, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Whoever reads a log sees that the run is alive.
+    """
+    progress.begin(Run(), {})
+    for _ in range(65):
+        clock.now += 1
+        progress.tick()
+
+    assert capsys.readouterr().err.splitlines() == ["0 / 20 done"] * 2
+
+
+def test_a_stall_is_named_with_its_reason(progress: Progress, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    After a minute without a rollout that ended, a line says for how long, what is in flight, and what is known.
+    """
+    run = Run()
+    progress.begin(run, {})
+    progress.durable([rollout("one", reward=1.0)])
+    run.now = Status({"one": 3, "two": 1}, False, notes=("policy: the endpoint is down since 14:02",))
+    for _ in range(90):
+        clock.now += 1
+        progress.tick()
+
+    assert capsys.readouterr().err.splitlines() == [
+        "policy: the endpoint is down since 14:02",
+        "1 / 20 done, mean reward 1.000, 0.0 rollouts/s, ETA 9 min 30 s",
+        "1 / 20 done, mean reward 1.000, 0.0 rollouts/s, ETA 19 min 00 s",
+        "no rollout has ended for 1 min 00 s; in flight: 3 of one, 1 of two; policy: the endpoint is down since 14:02",
+        "1 / 20 done, mean reward 1.000, 0.0 rollouts/s, ETA 28 min 30 s",
+        "no rollout has ended for 1 min 30 s; in flight: 3 of one, 1 of two; policy: the endpoint is down since 14:02",
+    ]
+
+
+def test_a_note_is_said_when_it_comes_and_when_it_goes(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Once each, also who holds the event loop up, and nothing that could steer a terminal.
+    """
+    run = Run()
+    progress.begin(run, {})
+    run.now = Status({}, False, notes=("the \x1b[2Jendpoint is down",))
+    progress.tick()
+    progress.tick("held up by x")
+    progress.tick("held up by x")
+    run.now = Status({}, False)
+    progress.tick()
+
+    assert capsys.readouterr().err.splitlines() == [
+        "the \ufffd[2Jendpoint is down",
+        "held up by x",
+        "no longer: held up by x",
+        "no longer: the \ufffd[2Jendpoint is down",
+    ]
+
+
+def test_an_environment_over_its_budget_is_said_once(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    With the count and the most frequent reason.
+    """
+    run = Run()
+    progress.begin(run, {})
+    run.now = Status({}, False, stopped=(OverBudget("two", 2, 5, "20%", "verify: boom\n", 2),))
+    progress.durable([rollout("two", reward=None)] * 2)
+    progress.tick()
+
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "two is stopped, the others go on: 2 of its 5 rollouts failed, max_failures is 20%; 2 x verify: boom\ufffd"
+    )
+    assert "stopped" not in capsys.readouterr().err
+
+
+def test_the_block_shows_who_is_stopped_and_what_is_known(progress: Progress, clock: Clock) -> None:
+    """
+    On a terminal, notes and a stall stand below the total, and a stopped environment is marked.
+    """
+    run = Run()
+    progress.begin(run, {})
+    over = OverBudget("two", 2, 5, 1, "verify: boom", 2)
+    run.now = Status({"one": 3, "two": 1}, False, notes=("policy: the endpoint is down",), stopped=(over,))
+    progress.tick()
+    clock.now += 61
+    out = io.StringIO()
+
+    Console(file=out, width=200).print(progress._block())
+
+    one, two, total, note, stall = out.getvalue().splitlines()
+    assert "stopped" not in one
+    assert two.rstrip().endswith("stopped, 1 in flight")
+    assert total.startswith("total  0 / 20 done")
+    assert note.strip() == "policy: the endpoint is down"
+    assert stall.startswith("no rollout has ended for 1 min 01 s; in flight: 3 of one, 1 of two; policy: the endpoint")

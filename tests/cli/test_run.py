@@ -22,13 +22,15 @@ from typing import Any
 
 import pytest
 
+from gymcore.collection import Journal
+from gymcore.records import Failure, Rollout, Row, Trajectory
 from gymcore.testing import PluginFolder
 
 TASKS = 320
 PATIENCE_S = 30.0
 
 WORLD = '''
-import asyncio, os, pathlib
+import asyncio, os, pathlib, time
 from gymcore import EndpointError, Environment, Model, RequestError, Response, call, hookimpl, say, tool
 
 def note(text):
@@ -44,6 +46,13 @@ class World(Environment):
         note(f"played {self.task.task_id}")
         if os.environ.get("KIT_HANG"):
             await asyncio.Event().wait()
+        if os.environ.get("KIT_THREAD"):
+            await asyncio.to_thread(time.sleep, 3600)
+        if os.environ.get("KIT_BLOCK"):
+            time.sleep(3600)
+        if os.environ.get("KIT_FLOOD"):
+            for _ in range(int(os.environ["KIT_FLOOD"])):
+                print("x" * 999)
         await asyncio.sleep(float(os.environ.get("KIT_DELAY_S", "0")))
 
     async def close(self):
@@ -60,12 +69,26 @@ class World(Environment):
     async def solve(self):
         yield say("done")
 
+class Failing(World):
+    def verify(self, trajectory):
+        raise ValueError("there is no such file")
+
+class Deadly(World):
+    async def open(self):
+        await asyncio.sleep(0.2)
+        if self.task.number == 3:
+            os.abort()
+
 class Unsolvable(World):
     solve = Environment.solve
 
 class Refusing(Model):
     async def respond(self, request, rollout):
         raise EndpointError("401: the key is wrong", where="http://127.0.0.1:9/v1", hints=["try: another key"])
+
+class Raising(Model):
+    async def respond(self, request, rollout):
+        raise type("Odd", (BaseException,), {})("nobody catches this")
 
 class Counting(Model):
     async def respond(self, request, rollout):
@@ -78,7 +101,7 @@ class Hooks:
         if os.environ.get("KIT_REFUSE"):
             raise RequestError("not on a Friday")
         if os.environ.get("KIT_INTERRUPT"):
-            os.kill(os.getpid(), 2)
+            os.kill(os.getpid(), int(os.environ["KIT_INTERRUPT"]))
 
     @hookimpl
     def gym_rollouts(self, folder, rollouts):
@@ -113,10 +136,16 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginFolder]:
             {
                 "gymcore.environments": {
                     "kit": "kit_world:World",
+                    "kit_failing": "kit_world:Failing",
+                    "kit_deadly": "kit_world:Deadly",
                     "kit_unsolvable": "kit_world:Unsolvable",
                     "kit_broken": "kit_broken:World",
                 },
-                "gymcore.models": {"kit_refusing": "kit_world:Refusing", "kit_counting": "kit_world:Counting"},
+                "gymcore.models": {
+                    "kit_refusing": "kit_world:Refusing",
+                    "kit_raising": "kit_world:Raising",
+                    "kit_counting": "kit_world:Counting",
+                },
                 "gymcore.hooks": {"kit_hooks": "kit_world:hooks"},
             },
         )
@@ -343,12 +372,62 @@ def test_another_plan_in_the_same_folder_ends_with_2_and_shows_the_difference(gy
     assert gym("run", "--env", "kit", "--limit", "3", "--out", "run").code == 0
     before = (gym.folder / "run" / "rollouts.jsonl").read_bytes()
 
-    done = gym("run", "--env", "kit", "--limit", "4", "--out", "run")
+    done = gym("run", "--env", "kit", "--limit", "2", "--out", "run")
 
     assert done.code == 2
     assert "the folder holds rollouts of another plan" in done.err
-    assert "tasks: 3 -> 4" in done.err
+    assert "tasks: 3 -> 2" in done.err
     assert (gym.folder / "run" / "rollouts.jsonl").read_bytes() == before
+
+
+def test_more_of_the_same_in_the_same_folder_plays_only_what_is_new(gym: Gym) -> None:
+    """
+    More rows, one more environment, more repeats: what was finished is not played again, and the report counts all.
+    """
+    command = ("run", "--env", "kit", "--out", "run", "--limit")
+    first = gym(*command, "3")
+    more = gym(*command, "5", "--env", "example_multi_step")
+    again = gym("run", "run", "--repeats", "2")
+
+    assert [done.code for done in (first, more, again)] == [0, 0, 0], more.err + again.err
+    assert gym.noted("played") == {f"played t{number}": 2 for number in range(5)}
+    assert "3 rollouts are finished already and are not played again" in more.err
+    assert re.search(r"^ *total +10 / 10 ", more.out, re.MULTILINE)
+    assert re.search(r"^ *total +20 / 20 ", again.out, re.MULTILINE)
+    keys = [(line["environment"], line["task_id"], line["repeat"]) for line in gym.rollouts("run")]
+    assert len(set(keys)) == len(keys) == 20
+
+
+def test_repeats_on_the_command_line_hold_for_every_environment_of_a_folder(gym: Gym) -> None:
+    """
+    Also where its plan had something to say of one of them.
+    """
+    assert (
+        gym("compose", "--env", "kit", "--limit", "3", "--set", "environments.kit.repeats=4", "--out", "run").code == 0
+    )
+
+    done = gym("run", "run", "--repeats", "2")
+
+    assert done.code == 0
+    assert len(gym.rollouts("run")) == 6
+
+
+def test_fewer_repeats_than_there_are_do_not_make_good_what_is_missing(gym: Gym) -> None:
+    """
+    Nine rollouts of three tasks are there and four of four are asked for: one is owed, and the run says so.
+    """
+    command = ("run", "--env", "kit", "--limit", "4", "--out", "run")
+    assert gym(*command, "--repeats", "3", KIT_BROKEN="1").code == 1
+
+    fewer = gym(*command, "--repeats", "1", KIT_BROKEN="1")
+    shown = gym("report", "run")
+    mended = gym(*command, "--repeats", "1")
+
+    assert fewer.code == 1
+    assert "not finished: 1 of 4, see run/failures.jsonl" in fewer.err
+    assert re.search(r"^ *total +9 \(4 planned\) ", shown.out, re.MULTILINE)
+    assert mended.code == 0
+    assert gym.noted("played") == {"played t0": 3, "played t1": 3, "played t2": 3, "played t3": 5}
 
 
 def test_an_endpoint_that_refuses_ends_with_3(gym: Gym) -> None:
@@ -403,7 +482,7 @@ def test_two_runs_in_one_folder_at_once_are_one_too_many(gym: Gym) -> None:
     The second is refused with a clear message, and the first does not notice.
     """
     command = ("run", "--env", "kit", "--limit", "4", "--concurrency", "4", "--out", "run")
-    first = gym.start(*command, KIT_DELAY_S="1.5")
+    first = gym.start(*command, KIT_DELAY_S="4")
     wait_until(lambda: gym.noted("played").total() == 4, first)
 
     second = gym(*command)
@@ -472,7 +551,7 @@ def test_kills_at_any_moment_lose_nothing_and_repeat_nothing(gym: Gym) -> None:
     assert gym.noted("played") == {f"played t{number}": 1 for number in range(TASKS) if f"t{number}" not in finished}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_drains_and_the_run_goes_on_later(gym: Gym, number: signal.Signals) -> None:
     """
     What is in flight finishes, nothing new starts, and the same command does the rest.
@@ -502,7 +581,7 @@ def test_a_drain_is_bounded(gym: Gym) -> None:
     """
     What does not finish in time is cancelled, closed and owed again.
     """
-    command = ("run", "--env", "kit", "--limit", "9", "--out", "run", "--set", "collect.drain_s=0.1")
+    command = ("run", "--env", "kit", "--limit", "9", "--out", "run", "--drain", "0.1")
     process = gym.start(*command, KIT_HANG="open")
     wait_until(lambda: gym.noted("played").total() == 9, process)
     process.send_signal(signal.SIGINT)
@@ -533,15 +612,143 @@ def test_a_second_signal_stops_at_once(gym: Gym) -> None:
     assert gym.noted("closed").total() == 9
 
 
-def test_a_signal_before_the_run_begins_is_no_traceback(gym: Gym) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_run_begins_is_no_traceback(gym: Gym, number: signal.Signals) -> None:
     """
     Ctrl-C while the plan is still being looked at ends with 130 and writes nothing.
     """
-    done = gym("run", "--env", "kit", "--hook", "kit_hooks", "--out", "run", KIT_INTERRUPT="1")
+    done = gym("run", "--env", "kit", "--hook", "kit_hooks", "--out", "run", KIT_INTERRUPT=str(int(number)))
 
     assert done.code == 130
     assert done.err.strip() == "interrupted"
     assert not (gym.folder / "run").exists()
+
+
+def test_a_lost_terminal_is_nothing_to_who_was_started_with_nohup(gym: Gym) -> None:
+    """
+    HUP stays switched off where whoever started the command has switched it off.
+    """
+    command = ("run", "--env", "kit", "--limit", "20", "--concurrency", "4", "--out", "run")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = gym.start(*command, KIT_DELAY_S="0.1")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_until(lambda: len(gym.rollouts("run")) > 0, process)
+    process.send_signal(signal.SIGHUP)
+
+    assert Ended.of(process).code == 0
+    assert len(gym.rollouts("run")) == 20
+
+
+def test_a_thread_that_hangs_keeps_nobody_waiting(gym: Gym) -> None:
+    """
+    Its rollouts fail when their time is up, and the process ends although the thread does not.
+    """
+    started = time.monotonic()
+    done = gym("run", "--env", "kit", "--limit", "3", "--out", "run", "--set", "collect.timeout_s=0.5", KIT_THREAD="1")
+
+    assert done.code == 1
+    assert "0 / 3 done, 3 failed" in done.err
+    assert (gym.folder / "run" / "report.json").exists()
+    assert time.monotonic() - started < 15
+
+
+# -- failure budgets ---------------------------------------------------------------------------------------------------
+
+
+def test_an_environment_over_its_failure_budget_is_stopped_alone(gym: Gym) -> None:
+    """
+    It is said once with the count and the reason, the others are played to their end, and the summary names it.
+    """
+    command = ("run", "--env", "kit", "--env", "kit_failing", "--limit", "100", "--concurrency", "8", "--out", "run")
+    done = gym(*command, "--max-failures", "5%", KIT_DELAY_S="0.005")
+
+    assert done.code == 1
+    assert done.err.count("kit_failing is stopped, the others go on: 6 of its 100 rollouts failed") == 1
+    assert "max_failures is 5%; 6 x verify: there is no such file" in done.err
+    assert "stopped, because more of their rollouts failed than max_failures allows: kit_failing" in done.err
+    assert Counter(line["environment"] for line in gym.rollouts("run")) == {"kit": 100}
+    failures = (gym.folder / "run" / "failures.jsonl").read_text().splitlines()
+    assert 6 <= len(failures) <= 6 + 8
+
+    again = gym("run", "run", "--max-failures", "0")
+
+    assert again.code == 1
+    assert "kit_failing is stopped, the others go on: 1 of its 100 rollouts failed" in again.err
+
+
+def test_an_environment_within_its_failure_budget_goes_on(gym: Gym) -> None:
+    """
+    Exactly as many failures as are allowed are none too many, and an environment may have a budget of its own.
+    """
+    command = ("run", "--env", "kit", "--env", "kit_failing", "--limit", "10", "--out", "run")
+    budgets = ("--set", "collect.max_failures=0", "--set", "environments.kit_failing.max_failures=10")
+    done = gym(*command, *budgets)
+
+    assert done.code == 1
+    assert "stopped" not in done.err
+    assert len((gym.folder / "run" / "failures.jsonl").read_text().splitlines()) == 10
+
+
+# -- poison ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollout_that_kills_its_worker_is_found_among_the_innocent(gym: Gym) -> None:
+    """
+    All that die with it the first time are played again alone and finish; it alone is recorded as poison.
+    """
+    command = ("run", "--env", "kit", "--env", "kit_deadly", "--limit", "12", "--concurrency", "8", "--out", "run")
+    done = gym(*command, "--set", "environments.kit_deadly.isolation=process")
+
+    failures = [json.loads(line) for line in (gym.folder / "run" / "failures.jsonl").read_text().splitlines()]
+    assert [(line["task_id"], line["stage"], line["error"]) for line in failures] == [("t3", "worker", "Poison")]
+    assert failures[0]["retryable"] is False
+    assert done.code == 1
+    assert len(gym.rollouts("run")) == 23
+    assert "1 rollout is poison" in done.err
+
+
+def test_poison_is_not_played_again_unless_asked_for(gym: Gym) -> None:
+    """
+    What ended its worker twice in an earlier run is left alone and named; `--retry-poison` gives it another chance.
+    """
+    assert gym("compose", "--env", "kit", "--limit", "5", "--out", "run").code == 0
+    row = Row((gym.folder / "run" / "dataset.jsonl").read_bytes().splitlines()[2])
+    poison = Failure(stage="worker", error="Poison", message="signal 11", retryable=False)
+    other = Failure(stage="verify", error="Poisonous", message="Poison", retryable=False)
+    with Journal(gym.folder / "run") as journal:
+        journal.append([Rollout(row, 0, Trajectory(), failure=poison), Rollout(row, 1, Trajectory(), failure=other)])
+
+    left = gym("run", "run")
+    played = gym.noted("played")
+    retried = gym("run", "run", "--retry-poison")
+    again = gym("run", "run")
+
+    assert left.code == 1
+    assert played == {f"played t{number}": 1 for number in (0, 1, 3, 4)}
+    assert "1 rollout is poison: it ended the process that played it twice" in left.err
+    assert "played again only with: gym run run --retry-poison" in left.err
+    assert (retried.code, again.code) == (0, 0)
+    assert len(gym.rollouts("run")) == 5
+    assert "poison" not in again.err
+
+
+# -- plugins that print ------------------------------------------------------------------------------------------------
+
+
+def test_a_plugin_that_floods_stdout_is_shown_up_to_a_bound(gym: Gym) -> None:
+    """
+    Twenty megabytes become a fifth of one and a line that says so; the run does not care.
+    """
+    done = gym("run", "--env", "kit", "--limit", "20", "--json", "--out", "run", KIT_FLOOD="1000")
+
+    assert done.code == 0
+    assert json.loads(done.out)["total"]["finished"] == 20
+    assert len(done.err) < 250_000
+    assert done.err.count("(plugins have printed 200,000 characters; what they print from here on is not shown)") == 1
+    assert "20 / 20 done" in done.err
+    assert "done: 20 rollouts" in done.err
 
 
 # -- a terminal --------------------------------------------------------------------------------------------------------
@@ -649,3 +856,55 @@ def test_the_cursor_is_shown_again_however_a_run_is_stopped(gym: Gym, signals: i
 
     assert terminal.end() == 130
     assert terminal.seen.rindex(SHOWN) > terminal.seen.rindex(HIDDEN)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_cursor_is_shown_again_after_other_signals(gym: Gym, number: signal.Signals) -> None:
+    """
+    TERM and HUP are what Ctrl-C is.
+    """
+    terminal = Terminal(gym, "run", "--env", "kit", "--limit", "4", "--out", "run", "--drain", "0.1", KIT_HANG="open")
+    terminal.read_until(b"4 in flight")
+    terminal.process.send_signal(number)
+
+    assert terminal.end() == 130
+    assert terminal.seen.rindex(SHOWN) > terminal.seen.rindex(HIDDEN)
+
+
+@pytest.mark.parametrize(("model", "code"), [("kit_refusing", 3), ("kit_raising", 1)])
+def test_the_cursor_is_shown_again_after_an_error(gym: Gym, model: str, code: int) -> None:
+    """
+    Whether it is one we know or one that nobody catches.
+    """
+    terminal = Terminal(gym, "run", "--env", "kit", "--limit", "4", "--out", "run", "--model", model)
+
+    assert terminal.end() == code
+    assert terminal.seen.rindex(SHOWN) > terminal.seen.rindex(HIDDEN)
+
+
+def test_the_third_signal_ends_a_run_whose_event_loop_is_held_up(gym: Gym) -> None:
+    """
+    A plugin that blocks the only thread cannot be drained or cancelled, but it can be left, with the cursor shown.
+    """
+    terminal = Terminal(gym, "run", "--env", "kit", "--limit", "4", "--out", "run", KIT_BLOCK="1")
+    terminal.read_until(HIDDEN)
+    wait_until(lambda: gym.noted("played").total() == 1, terminal.process)
+    started = time.monotonic()
+    for _ in range(3):
+        terminal.process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+
+    assert terminal.end() == 130
+    assert time.monotonic() - started < 5
+    assert terminal.seen.rindex(SHOWN) > terminal.seen.rindex(HIDDEN)
+
+
+def test_a_flood_of_prints_does_not_drown_a_terminal(gym: Gym) -> None:
+    """
+    The block is drawn on, and the bound holds there too.
+    """
+    terminal = Terminal(gym, "run", "--env", "kit", "--limit", "20", "--out", "run", KIT_FLOOD="1000")
+
+    assert terminal.end() == 0
+    assert terminal.seen.count(b"x") < 201_000
+    assert b"20 / 20 done" in terminal.seen

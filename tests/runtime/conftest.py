@@ -36,8 +36,8 @@ class CountingDataset(Dataset):
         return super().row(position)
 
 
-def _plugin(kind: Any, name: str) -> Plugin:
-    return Plugin(kind, name, "testing", "0", f"testing:{name}", manifest=Manifest(gym_api=1))
+def _plugin(kind: Any, name: str, target: str = "") -> Plugin:
+    return Plugin(kind, name, "testing", "0", target or f"testing:{name}", manifest=Manifest(gym_api=1))
 
 
 def _choice(name: str, model: type[Model[Any]] | Model[Any]) -> ModelChoice:
@@ -77,7 +77,7 @@ def compose_by_hand(
             name=f"{name}_agent",
             environment=name,
             plan=entry,
-            environment_plugin=_plugin("environment", name),
+            environment_plugin=_plugin("environment", name, f"{environment.__module__}:{environment.__qualname__}"),
             environment_class=environment,
             environment_options=Options(environment.config_model(), {}, {}),
             agent_plugin=_plugin("agent", "agent"),

@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,9 +20,11 @@ from gymcore import (
     Environment,
     Model,
     ModelError,
+    Request,
     Response,
     Reward,
     Rollout,
+    RolloutContext,
     Task,
     ToolCall,
     ToolError,
@@ -29,6 +32,7 @@ from gymcore import (
     Turn,
     tool,
 )
+from gymcore.builtin.simple_agent import SimpleAgent
 from gymcore.records import seed_of
 from gymcore.responses import message
 from gymcore.testing import ScriptedModel, calls, play, says
@@ -277,6 +281,89 @@ def test_a_rollout_that_takes_too_long_is_a_failure_of_time() -> None:
     assert (rollout.failure.stage, rollout.failure.retryable) == ("timeout", True)
     assert "collect.timeout_s" in rollout.failure.message
     assert CLOSED == ["closed"]
+
+
+class NeverAnswers(Plain):
+    """Hangs in a tool and in the verifier."""
+
+    @tool
+    async def hang(self) -> str:
+        """Never answer."""
+        await asyncio.Event().wait()
+        return ""
+
+    @tool(thread=True)
+    def block(self) -> str:
+        """Answer too late."""
+        time.sleep(0.2)
+        return ""
+
+    async def verify(self, trajectory: Trajectory) -> float:  # type: ignore[override]
+        await asyncio.Event().wait()
+        return 1.0
+
+
+@pytest.mark.parametrize(
+    ("reply", "stage", "bound"),
+    [
+        (calls("hang"), "tool", "the tool hang took longer than 0.02 s (collect.tool_timeout_s)"),
+        (calls("block"), "tool", "the tool block took longer than 0.02 s (collect.tool_timeout_s)"),
+        (says("done"), "verify", "the verifier took longer than 0.02 s (collect.verify_timeout_s)"),
+    ],
+)
+def test_a_tool_or_verifier_that_hangs_is_a_failure_that_names_its_bound(reply: Reply, stage: str, bound: str) -> None:
+    """
+    Each has its own bound, far below that of the rollout, and the environment is closed.
+    """
+    model = ScriptedModel(reply, says("done"))
+
+    rollout = play(NeverAnswers, ROW, model, tool_timeout_s=0.02, verify_timeout_s=0.02)
+
+    assert rollout.failure is not None
+    assert (rollout.failure.stage, rollout.failure.error, rollout.failure.message) == (stage, "TimeoutError", bound)
+    assert rollout.failure.retryable
+    assert rollout.reward is None
+    assert CLOSED == ["closed"]
+
+
+def test_the_clock_of_a_rollout_stands_while_its_model_waits() -> None:
+    """
+    An endpoint that is down for longer than a rollout may take costs no rollout, and is not counted against its time.
+    """
+
+    class Waits(Model):
+        async def respond(self, request: Request, rollout: RolloutContext) -> Response:
+            with rollout.clock.stopped(), rollout.clock.stopped():
+                await asyncio.sleep(0.15)
+            assert rollout.clock.waited_s >= 0.15
+            return Response(output=[message("hi")])
+
+    class Bounded(SimpleAgent):
+        async def play(self, environment: Any, model: Any) -> Trajectory:
+            trajectory = await super().play(environment, model)
+            assert model.waited_s >= 0.15
+            return trajectory
+
+    assert play(Plain, ROW, Waits(), timeout_s=0.1, agent=Bounded()).failure is None
+
+
+def test_the_clock_of_a_rollout_goes_on_after_a_wait() -> None:
+    """
+    What was left of the time before waiting is left after it, and no more.
+    """
+
+    class Stalls(Model):
+        async def respond(self, request: Request, rollout: RolloutContext) -> Response:
+            with rollout.clock.stopped():
+                await asyncio.sleep(0.1)
+            await asyncio.Event().wait()
+            raise AssertionError("never")
+
+    rollout = play(Plain, ROW, Stalls(), timeout_s=0.05)
+
+    assert rollout.failure is not None
+    assert rollout.failure.stage == "timeout"
+    assert 0.14 < rollout.duration_s < 1.0
 
 
 class SlowToClose(Plain):

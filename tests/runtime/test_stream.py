@@ -680,8 +680,8 @@ def test_a_clean_up_that_hangs_is_left_after_its_bound(composed: Composed) -> No
     """
     An environment that never finishes closing costs its bound, not the run.
     """
-    from dataclasses import replace
 
+    from gymcore.runtime.in_process import InProcess, TimeLimits
     from gymcore.runtime.schedule import Schedule
     from gymcore.runtime.session import Session, Stage
 
@@ -698,15 +698,72 @@ def test_a_clean_up_that_hangs_is_left_after_its_bound(composed: Composed) -> No
         stage = Stage(
             agents={route.name: route.agent_class()},
             models={"policy": Says()},
-            resources={"a": None},
+            placements={"a": InProcess(World, route.environment_options.config)},
+            limits={"a": TimeLimits(close_s=0.01)},
             seed=0,
-            timeout_s=60,
             provenance={},
         )
-        return await Session(replace(stage, close_timeout_s=0.01), planned).play()
+        return await Session(stage, planned).play()
 
     started = time.monotonic()
     rollout = asyncio.run(play())
 
     assert rollout.reward is not None
     assert time.monotonic() - started < 5
+
+
+# -- what is told while it plays ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_what_was_about_to_start_does_not_start_after_the_end(composed: Composed, turns: int) -> None:
+    """
+    Cancelled at any moment, also between a slot being given and its use, a run ends: nobody is left to hang.
+    """
+
+    class World(Endless):
+        pass
+
+    composition = composed({"a": (World, 500)}, Says, collect={"concurrency": 100})
+
+    async def play() -> list[Rollout]:
+        async with run(composition) as rollouts:
+            reading = asyncio.ensure_future(anext(rollouts, None))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            rollouts.cancel()
+            started = sum(World.gauge.now.values())
+            assert await reading is None
+            assert len(World.closed) == started
+            return [rollout async for rollout in rollouts]
+
+    assert asyncio.run(asyncio.wait_for(play(), 20)) == []
+
+
+@pytest.mark.parametrize(("said", "shown"), [("down since 14:02", "down since 14:02"), (None, None), (ValueError, "")])
+def test_what_a_model_wants_to_be_known_stands_in_the_status(composed: Composed, said: Any, shown: str | None) -> None:
+    """
+    One line, or nothing; a model that fails while it is asked costs no rollout.
+    """
+
+    class World(Counted):
+        pass
+
+    class Telling(Says):
+        def status(self) -> str | None:
+            if said is ValueError:
+                raise ValueError("out of order")
+            return said  # type: ignore[no-any-return]
+
+    composition = composed({"a": (World, 2)}, Telling)
+
+    async def play() -> tuple[str, ...]:
+        async with run(composition) as rollouts:
+            notes = rollouts.status().notes
+            assert len([rollout async for rollout in rollouts]) == 2
+            return notes
+
+    notes = asyncio.run(play())
+
+    assert len(notes) == (shown is not None)
+    assert all((shown or "ValueError: out of order") in note for note in notes)

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from gymcore.interfaces import Agent, BoundModel, Config, OpenEnvironment, option
-from gymcore.records import Trajectory, Turn
+from gymcore.records import ToolCall, Trajectory, Turn, calls_in
 from gymcore.responses import Item, Response, message, text_of
 
 __all__ = ["SimpleAgent", "SimpleAgentConfig"]
@@ -20,7 +21,9 @@ class SimpleAgentConfig(Config):
 
     max_turns: int = option(64, ge=1, description="Replies of the model, at most.")
     max_tool_calls: int = option(256, ge=0, description="Tool calls carried out, at most, in all turns together.")
-    max_time_s: float = option(540.0, gt=0, description="Seconds from the first question to the last result, at most.")
+    max_time_s: float = option(
+        540.0, gt=0, description="Seconds after which the model is asked nothing more; what was asked is waited for."
+    )
     max_output_chars: int = option(
         1_000_000, ge=1, description="Characters of the model's output and the tools' results together, at most."
     )
@@ -38,63 +41,66 @@ class SimpleAgent(Agent[SimpleAgentConfig]):
     async def play(self, environment: OpenEnvironment, model: BoundModel) -> Trajectory:
         """Play one rollout to its end."""
         turns: list[Turn] = []
-        envelope: list[Response] = []
-        try:
-            async with asyncio.timeout(self.config.max_time_s) as limit:
-                stop = await self._loop(environment, model, turns, envelope)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            stop = "max_time"
-        last = envelope[-1].model_dump(exclude={"output", "usage"}, exclude_unset=True) if envelope else {}
-        return Trajectory(turns=tuple(turns), stop=stop, envelope=last)
-
-    async def _loop(
-        self, environment: OpenEnvironment, model: BoundModel, turns: list[Turn], envelope: list[Response]
-    ) -> str:
         request = environment.request
         calls_left = self.config.max_tool_calls
         size = 0
+        began = time.perf_counter()
         while True:
             started = time.perf_counter()
             response = await model.respond(request)
-            asked = Turn(output=tuple(response.output))
-            calls = asked.calls[:calls_left] if not response.is_truncated else ()
-            async with asyncio.TaskGroup() as group:  # when one fails, the others do not outlive the rollout
-                answers = [group.create_task(environment.call(call)) for call in calls]
-            results = tuple(answer.result() for answer in answers)
-            calls_left -= len(calls)
+            output = tuple(response.output)
+            asked = calls_in(output)
+            calls = asked[:calls_left] if not response.is_truncated else ()
             turn = Turn(
-                output=asked.output,
-                results=results,
+                output=output,
+                results=await _carry_out(environment, calls),
                 usage=response.usage,
                 response_id=response.id,
                 status=response.status,
                 duration_s=time.perf_counter() - started,
                 attempts=model.attempts,
             )
-            envelope[:] = [response]
-            turns.append(turn)
-            size += sum(map(_size, turn.items))
-            if response.is_truncated:
-                return "truncated"
-            if len(calls) < len(asked.calls):
-                return "max_tool_calls"
-            if turn.is_empty:
-                return "empty"
-            if not calls:
+            calls_left -= len(calls)
+            stop = self._stop_after(response, turn, asked, calls)
+            if stop is None and not calls:
                 answer = await environment.reply(turn)
                 if answer is None:
-                    return "finished"
-                turn = turns[-1] = replace(turn, answer=message(answer, role="user"))
-                size += len(answer)
-            if size > self.config.max_output_chars:
-                return "max_output"
-            if len(turns) == self.config.max_turns:
-                return "max_turns"
+                    stop = "finished"
+                else:
+                    turn = replace(turn, answer=message(answer, role="user"))
+            turns.append(turn)
+            size += sum(map(_size, turn.items))
+            if stop is None and size > self.config.max_output_chars:
+                stop = "max_output"
+            if stop is None and len(turns) == self.config.max_turns:
+                stop = "max_turns"
+            if stop is None and time.perf_counter() - began - model.waited_s > self.config.max_time_s:
+                stop = "max_time"
+            if stop is not None:
+                return Trajectory(turns=tuple(turns), stop=stop, envelope=response.envelope)
             request = request.continued(turn.items)
+
+    def _stop_after(
+        self, response: Response, turn: Turn, asked: Sequence[ToolCall], calls: Sequence[ToolCall]
+    ) -> str | None:
+        """Say why a turn was the last one, before the environment has its say."""
+        if response.is_truncated:
+            return "truncated"
+        if len(calls) < len(asked):
+            return "max_tool_calls"
+        return None if asked or turn.text.strip() else "empty"
+
+
+async def _carry_out(environment: OpenEnvironment, calls: Sequence[ToolCall]) -> tuple[Item, ...]:
+    """Carry out the calls of one reply, side by side where there are several."""
+    if len(calls) < 2:
+        return tuple([await environment.call(call) for call in calls])
+    async with asyncio.TaskGroup() as group:  # when one fails, the others do not outlive the rollout
+        results = [group.create_task(environment.call(call)) for call in calls]
+    return tuple(result.result() for result in results)
 
 
 def _size(item: Item) -> int:
     """Return the characters of an item that a bound counts: what it says, asks with, or answers."""
-    return len(text_of(item)) + sum(len(item[key]) for key in ("arguments", "output") if isinstance(item.get(key), str))
+    text = item.get("arguments", item.get("output"))
+    return len(text) if isinstance(text, str) else len(text_of(item))

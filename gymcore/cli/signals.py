@@ -1,0 +1,82 @@
+"""
+Ctrl-C, TERM and HUP: while a run plays they are told to it one by one, before and after it they interrupt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["Signals"]
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 3
+"""How many signals end the process whatever it does."""
+
+
+class Signals:
+    """
+    The signals that ask a command to stop.
+
+    A handler of Python's, and not of the event loop's: it also runs while a plugin holds the loop up in Python code.
+
+    Attributes:
+        count: How many have come.
+        leave: What to do for the terminal before the process ends without unwinding.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.leave: Callable[[], None] = lambda: None
+        self._tell: Callable[[int], None] | None = None
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """
+        Raise KeyboardInterrupt at the first two, until `told` says otherwise, and end the process at the third.
+
+        A signal that whoever started us has switched off stays so, as `nohup` does with HUP; Ctrl-C is always heard.
+        """
+        heard = [n for n in NUMBERS if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._handle) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def told(self, listener: Callable[[int], None]) -> Iterator[None]:
+        """
+        Call a listener on the running event loop, with how many have come, instead of interrupting.
+
+        Afterwards nothing is interrupted any more: what is left to do is to say how it ended.
+
+        Raises:
+            KeyboardInterrupt: one came before, and was lost where Python has no use for exceptions.
+        """
+        if self.count:
+            raise KeyboardInterrupt
+        loop = asyncio.get_running_loop()
+
+        def tell(count: int) -> None:
+            loop.call_soon_threadsafe(listener, count)
+
+        self._tell = tell
+        try:
+            yield
+        finally:
+            self._tell = lambda count: None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count >= PATIENCE:
+            self.leave()
+            os._exit(130)
+        if self._tell is None:
+            raise KeyboardInterrupt
+        self._tell(self.count)

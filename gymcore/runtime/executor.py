@@ -1,0 +1,204 @@
+"""
+Who plays rollouts: an executor. This one plays them here, on the event loop that asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
+
+from gymcore.composition import Composition, Route
+from gymcore.composition.lock import lock_digest
+from gymcore.errors import GymcoreError, PluginError
+from gymcore.interfaces import Agent, Model
+from gymcore.records import Rollout
+from gymcore.runtime.in_process import InProcess, TimeLimits
+from gymcore.runtime.placement import Placement
+from gymcore.runtime.schedule import Planned
+from gymcore.runtime.session import Session, Stage
+
+__all__ = ["Executor", "LocalExecutor", "open_executor", "open_local"]
+
+
+class Executor(Protocol):
+    """Plays planned rollouts, many at once; which, and how many, is the schedule's business."""
+
+    async def play(self, planned: Planned) -> Rollout:
+        """
+        Play one rollout to its end.
+
+        Raises:
+            GymcoreError: no rollout of this run can be played any more.
+            CancelledError: `cancel` was called.
+        """
+
+    def cancel(self) -> None:
+        """Stop every rollout that is being played; each is closed before its `play` ends."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a person should know now, one line each."""
+
+
+class LocalExecutor:
+    """
+    Plays rollouts on the running event loop.
+
+    Args:
+        stage: The opened plugins.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._sessions: set[Session] = set()
+
+    async def play(self, planned: Planned) -> Rollout:
+        """Play one rollout to its end."""
+        session = Session(self._stage, planned)
+        self._sessions.add(session)
+        try:
+            return await session.play()
+        finally:
+            self._sessions.discard(session)
+
+    def cancel(self) -> None:
+        """Stop every rollout that is being played."""
+        for session in self._sessions:
+            session.cancel()
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what the models say of their endpoints, and the environments of their processes."""
+        stage = self._stage
+        told = [model.status() for model in stage.models.values()]
+        told += [place.status() for place in stage.placements.values()]
+        return tuple(line for line in told if line is not None)
+
+
+def open_executor(composition: Composition) -> AbstractAsyncContextManager[Executor]:
+    """
+    Open the executor that a plan names.
+
+    Raises:
+        PlanError: when entered: it cannot be used here.
+        PluginError: when entered: a plugin could not be opened.
+    """
+    if composition.plan.collect.executor == "ray":
+        from gymcore.runtime.on_ray.executor import open_ray  # here, because it builds on this file
+
+        return open_ray(composition)
+    return open_local(composition)
+
+
+@asynccontextmanager
+async def open_local(composition: Composition) -> AsyncIterator[LocalExecutor]:
+    """
+    Open the plugins of a composition here, and close them at the end.
+
+    Raises:
+        PluginError: a plugin could not be opened.
+    """
+    async with AsyncExitStack() as stack:
+        stage = Stage(
+            agents=_build_agents(composition),
+            models=await _open_models(composition, stack),
+            placements=await _open_environments(composition, stack),
+            limits={route.environment: _limits(composition, route) for route in composition.routes.values()},
+            seed=composition.plan.mix.seed,
+            provenance={"lock": lock_digest(composition.lock)},
+        )
+        yield LocalExecutor(stage)
+
+
+def _limits(composition: Composition, route: Route) -> TimeLimits:
+    collect = composition.plan.collect
+    return TimeLimits(
+        rollout_s=route.plan.timeout_s or collect.timeout_s,
+        tool_s=route.plan.tool_timeout_s or collect.tool_timeout_s,
+        verify_s=route.plan.verify_timeout_s or collect.verify_timeout_s,
+    )
+
+
+def _build_agents(composition: Composition) -> dict[str, Agent[Any]]:
+    agents: dict[str, Agent[Any]] = {}
+    for name, route in composition.routes.items():
+        try:
+            agents[name] = route.agent_class(route.agent_options.config)
+        except (Exception, SystemExit) as error:
+            raise _broken(route.agent_plugin.qualified, "opened", error) from error
+    return agents
+
+
+async def _open_models(composition: Composition, stack: AsyncExitStack) -> dict[str, Model[Any]]:
+    models: dict[str, Model[Any]] = {}
+    for name, choice in composition.models.items():
+        try:
+            models[name] = choice.model_class(choice.options.config)
+            opening = models[name].opened()
+        except GymcoreError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise _broken(choice.plugin.qualified, "opened", error) from error
+        await stack.enter_async_context(_bracket(opening, choice.plugin.qualified))
+    return models
+
+
+async def _open_environments(composition: Composition, stack: AsyncExitStack) -> Mapping[str, Placement]:
+    """Open where each environment plays."""
+    placements: dict[str, Placement] = {}
+    for route in composition.routes.values():
+        if route.environment not in placements:
+            isolation = route.plan.isolation or route.environment_plugin.manifest.isolation
+            opened = _open_isolated if isolation == "process" else _open_in_process
+            placements[route.environment] = await opened(route, _limits(composition, route), stack)
+    return placements
+
+
+async def _open_isolated(route: Route, limits: TimeLimits, stack: AsyncExitStack) -> Placement:
+    from gymcore.runtime.isolation import Launch, open_isolated  # here: most runs start no process
+
+    plugin, plan = route.environment_plugin, route.plan
+    launch = Launch(
+        name=route.environment,
+        plugin=plugin.qualified,
+        target=plugin.target,
+        workers=plan.workers or 1,
+        environ=tuple(plan.environ),
+        memory_mb=plan.memory_mb,
+        grace_s=min(Launch.grace_s, limits.tool_s),
+    )
+    config = route.environment_options.config
+    assert config is not None
+    return await stack.enter_async_context(open_isolated(launch, route.environment_class, config, limits))
+
+
+async def _open_in_process(route: Route, limits: TimeLimits, stack: AsyncExitStack) -> Placement:
+    plugin = route.environment_plugin.qualified
+    try:
+        shared = route.environment_class.shared(route.environment_options.config)
+    except GymcoreError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _broken(plugin, "opened", error) from error
+    resources = await stack.enter_async_context(_bracket(shared, plugin))
+    return InProcess(route.environment_class, route.environment_options.config, resources, limits)
+
+
+@asynccontextmanager
+async def _bracket(context: AbstractAsyncContextManager[Any], plugin: str) -> AsyncIterator[Any]:
+    """Enter and leave what a plugin brackets the run with; what it raises there names the plugin."""
+    async with AsyncExitStack() as stack:
+        try:
+            value = await stack.enter_async_context(context)
+        except GymcoreError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise _broken(plugin, "opened", error) from error
+        yield value
+        try:
+            await stack.aclose()
+        except (Exception, SystemExit) as error:
+            raise _broken(plugin, "closed", error) from error
+
+
+def _broken(plugin: str, what: str, error: BaseException) -> PluginError:
+    return PluginError(f"{plugin} could not be {what}: {type(error).__name__}: {error}", plugin=plugin)

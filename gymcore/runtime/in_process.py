@@ -1,0 +1,231 @@
+"""
+Environments in this process: method calls on the event loop, and threads for tools that block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from gymcore.documents import decode_json, encode_json
+from gymcore.errors import ToolError
+from gymcore.interfaces import Environment
+from gymcore.records import Failure, Reward, Task, ToolCall, Trajectory, Turn
+from gymcore.responses import Request
+from gymcore.runtime.faults import Late
+from gymcore.runtime.placement import Instance, Models
+from gymcore.runtime.schedule import Planned
+
+__all__ = ["InProcess", "TimeLimits"]
+
+MESSAGE_LENGTH = 2000
+THREADS = 64
+"""How many blocking tools run at once, in all rollouts of an environment together."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long the parts of a rollout may take, in seconds."""
+
+    rollout_s: float = 600.0
+    """Everything together, apart from waiting for an endpoint that is down."""
+    tool_s: float = 120.0
+    """One tool call; a tool that blocks the event loop cannot be stopped and is not bounded by this."""
+    verify_s: float = 300.0
+    """The verifier; as for tools."""
+    close_s: float = 10.0
+    """Closing; then the environment is left as it is."""
+
+    def late_tool(self, name: str) -> str:
+        """Say that a tool took longer than it may."""
+        return f"the tool {name} took longer than {self.tool_s:g} s (collect.tool_timeout_s)"
+
+    def late_verifier(self) -> str:
+        """Say that the verifier took longer than it may."""
+        return f"the verifier took longer than {self.verify_s:g} s (collect.verify_timeout_s)"
+
+
+@dataclass(frozen=True, slots=True)
+class InProcess:
+    """
+    Plays an environment as an object of this process.
+
+    Attributes:
+        environment_class: What is instantiated for each rollout.
+        config: Its options.
+        resources: What its `shared()` yielded.
+        limits: How long its tools and its verifier may take.
+    """
+
+    environment_class: type[Environment[Any, Any]]
+    config: Any  # an instance of the class's own config model
+    resources: Any = None
+    limits: TimeLimits = TimeLimits()
+    threads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(THREADS))
+
+    def instance(self, planned: Planned, seed: int, models: Models) -> Instance:
+        """Return what plays one rollout."""
+        return self.instance_of(planned.row.data, seed, models)
+
+    def instance_of(self, row: bytes, seed: int, models: Models) -> Instance:
+        """Return what plays one rollout of the task that a row holds."""
+        return _Local(self, row, seed, models)
+
+    def status(self) -> str | None:
+        """There is nothing to say: what happens here is a failure of a rollout, or of the run."""
+        return None
+
+
+class _Local:
+    """One environment object."""
+
+    __slots__ = ("_models", "_place", "_row", "_seed", "environment")
+
+    environment: Environment[Any, Any]
+
+    def __init__(self, place: InProcess, row: bytes, seed: int, models: Models) -> None:
+        self._place = place
+        self._row = row
+        self._seed = seed
+        self._models = models
+
+    @property
+    def task(self) -> Task:
+        task: Task = self.environment.task
+        return task
+
+    @property
+    def request(self) -> Request:
+        request: Request = self.environment.task.responses_create_params.request()
+        if request.params.get("tools") is not None:
+            return request
+        return replace(request, params={**request.params, "tools": self.environment.tool_schemas()})
+
+    async def open(self) -> None:
+        place = self._place
+        # Parsed anew: the repeats of a task share their row, and a plugin may change what it is given.
+        task = place.environment_class.task_model.model_validate(decode_json(self._row))
+        self.environment = place.environment_class(task, place.config, seed=self._seed, resources=place.resources)
+        self.environment.models = self._models(self.environment)
+        await self.environment.open()
+
+    async def call(self, call: ToolCall) -> str:
+        tool = self.environment.tools.get(call.name)
+        if tool is None:
+            offered = ", ".join(self.environment.tools) or "none"
+            return _complaint(f"there is no tool {call.name[:100]!r}; the tools are: {offered}")
+        try:
+            arguments = tool.check(call.arguments)
+            method = getattr(self.environment, tool.method)
+            if tool.in_thread:
+                result = await self._within(self._in_thread(method, arguments), call)
+            else:
+                result = method(**arguments)
+            if hasattr(result, "__await__"):
+                result = await self._within(result, call)
+        except ToolError as error:
+            return _complaint(str(error))
+        return result if isinstance(result, str) else encode_json(result).decode()
+
+    async def _within(self, result: Awaitable[Any], call: ToolCall) -> Any:  # whatever the tool returns
+        limits = self._place.limits
+        return await _bounded(result, limits.tool_s, limits.late_tool(call.name))
+
+    async def _in_thread(self, method: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        async with self._place.threads:
+            return await _in_thread(method, arguments)
+
+    async def reply(self, turn: Turn) -> str | None:
+        answer: Any = await self.environment.reply(turn)
+        if answer is not None and not isinstance(answer, str):
+            raise TypeError(f"reply() returned a {type(answer).__name__}, not a text or None")
+        return answer
+
+    async def verify(self, trajectory: Trajectory) -> Reward:
+        reward: Any = self.environment.verify(trajectory)
+        if hasattr(reward, "__await__"):
+            limits = self._place.limits
+            reward = await _bounded(reward, limits.verify_s, limits.late_verifier())
+        if isinstance(reward, Reward):
+            return reward
+        if isinstance(reward, bool) or not isinstance(reward, int | float):
+            raise TypeError(f"verify() returned a {type(reward).__name__}, not a Reward or a number")
+        return Reward(value=float(reward))
+
+    async def close(self) -> None:
+        environment = getattr(self, "environment", None)
+        if environment is None or type(environment).close is Environment.close:
+            return
+        closing: Any = environment.close()
+        if hasattr(closing, "__await__"):
+            await closing
+
+    def lost(self) -> Failure | None:
+        return None
+
+
+Result = TypeVar("Result")
+
+
+async def _bounded(work: Awaitable[Result], limit_s: float, bound: str) -> Result:
+    """
+    Wait for what a plugin does.
+
+    Raises:
+        Late: it took longer than its limit.
+    """
+    try:
+        async with asyncio.timeout(limit_s) as limit:
+            return await work
+    except TimeoutError as error:
+        if limit.expired():
+            raise Late(bound) from error
+        raise
+
+
+def _complaint(text: str) -> str:
+    """Tell the model what was wrong with its tool call."""
+    return encode_json({"error": text[:MESSAGE_LENGTH]}).decode()
+
+
+async def _in_thread(method: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """
+    Call a blocking method in a thread of its own.
+
+    Not in the event loop's pool: there a few tools that hang would keep everybody waiting, and the process from ending.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Callable[[], Any]] = loop.create_future()
+
+    def settle(outcome: Callable[[], Any]) -> None:
+        if not ended.done():  # it is when the rollout did not wait
+            ended.set_result(outcome)
+
+    def work() -> None:
+        outcome = _outcome_of(method, arguments)
+        try:
+            loop.call_soon_threadsafe(settle, outcome)
+        except RuntimeError:  # the loop is closed: the run ended without this tool
+            return
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(work,), name="gymcore-tool", daemon=True).start()
+    return (await ended)()
+
+
+def _outcome_of(method: Callable[..., Any], arguments: dict[str, Any]) -> Callable[[], Any]:
+    """Call a method, and return what gives its result or raises its error; a future would refuse StopIteration."""
+    try:
+        result = method(**arguments)
+    except BaseException as error:
+        raised = error
+
+        def fail() -> Any:
+            raise raised
+
+        return fail
+    return lambda: result

@@ -1,0 +1,151 @@
+"""
+The values that go between a run and its workers, as plain JSON values and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from pydantic import Secret, SecretBytes, SecretStr
+from pydantic_core import to_jsonable_python
+
+from gymcore.errors import EndpointError, GymcoreError, PluginError
+from gymcore.interfaces import Config, Say
+from gymcore.records import Failure, ToolCall, Trajectory, Turn
+from gymcore.responses import Request, Response
+from gymcore.runtime.faults import Told, told
+
+__all__ = [
+    "config_from_json",
+    "config_to_json",
+    "error_from_json",
+    "error_to_json",
+    "request_from_json",
+    "request_to_json",
+    "response_from_json",
+    "response_to_json",
+    "step_from_json",
+    "step_to_json",
+    "trajectory_from_json",
+    "trajectory_to_json",
+    "turn_from_json",
+    "turn_to_json",
+]
+
+_TURN_FIELDS = tuple(field.name for field in fields(Turn) if field.init)
+
+
+def turn_to_json(turn: Turn) -> dict[str, Any]:
+    """Write a turn."""
+    return {name: getattr(turn, name) for name in _TURN_FIELDS}
+
+
+def turn_from_json(value: Mapping[str, Any]) -> Turn:
+    """Read a turn back."""
+    return Turn(**{**value, "output": tuple(value["output"]), "results": tuple(value["results"])})
+
+
+def trajectory_to_json(trajectory: Trajectory) -> dict[str, Any]:
+    """Write a trajectory."""
+    turns = [turn_to_json(turn) for turn in trajectory.turns]
+    return {"turns": turns, "stop": trajectory.stop, "envelope": trajectory.envelope}
+
+
+def trajectory_from_json(value: Mapping[str, Any]) -> Trajectory:
+    """Read a trajectory back."""
+    turns = tuple(turn_from_json(turn) for turn in value["turns"])
+    return Trajectory(turns=turns, stop=value["stop"], envelope=value["envelope"])
+
+
+def request_to_json(request: Request) -> dict[str, Any]:
+    """Write a request."""
+    return {"input": list(request.input), "params": dict(request.params)}
+
+
+def request_from_json(value: Mapping[str, Any]) -> Request:
+    """Read a request back."""
+    return Request(input=tuple(value["input"]), params=value["params"])
+
+
+def response_to_json(response: Response) -> dict[str, Any]:
+    """Write a response."""
+    return response.body
+
+
+def response_from_json(value: Mapping[str, Any]) -> Response:
+    """Read a response back."""
+    return Response.parse(value)
+
+
+def step_to_json(step: Any) -> Any:
+    """
+    Write one step of a reference solution.
+
+    Raises:
+        TypeError: it is no step.
+    """
+    if isinstance(step, Say):
+        return {"say": step.text}
+    if isinstance(step, ToolCall):
+        return {"call": [step.name, step.arguments, step.call_id]}
+    if isinstance(step, list | tuple) and all(isinstance(call, ToolCall) for call in step):
+        return {"calls": [[call.name, call.arguments, call.call_id] for call in step]}
+    raise TypeError(f"a solution yields call(...), a list of them, or say(...), not a {type(step).__name__}")
+
+
+def step_from_json(value: Mapping[str, Any]) -> ToolCall | Say | list[ToolCall]:
+    """Read a step back."""
+    if "say" in value:
+        return Say(value["say"])
+    if "call" in value:
+        return ToolCall(*value["call"])
+    return [ToolCall(*call) for call in value["calls"]]
+
+
+def error_to_json(error: GymcoreError | Failure) -> dict[str, Any]:
+    """Write what went wrong: a failure of one rollout, or what stops the whole run."""
+    if isinstance(error, Failure):
+        return {"failure": error.model_dump()}
+    kind = "EndpointError" if isinstance(error, EndpointError) else "PluginError"
+    return {"kind": kind, "message": error.message, "where": error.where, "hints": list(error.hints)}
+
+
+def error_from_json(value: Mapping[str, Any]) -> EndpointError | PluginError | Told:
+    """Return what to raise for an error of the other process."""
+    if "failure" in value:
+        return told(Failure.model_validate(value["failure"]))
+    kind = EndpointError if value["kind"] == "EndpointError" else PluginError
+    return kind(value["message"], where=value["where"], hints=value["hints"])
+
+
+def config_to_json(config: Config) -> Any:
+    """
+    Write the options of a plugin, secrets included: they go through the pair of sockets and nowhere else.
+
+    Raises:
+        ValueError: they cannot be read back equal.
+    """
+    value = to_jsonable_python(_revealed(config.model_dump(by_alias=True, round_trip=True)))
+    if config_from_json(type(config), value) != config:
+        raise ValueError(f"the options of {type(config).__name__} do not survive being written as JSON")
+    return value
+
+
+def config_from_json(model: type[Config], value: Any) -> Config:
+    """Read the options of a plugin back."""
+    # As JSON, which may hold what Python values may not: a tuple is a list there, also to a strict model.
+    from gymcore.documents import encode_json
+
+    return model.model_validate_json(encode_json(value))
+
+
+def _revealed(value: Any) -> Any:
+    if isinstance(value, Secret | SecretStr | SecretBytes):
+        return _revealed(value.get_secret_value())
+    if isinstance(value, Mapping):
+        return {key: _revealed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_revealed(item) for item in value]
+    return value

@@ -1,0 +1,278 @@
+"""
+One worker, seen from the run: a process, the requests it has not answered yet, and how it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gymcore import __version__
+from gymcore.runtime.faults import Late
+from gymcore.runtime.in_process import TimeLimits
+from gymcore.runtime.isolation.channel import Channel, Message, connect, connected_pair
+from gymcore.runtime.isolation.launch import Launch, allowed_environ
+from gymcore.runtime.isolation.output import Output
+from gymcore.runtime.isolation.wire import error_from_json
+
+__all__ = ["PRINTED", "SLACK_S", "Worker", "WorkerDied"]
+
+PRINTED = "; it printed last: "
+"""What stands in a message before the end of what a worker printed."""
+
+BEAT_S = 0.25
+EXIT_S = 5.0
+"""For an interpreter to end by itself."""
+LAST_WORDS_S = 0.5
+"""For reading what a dead process has sent."""
+SLACK_S = 1.0
+"""A worker keeps the bounds of its tools itself; so much later it is taken for unable to."""
+
+
+class WorkerDied(Exception):
+    """The process that should have answered is dead; the message says how it died."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request that is not answered yet."""
+
+    answer: asyncio.Future[Any]
+    until: float | None
+    """When it is late, as the loop counts time."""
+    bound: str
+
+
+class Worker:
+    """
+    A process in which an environment plays; `start` makes it.
+
+    Attributes:
+        in_flight: Rollouts that were given to it and not taken back.
+        death: How it ended, once it has.
+    """
+
+    def __init__(self, launch: Launch, on_ask: Callable[[Worker, Message], None]) -> None:
+        self.in_flight = 0
+        self.death: str | None = None
+        self._launch = launch
+        self._on_ask = on_ask
+        self._loop = asyncio.get_running_loop()
+        self._channel = Channel(self._on_message, self._on_end)
+        self._heard = asyncio.Event()
+        self._waiting: dict[int, _Waiting] = {}
+        self._numbers = itertools.count(1)
+        self._reason: str | None = None
+        self._asked_since: float | None = None
+        self._why_asked = ""
+        self._process: asyncio.subprocess.Process
+        self._output: Output
+        self._watching: asyncio.Task[None]
+
+    async def start(self, hello: Message, limits: TimeLimits) -> None:
+        """
+        Start the process, and wait until it can play.
+
+        Raises:
+            PluginError: the environment could not be opened there.
+            WorkerDied: the process ended, or was not ready in time.
+        """
+        launch = self._launch
+        ours, theirs = connected_pair()
+        self._output = Output(self._loop)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *launch.command(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=self._output.writing,
+                stderr=self._output.writing,
+                pass_fds=(theirs.fileno(),),
+                env=allowed_environ(os.environ, launch.environ),
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            self._output.close()
+            raise WorkerDied(f"no process could be started: {error.strerror}") from None
+        except BaseException:
+            ours.close()
+            self._output.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(self._output.writing)
+        await connect(ours, self._channel)
+        self._watching = asyncio.create_task(self._watch())
+        bound = f"was not ready within {launch.start_s:g} s"
+        about = {"version": __version__, "path": sys.path, "target": launch.target, "limits": asdict(limits)}
+        try:
+            await self.ask("hello", bound, launch.start_s, memory_mb=launch.memory_mb, **about, **hello)
+        except Late:
+            await self.kill(f"it {bound}")
+            raise WorkerDied(self.death) from None
+        except BaseException:
+            await self.kill("it is not needed any more")
+            raise
+
+    async def ask(self, do: str, bound: str = "", limit_s: float | None = None, /, **fields: Any) -> Any:
+        """
+        Have something done.
+
+        Args:
+            do: What.
+            bound: What the error says when it takes too long.
+            limit_s: How long it may take; as long as whoever asks waits, where it is None.
+            fields: What it needs.
+
+        Returns:
+            What came of it: a plain value.
+
+        Raises:
+            Late: it took too long.
+            WorkerDied: the process ended first.
+            Told: the environment raised.
+            FrameError: something is too large to be sent.
+        """
+        if self.death is not None:
+            raise WorkerDied(self.death)
+        number = next(self._numbers)
+        until = None if limit_s is None else self._loop.time() + limit_s
+        waiting = self._waiting[number] = _Waiting(self._loop.create_future(), until, bound)
+        try:
+            self._channel.send({"do": do, "number": number, **fields})
+            await self._channel.drained()
+            return await waiting.answer
+        except (Late, asyncio.CancelledError):
+            self._channel.send({"do": "cancel", "number": number, "rollout": fields.get("rollout")})
+            self._doubt(f"{do} of a rollout was given up")
+            raise
+        finally:
+            del self._waiting[number]
+
+    def tell(self, do: str, **fields: Any) -> None:
+        """Send what is not answered."""
+        self._channel.send({"do": do, **fields})
+
+    async def close(self) -> str | None:
+        """
+        Let the environment close what its rollouts share, and end the process.
+
+        Returns:
+            What went wrong in the environment; None where nothing did.
+        """
+        said: str | None = None
+        try:
+            said = await self.ask("end", "", self._launch.stop_s)
+            await asyncio.wait({self._watching}, timeout=EXIT_S)
+        except (Late, WorkerDied):
+            pass
+        finally:
+            await self.kill("the run is over")
+        return said
+
+    async def kill(self, reason: str) -> None:
+        """End the process and everything in its group, and wait until it has ended."""
+        self._strike(reason)
+        await asyncio.shield(self._watching)
+
+    async def ended(self) -> str:
+        """Wait for the end of the process, and return how it ended."""
+        await asyncio.shield(self._watching)
+        return self.death or ""
+
+    def _strike(self, reason: str) -> None:
+        if self._reason is None:
+            self._reason = reason
+        if self._process.returncode is None:
+            _kill_group(self._process.pid)
+
+    async def _watch(self) -> None:
+        """Keep time until the process ends, then tell everybody who waits for it."""
+        waiting = asyncio.ensure_future(self._process.wait())
+        beat = self._loop.time()
+        while not waiting.done():
+            await asyncio.wait({waiting}, timeout=BEAT_S)
+            now = self._loop.time()
+            # After a pause of our own the answers are there already, and are to be looked at first.
+            if now - beat < 2 * BEAT_S:
+                self._keep_time(now)
+            beat = now
+        _kill_group(self._process.pid)  # what it has started and left behind
+        with suppress(TimeoutError):  # what it said before it died still counts
+            await asyncio.wait_for(self._heard.wait(), LAST_WORDS_S)
+        self._channel.abort()
+        self._output.close()
+        self.death = self._describe_end(waiting.result())
+        for waiting_ in self._waiting.values():
+            if not waiting_.answer.done():
+                waiting_.answer.set_exception(WorkerDied(self.death))
+
+    def _keep_time(self, now: float) -> None:
+        if self._asked_since is not None:
+            # Whoever is late while the process does not answer may be held up by somebody else.
+            if now - self._asked_since > self._launch.grace_s:
+                self._strike(f"{self._why_asked}, and it did not answer for {self._launch.grace_s:g} s")
+            return
+        for waiting in self._waiting.values():
+            if waiting.until is not None and waiting.until < now and not waiting.answer.done():
+                waiting.answer.set_exception(Late(waiting.bound))
+                self._doubt(waiting.bound)
+                return
+
+    def _doubt(self, why: str) -> None:
+        """Find out whether the process still answers."""
+        if self._asked_since is None and self.death is None:
+            self._asked_since, self._why_asked = self._loop.time(), why
+            self._channel.send({"do": "ping"})
+
+    def _on_message(self, message: Message) -> None:
+        told = message.get("is")
+        if told == "pong":
+            self._asked_since = None
+        elif told in ("asks", "unasks"):
+            self._on_ask(self, message)
+        else:
+            waiting = self._waiting.get(message.get("number", 0))
+            if waiting is None or waiting.answer.done():
+                return  # nobody waits for it any more
+            if told == "done":
+                waiting.answer.set_result(message.get("value"))
+            else:
+                waiting.answer.set_exception(error_from_json(message["error"]))
+
+    def _on_end(self, nonsense: str | None) -> None:
+        self._heard.set()
+        if nonsense is not None:
+            self._strike(f"it sent {nonsense}")
+        elif self._process.returncode is None:
+            # It is ending, or something in it has closed every descriptor.
+            self._loop.call_later(1.0, self._strike, "it closed its connection")
+
+    def _describe_end(self, code: int) -> str:
+        if self._reason is not None:
+            how = f"was stopped, because {self._reason}"
+        elif code < 0:
+            how = f"was killed by {_signal(-code)}"
+        else:
+            how = f"ended with exit code {code}"
+        last = self._output.last()
+        return f"the worker of {self._launch.name} {how}" + (f"{PRINTED}{last}" if last else "")
+
+
+def _signal(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:  # a real-time signal has no name
+        return f"signal {number}"
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)

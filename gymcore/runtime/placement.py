@@ -1,0 +1,74 @@
+"""
+Where an environment plays: the surface behind which it may live in this process or in another.
+
+A session knows only this surface; who implements it decides what a tool call costs and what a crash can reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from gymcore.interfaces import BoundModel, Environment
+from gymcore.records import Failure, Reward, Task, ToolCall, Trajectory, Turn
+from gymcore.responses import Request
+from gymcore.runtime.schedule import Planned
+
+__all__ = ["SET_ASIDE", "Instance", "Models", "Placement"]
+
+SET_ASIDE = "SetAside"
+"""The `error` of a failure after which no rollout of its environment can be played in this run."""
+
+Models = Callable[[Environment[Any, Any]], Mapping[str, BoundModel]]
+"""Gives the models that an environment may ask, bound to its rollout."""
+
+
+class Instance(Protocol):
+    """One environment in one rollout, from its open to its close."""
+
+    @property
+    def environment(self) -> Environment[Any, Any]:
+        """What the model of the rollout is shown of it; a reference solution is played through this."""
+
+    @property
+    def task(self) -> Task:
+        """The task, checked."""
+
+    @property
+    def request(self) -> Request:
+        """What the task asks first, with the tools that are offered."""
+
+    async def open(self) -> None:
+        """Build it and prepare the rollout."""
+
+    async def call(self, call: ToolCall) -> str:
+        """Carry out a tool call; what the model did wrong is told in the text."""
+
+    async def reply(self, turn: Turn) -> str | None:
+        """Return the next user message, or None at the end."""
+
+    async def verify(self, trajectory: Trajectory) -> Reward:
+        """Score what happened."""
+
+    async def close(self) -> None:
+        """Clean up, once, if `open` was begun."""
+
+    def lost(self) -> Failure | None:
+        """Say how the process that played it ended, where it has: every fault after that is a consequence."""
+
+
+class Placement(Protocol):
+    """Makes the instances of one environment of the plan."""
+
+    def instance(self, planned: Planned, seed: int, models: Models) -> Instance:
+        """
+        Return what plays one rollout; nothing is opened yet.
+
+        Args:
+            planned: Which rollout.
+            seed: The seed of its world.
+            models: The models it may ask.
+        """
+
+    def status(self) -> str | None:
+        """Say in one line what a person should know at this moment; None for nothing."""

@@ -1,0 +1,179 @@
+"""
+One plugin cannot hurt another: beside an environment that misbehaves, a good one is played whole and at its pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gymcore import Environment, Rollout, Trajectory, run, tool
+from gymcore.composition import Composition
+from gymcore.testing import ScriptedModel, calls, says
+
+Composed = Callable[..., Composition]
+TASKS = 24
+
+
+class Good(Environment):
+    """Takes ten milliseconds, has a tool, and always gives 1."""
+
+    async def open(self) -> None:
+        await asyncio.sleep(0.01)
+
+    @tool
+    def act(self) -> str:
+        """Do what there is to do."""
+        return "done"
+
+    def verify(self, trajectory: Trajectory) -> Any:
+        return 1.0
+
+
+class Odd(BaseException):
+    """What no `except Exception` catches, and what cannot even be printed."""
+
+    def __str__(self) -> str:
+        raise ValueError("\ud800")
+
+
+class RaisesAnything(Good):
+    @tool
+    def act(self) -> str:
+        """Fail."""
+        raise Odd
+
+
+class Exits(Good):
+    def verify(self, trajectory: Trajectory) -> Any:
+        raise SystemExit(0)
+
+
+class HangsForEver(Good):
+    async def open(self) -> None:
+        await asyncio.Event().wait()
+
+
+class HangsInAThread(Good):
+    @tool(thread=True)
+    def act(self) -> str:
+        """Take too long."""
+        time.sleep(1)
+        return "late"
+
+
+class HangsWhileClosing(Good):
+    async def verify(self, trajectory: Trajectory) -> Any:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        raise Odd
+
+
+class Floods(Good):
+    async def open(self) -> None:
+        for _ in range(200):
+            print("x" * 1000)
+
+
+class Vandal(Good):
+    async def open(self) -> None:
+        extra = self.task.model_extra
+        assert extra is not None
+        extra["notes"].clear()
+        self.task.__dict__["task_id"] = "stolen"
+
+    def verify(self, trajectory: Trajectory) -> Any:
+        for turn in trajectory.turns:
+            for item in turn.output:
+                item.clear()
+        return 1.0
+
+
+class CancelsItself(Good):
+    @tool
+    async def act(self) -> str:
+        """Stop."""
+        raise asyncio.CancelledError
+
+
+class GivesNoNumber(Good):
+    def verify(self, trajectory: Trajectory) -> Any:
+        return float("nan")
+
+
+class LeavesTasksBehind(Good):
+    async def open(self) -> None:
+        async def fail() -> None:
+            await asyncio.sleep(0.001)
+            raise ValueError("nobody hears this")
+
+        self.tasks = [asyncio.create_task(fail()) for _ in range(3)]
+
+    async def close(self) -> None:
+        await asyncio.gather(*self.tasks)
+
+
+WAYS: dict[type[Environment[Any, Any]], tuple[str | None, str | None]] = {
+    RaisesAnything: ("tool", "Odd"),
+    Exits: ("verify", "SystemExit"),
+    HangsForEver: ("timeout", "TimeoutError"),
+    HangsInAThread: ("tool", "TimeoutError"),
+    HangsWhileClosing: ("verify", "TimeoutError"),
+    Floods: (None, None),
+    Vandal: (None, None),
+    CancelsItself: ("tool", "CancelledError"),
+    GivesNoNumber: ("verify", "ValidationError"),
+    LeavesTasksBehind: (None, None),
+}
+"""Each way to misbehave, with the stage and the error of the failures that come of it; None where none does."""
+
+
+async def _play(composition: Composition) -> tuple[list[Rollout], float]:
+    started, last = time.monotonic(), 0.0
+    found = []
+    async with run(composition) as rollouts:
+        async for rollout in rollouts:
+            found.append(rollout)
+            if rollout.environment == "good":
+                last = time.monotonic() - started
+    return found, last
+
+
+@pytest.mark.parametrize("hostile", WAYS, ids=lambda hostile: hostile.__name__)
+def test_a_good_environment_does_not_notice_a_hostile_one(
+    composed: Composed, hostile: type[Environment[Any, Any]]
+) -> None:
+    """
+    It is played completely; the hostile one's rollouts are failures that say where, and no reward.
+    """
+    limits = {"timeout_s": 0.3, "tool_timeout_s": 0.2, "verify_timeout_s": 0.2}
+    composition = composed(
+        {"good": (Good, TASKS), "bad": (hostile, TASKS)},
+        ScriptedModel(calls("act"), says("Done.")),
+        rows=[{"notes": [1, 2]} for _ in range(TASKS)],
+        environments={"bad": limits},
+        collect={"concurrency": 8},
+    )
+    before = [row.data for row in composition.dataset]
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        found, _ = asyncio.run(asyncio.wait_for(_play(composition), 30))
+
+    good = [rollout for rollout in found if rollout.environment == "good"]
+    bad = [rollout for rollout in found if rollout.environment == "bad"]
+    assert [rollout.reward and rollout.reward.value for rollout in good] == [1.0] * TASKS
+    assert len({rollout.key for rollout in bad}) == len(bad) == TASKS
+    stage, error = WAYS[hostile]
+    for rollout in bad:
+        assert (rollout.failure.stage if rollout.failure else None) == stage
+        assert (rollout.failure.error if rollout.failure else None) == error
+        assert (rollout.reward is None) == (rollout.failure is not None)
+    assert [row.data for row in composition.dataset] == before
+    assert all(Rollout.from_line(rollout.to_line()).row in composition.dataset for rollout in good)
