@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 import sys
 from contextlib import redirect_stdout
@@ -122,6 +123,7 @@ class _Run:
 
     def play(self, retry_poison: bool) -> Report:
         """Play what is missing, and what is poison where that is wanted."""
+        _collect_garbage_rarely()
         with self._progress.shown(), talk_shown(sys.stderr):
             return run_async(self._collect(retry_poison))
 
@@ -188,3 +190,15 @@ class _Run:
             err=True,
         )
         return 1
+
+
+def _collect_garbage_rarely() -> None:
+    """
+    Look for garbage less often than Python does by itself, and never in what is loaded by now.
+
+    Rollouts in flight are thousands of live objects, and looking through them for every 700 new ones takes a fifth of
+    the CPU time with 1,024 in flight. What makes no cycle is freed at once, as always.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

@@ -300,7 +300,7 @@ class _Worker:
             case "hello":
                 self._hello.set_result(asked)
             case "ping":
-                self.send({"is": "pong"})
+                self.send({"is": "done", "number": asked["number"]})
             case "answer":
                 if (answer := self._asking.get(asked["ask"])) is not None and not answer.done():
                     answer.set_result(asked)

@@ -67,7 +67,7 @@ class Crew:
         self._keepers = [asyncio.create_task(self._keep(worker)) for worker in started]
         if failed:
             await self.close()
-            if isinstance(failed[0], WorkerDied):
+            if isinstance(failed[0], WorkerDied | OSError):
                 plugin = self._launch.plugin
                 raise PluginError(f"{plugin} could not be opened: {failed[0]}", plugin=plugin) from None
             raise failed[0]
@@ -149,5 +149,5 @@ class Crew:
                 return
             try:
                 alive = await self._start()
-            except (WorkerDied, GymcoreError) as error:
+            except (WorkerDied, GymcoreError, OSError) as error:
                 self._last_death = str(error)

@@ -56,7 +56,7 @@ class Launch:
     stop_s: float = 30.0
     """For closing that again; then it is killed."""
     grace_s: float = 5.0
-    """A process in which a bound was overrun must answer within this, or it is killed."""
+    """A process that was silent for as long as a request may take must answer within this, or it is killed."""
     backoff_s: float = 0.5
     """Before the first new start; doubled with every death until a rollout is finished."""
     max_backoff_s: float = 30.0

@@ -209,9 +209,7 @@ class _Remote:
         if worker is None or self._place.instances.pop(self._number, None) is None:
             return
         try:
-            await worker.ask("close", rollout=self._number)
-        except WorkerDied:
-            pass
+            await self._ask("close")
         finally:
             worker.in_flight -= 1
             for asked in self._asked.values():
@@ -219,6 +217,9 @@ class _Remote:
 
     async def _ask(self, do: str, bound: str = "", limit_s: float | None = None, **fields: Any) -> Any:
         assert self._worker is not None
+        if limit_s is None:  # what only the bound on the rollout bounds, as long as it does not block the others
+            limit_s = max(self._place.limits.tool_s, self._place.limits.verify_s) + SLACK_S
+            bound = f"{do} blocked its process for {limit_s:g} s"
         try:
             return await self._worker.ask(do, bound, limit_s, rollout=self._number, **fields)
         except WorkerDied as error:

@@ -45,8 +45,9 @@ class _Waiting:
     """A request that is not answered yet."""
 
     answer: asyncio.Future[Any]
-    until: float | None
-    """When it is late, as the loop counts time."""
+    since: float
+    """When it was sent, as the loop counts time."""
+    limit_s: float
     bound: str
 
 
@@ -66,12 +67,13 @@ class Worker:
         self._on_ask = on_ask
         self._loop = asyncio.get_running_loop()
         self._channel = Channel(self._on_message, self._on_end)
-        self._heard = asyncio.Event()
+        self._hung_up = asyncio.Event()
         self._waiting: dict[int, _Waiting] = {}
         self._numbers = itertools.count(1)
         self._reason: str | None = None
-        self._asked_since: float | None = None
-        self._why_asked = ""
+        self._heard_at = self._loop.time()
+        self._probed_at: float | None = None
+        self._why_probed = ""
         self._process: asyncio.subprocess.Process
         self._output: Output
         self._watching: asyncio.Task[None]
@@ -121,21 +123,24 @@ class Worker:
             await self.kill("it is not needed any more")
             raise
 
-    async def ask(self, do: str, bound: str = "", limit_s: float | None = None, /, **fields: Any) -> Any:
+    async def ask(self, do: str, bound: str, limit_s: float, /, **fields: Any) -> Any:
         """
         Have something done.
+
+        What blocks the process is done one after the other there, so a request is not late as long as others are
+        answered; what does not block is bounded there.
 
         Args:
             do: What.
             bound: What the error says when it takes too long.
-            limit_s: How long it may take; as long as whoever asks waits, where it is None.
+            limit_s: How long the process may be silent over it.
             fields: What it needs.
 
         Returns:
             What came of it: a plain value.
 
         Raises:
-            Late: it took too long.
+            Late: it took too long, and nothing else was heard of the process meanwhile.
             WorkerDied: the process ended first.
             Told: the environment raised.
             FrameError: something is too large to be sent.
@@ -143,15 +148,14 @@ class Worker:
         if self.death is not None:
             raise WorkerDied(self.death)
         number = next(self._numbers)
-        until = None if limit_s is None else self._loop.time() + limit_s
-        waiting = self._waiting[number] = _Waiting(self._loop.create_future(), until, bound)
+        waiting = _Waiting(self._loop.create_future(), self._loop.time(), limit_s, bound)
+        self._waiting[number] = waiting
         try:
             self._channel.send({"do": do, "number": number, **fields})
             await self._channel.drained()
             return await waiting.answer
         except (Late, asyncio.CancelledError):
             self._channel.send({"do": "cancel", "number": number, "rollout": fields.get("rollout")})
-            self._doubt(f"{do} of a rollout was given up")
             raise
         finally:
             del self._waiting[number]
@@ -169,6 +173,7 @@ class Worker:
         """
         said: str | None = None
         try:
+            await self.ask("ping", "", self._launch.grace_s)  # one that is blocked is not worth waiting for
             said = await self.ask("end", "", self._launch.stop_s)
             await asyncio.wait({self._watching}, timeout=EXIT_S)
         except (Late, WorkerDied):
@@ -206,7 +211,7 @@ class Worker:
             beat = now
         _kill_group(self._process.pid)  # what it has started and left behind
         with suppress(TimeoutError):  # what it said before it died still counts
-            await asyncio.wait_for(self._heard.wait(), LAST_WORDS_S)
+            await asyncio.wait_for(self._hung_up.wait(), LAST_WORDS_S)
         self._channel.abort()
         self._output.close()
         self.death = self._describe_end(waiting.result())
@@ -215,28 +220,24 @@ class Worker:
                 waiting_.answer.set_exception(WorkerDied(self.death))
 
     def _keep_time(self, now: float) -> None:
-        if self._asked_since is not None:
-            # Whoever is late while the process does not answer may be held up by somebody else.
-            if now - self._asked_since > self._launch.grace_s:
-                self._strike(f"{self._why_asked}, and it did not answer for {self._launch.grace_s:g} s")
+        """Give up the request over which the process was silent too long, and find out whether it still answers."""
+        if self._probed_at is not None:
+            # The others are not late: they are held up by that one, or by a process that is about to be killed.
+            if now - self._probed_at > self._launch.grace_s:
+                self._strike(f"{self._why_probed}, and it did not answer for {self._launch.grace_s:g} s")
             return
         for waiting in self._waiting.values():
-            if waiting.until is not None and waiting.until < now and not waiting.answer.done():
+            if now - max(waiting.since, self._heard_at) > waiting.limit_s and not waiting.answer.done():
                 waiting.answer.set_exception(Late(waiting.bound))
-                self._doubt(waiting.bound)
+                self._probed_at, self._why_probed = now, waiting.bound
+                self._channel.send({"do": "ping", "number": 0})
                 return
 
-    def _doubt(self, why: str) -> None:
-        """Find out whether the process still answers."""
-        if self._asked_since is None and self.death is None:
-            self._asked_since, self._why_asked = self._loop.time(), why
-            self._channel.send({"do": "ping"})
-
     def _on_message(self, message: Message) -> None:
+        self._heard_at = self._loop.time()
+        self._probed_at = None
         told = message.get("is")
-        if told == "pong":
-            self._asked_since = None
-        elif told in ("asks", "unasks"):
+        if told in ("asks", "unasks"):
             self._on_ask(self, message)
         else:
             waiting = self._waiting.get(message.get("number", 0))
@@ -248,7 +249,7 @@ class Worker:
                 waiting.answer.set_exception(error_from_json(message["error"]))
 
     def _on_end(self, nonsense: str | None) -> None:
-        self._heard.set()
+        self._hung_up.set()
         if nonsense is not None:
             self._strike(f"it sent {nonsense}")
         elif self._process.returncode is None:

@@ -90,6 +90,7 @@ def test_does_not_limit_an_endpoint_that_throttles_now_and_then(workers, share, 
 events = some.sampled_from(["reply", "throttled", "late", "asks", "outage"])
 
 
+@settings(deadline=None)
 @given(some.lists(some.tuples(events, some.integers(1, 300)), max_size=80))
 def test_there_is_always_room_for_one(story):
     """
@@ -109,6 +110,24 @@ def test_there_is_always_room_for_one(story):
             assert limit.value <= before
         assert limit.value >= 1
         assert limit.has_room(0)
+
+
+def test_chance_does_not_keep_a_limit_small():
+    """
+    Where one request in twenty is throttled by chance, a limit that is small grows all the same.
+    """
+    chance = random.Random(3)
+    limit = ConcurrencyLimit()
+    limit.throttled(number=1, newest=1, in_flight=10, now=0.0, pause_s=1.0)
+    assert limit.value == 5
+    for number in range(2, 20_000):
+        in_flight = int(min(limit.value, 256))
+        if chance.random() < 0.05:
+            limit.throttled(number=number, newest=number + in_flight - 1, in_flight=in_flight, now=100.0)
+        else:
+            limit.replied(number=number, in_flight=in_flight, is_waited_for=in_flight < 256, now=100.0)
+
+    assert limit.value >= 200
 
 
 def test_one_burst_is_one_cut_down_to_what_was_accepted():

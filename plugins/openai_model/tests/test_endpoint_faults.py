@@ -387,6 +387,19 @@ def test_both_addresses_down_is_an_outage():
     assert run.told[40.0].count("is down since") == 2
 
 
+def test_whoever_waits_at_one_address_hears_that_another_is_back():
+    """
+    Calls do not wait for the next probe of their own address once another has answered.
+    """
+    one, two = Endpoint().trouble(200.5, 5000.0, "refused"), Endpoint().trouble(200.5, 260.5, "refused")
+    run = Run(Web(one=one, two=two), base_url=[ONE, TWO]).play(1000, workers=16)
+
+    back = min(at for at in two.requests if at >= 260.5)
+    assert len(run.finished) == 1000
+    # Four calls the second after, then eight, then all sixteen: nobody is missing.
+    assert two.during(back + 3.5, back + 9.5) >= 6 * 14
+
+
 def test_a_key_that_one_address_refuses_ends_only_that_address():
     """
     An address that begins to answer 401 is left; when the other does too, the run ends.

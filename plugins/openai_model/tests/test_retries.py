@@ -17,7 +17,7 @@ from gym_plugin_openai_model.retries import (
     kind_of_status,
     retry_after_s,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 KINDS = ["connect", "rate_limit", "transient", "timeout", "terminal"]
@@ -25,6 +25,7 @@ kinds = some.sampled_from(KINDS)
 chances = some.floats(0, 1)
 
 
+@settings(deadline=None)
 @given(some.integers(0, 12), some.lists(some.tuples(kinds, chances, some.floats(0, 400)), min_size=1, max_size=20))
 def test_no_call_is_tried_for_ever(max_retries, story):
     """
@@ -45,6 +46,7 @@ def test_no_call_is_tried_for_ever(max_retries, story):
     assert 1 <= patience.tries <= max_retries + 41
 
 
+@settings(deadline=None)
 @given(kinds, some.integers(0, 12))
 def test_clocks_start_at_the_first_fault(kind, max_retries):
     """
@@ -67,6 +69,7 @@ def test_each_kind_has_its_own_patience(kind):
     assert patience.wait_s(Fault(kind, "no"), now=PATIENCE_S[kind] + 1) is None
 
 
+@settings(deadline=None)
 @given(some.floats(0, 1e6))
 def test_waiting_at_a_closed_gate_costs_no_patience(seconds):
     """
@@ -105,6 +108,7 @@ def test_being_throttled_uses_up_no_tries():
 # -- the budget ------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(some.lists(some.tuples(some.sampled_from(["reply", "retry"]), some.floats(0, 3)), max_size=100))
 def test_retries_never_exceed_replies(story):
     """
@@ -123,6 +127,7 @@ def test_retries_never_exceed_replies(story):
         assert retries <= replies + RETRIES_AT_FIRST + 1 + now / RETRY_EVERY_S
 
 
+@settings(deadline=None)
 @given(some.lists(some.booleans(), min_size=1, max_size=200))
 def test_no_retry_waits_while_half_of_all_tries_succeed(faults):
     """
@@ -157,6 +162,7 @@ def test_beyond_the_budget_one_retry_goes_each_second():
 # -- what an endpoint says -------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(some.integers(300, 999), some.booleans())
 def test_every_status_has_a_kind(status, has_retry_after):
     """
@@ -169,6 +175,7 @@ def test_every_status_has_a_kind(status, has_retry_after):
         assert kind != "terminal"
 
 
+@settings(deadline=None)
 @given(some.text(max_size=40), some.sampled_from(["retry-after", "retry-after-ms"]))
 def test_no_header_is_a_surprise(text, name):
     """
@@ -180,6 +187,7 @@ def test_no_header_is_a_surprise(text, name):
     assert seconds is None or not math.isnan(seconds)
 
 
+@settings(deadline=None)
 @given(some.integers(1, 10_000))
 def test_a_date_means_the_seconds_until_then(seconds):
     """

@@ -11,10 +11,13 @@ import math
 __all__ = ["ConcurrencyLimit"]
 
 TOLERATED_SHARE = 0.1
-"""Requests of one round that may be throttled without consequence: some endpoints throttle now and then at random."""
-CLEAN_SHARE = 0.05
-"""A round with at most this share of throttled requests lets the limit grow."""
-MIN_ROUND = 8
+"""
+Requests that may be throttled without consequence: some endpoints throttle now and then, whatever is in flight, and
+with less in flight would do so just as often.
+"""
+TOLERATED_BURST = 2
+"""Throttled requests in a row that are taken for chance, at least."""
+MIN_ROUND = 24
 """Replies that make up a round, at least: the price of one step too many stays below one request in eight."""
 GROWTH = 0.05
 HALF, STEP_BACK = 0.5, 0.9
@@ -55,6 +58,7 @@ class ConcurrencyLimit:
         self._floor = 1
         self._replies = 0
         self._throttled = 0
+        self._surplus = 0.0
         self._was_full = False
         self._hold_until = -math.inf
 
@@ -65,8 +69,8 @@ class ConcurrencyLimit:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether replies need not be noted: there is no limit, and no request of this round was throttled."""
-        return self._throttled == 0 and self.value == math.inf
+        """Whether replies need not be noted: there is no limit, and no request was throttled of late."""
+        return self._surplus == 0 and self.value == math.inf
 
     def has_room(self, in_flight: int) -> bool:
         """Whether one more request may be sent."""
@@ -84,11 +88,9 @@ class ConcurrencyLimit:
         """
         if number <= self._cut_at:
             return  # it was sent under another limit and says nothing about this one
-        self._replies += 1
+        self._surplus = max(0.0, self._surplus - TOLERATED_SHARE)
         self._proven_value = self._target if self._is_recovering else self.value
         if self.value == math.inf:
-            if self._replies >= max(MIN_ROUND, in_flight):
-                self._replies = self._throttled = 0
             return
         is_full = is_waited_for or in_flight + 1 > self.value
         if self._is_recovering:
@@ -99,8 +101,9 @@ class ConcurrencyLimit:
             self._is_recovering = self.value < self._target
             return
         self._was_full |= is_full
+        self._replies += 1
         if self._replies >= max(MIN_ROUND, self.value):
-            if self._was_full and self._throttled <= CLEAN_SHARE * self._replies and now >= self._hold_until:
+            if self._was_full and self._throttled <= TOLERATED_SHARE * self._replies and now >= self._hold_until:
                 self.value += max(1.0, GROWTH * self.value)
             self._replies = self._throttled = 0
             self._was_full = False
@@ -122,13 +125,15 @@ class ConcurrencyLimit:
             self._accept(max(self._floor, in_flight - 1))
             return
         self._throttled += 1
-        if not pause_s and self._throttled <= TOLERATED_SHARE * in_flight:
+        self._surplus += 1
+        if not pause_s and self._surplus <= max(TOLERATED_BURST, TOLERATED_SHARE * in_flight):
             return
         is_known = self.value != math.inf and not self._is_recovering
         self.value = max(1, int(min(in_flight, self.value) * (STEP_BACK if is_known else HALF)))
         self._floor = max(1, in_flight // MAX_CUT)
         self._cut_at = newest
         self._accept(in_flight - 1)
+        self._surplus = 0.0
         self._replies = self._throttled = 0
         self._was_full = False
 

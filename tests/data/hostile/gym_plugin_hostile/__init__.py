@@ -67,6 +67,8 @@ class World(Environment[WorldTask, WorldConfig]):
         self.count = 0
         if self.task.how == "raises in open":
             raise ValueError("broken")
+        while self.task.how == "blocks in open":
+            pass
 
     async def close(self) -> None:
         same = asyncio.current_task() is self.task_of_open
@@ -139,6 +141,8 @@ class World(Environment[WorldTask, WorldConfig]):
             raise ValueError("broken")
         if self.task.how == "hangs in verify":
             await asyncio.Event().wait()
+        if self.task.how == "dies after verify":
+            asyncio.get_running_loop().call_soon(os._exit, 9)
         if self.task.how == "is judged":
             verdicts = await asyncio.gather(*(self.models["judge"].ask(f"{n}? {trajectory.text}") for n in range(2)))
             return Reward(value=float(verdicts[0]), metrics={"asked": self.models["judge"].attempts})
@@ -225,6 +229,10 @@ class Hostile(World):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         self.note(self.config, f"pids {os.getpid()} {child.pid}")
         self._matches()
+
+    def _naps(self) -> str:
+        time.sleep(0.2)
+        return "slept"
 
     def _tells(self) -> str:
         self.note(self.config, f"pids {os.getpid()}")
