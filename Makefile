@@ -8,6 +8,8 @@
 SHELL := /bin/bash
 PLUGINS := $(wildcard plugins/*)
 PROJECTS := . $(PLUGINS)
+# With '.[ray]' the tests of the Ray executor run too; `make test` does that for the first Python.
+CORE ?= .
 
 # The first Python that is new enough; PYTHON=... chooses another.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
@@ -32,13 +34,14 @@ $(VENV)/.installed: $(STAMPS)
 # pip 25.1 is the first that installs the development tools from [dependency-groups].
 $(VENV)/.developing: $(VENV)/.installed
 	$(call INSTALL,$(VENV)) --upgrade 'pip>=25.1'
-	$(call INSTALL,$(VENV)) --group dev $(foreach project,$(PROJECTS),--editable $(project))
+	$(call INSTALL,$(VENV)) --group dev $(foreach project,$(CORE) $(PLUGINS),--editable '$(project)')
 	@touch $@
 
 test:
-	@$(SHELL) tests/interpreters.sh | while read -r version python; do \
+	@core='.[ray]'; $(SHELL) tests/interpreters.sh | while read -r version python; do \
 		echo "== Python $$version =="; \
-		$(MAKE) --no-print-directory test-one VENV=.venv-$$version PYTHON=$$python </dev/null || exit 1; \
+		$(MAKE) --no-print-directory test-one VENV=.venv-$$version PYTHON=$$python CORE="$$core" </dev/null || exit 1; \
+		core=.; \
 	done
 
 test-one: $(VENV)/.developing

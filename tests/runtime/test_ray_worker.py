@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from gymcore.cli.plan_options import PlanFlags
 from gymcore.composition import Composition, compose
 from gymcore.discovery import discover
-from gymcore.errors import EndpointError, GymcoreError, PluginError
+from gymcore.documents import YamlDocument
+from gymcore.errors import EndpointError, GymcoreError, PlanError, PluginError
 from gymcore.plan import Plan
 from gymcore.records import Failure, Reward, Rollout, Row, Trajectory, Turn
 from gymcore.runtime.on_ray.worker import (
@@ -243,3 +245,25 @@ def test_without_ray_the_message_says_how_to_install_it(tmp_path: Path) -> None:
     assert "pip install 'gymcore[ray]'" in done.stderr
     assert "there is no Ray here" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_key_of_ray_is_found_with_the_right_one() -> None:
+    """
+    What a plan says of Ray is checked like the rest of it, also where rollouts are played here.
+    """
+    with pytest.raises(PlanError, match=r"unknown key 'worker' \(collect\.ray\.worker, .*\)\n  try: workers"):
+        Plan.from_document(YamlDocument({"collect": {"ray": {"worker": 2}}}))
+
+
+def test_the_flags_of_ray_are_keys_of_the_plan() -> None:
+    """
+    The executor is no part of what finished work means, so it may change between two runs of a folder.
+    """
+    flags = PlanFlags(env=[NAME], executor="ray", workers=3)
+
+    plan = flags.to_plan().plan
+
+    assert plan is not None
+    assert plan.collect.executor == "ray"
+    assert plan.collect.ray.workers == 3
+    assert _composition(executor="ray").lock == _composition().lock

@@ -14,7 +14,7 @@ import sys
 import traceback
 from array import array
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,10 @@ __all__ = ["Given", "RayWorker", "Setup", "Taken", "describe_setup", "read_error
 
 BATCH_BYTES = 4 * 2**20
 """What is finished goes in batches of this size; a single rollout may be larger."""
+
+LONG_STEP_S = 0.005
+LARGEST_BURST = 32
+"""So many rollouts are begun before anybody else gets a turn, unless that took longer than a long step."""
 
 Given = tuple[int, str, bytes, int, int]
 """A rollout to play: its ticket, the name of its route, the bytes of its row, its repeat and its position."""
@@ -170,6 +174,9 @@ class RayWorker:
     def __init__(self) -> None:
         self._executor: LocalExecutor | None = None
         self._routes: Mapping[str, Route] = {}
+        self._given: deque[Given] = deque()
+        """What was not begun yet."""
+        self._is_beginning = False
         self._results: deque[Taken] = deque()
         self._news = asyncio.Event()
         self._closing = asyncio.Event()
@@ -195,11 +202,32 @@ class RayWorker:
 
     async def give(self, batch: Sequence[Given]) -> None:
         """Start playing."""
-        for ticket, route, row, repeat, position in batch:
-            planned = Planned(position, self._routes[route], Row(row), repeat)
-            task = asyncio.create_task(self._play(ticket, planned))
-            self._playing.add(task)
-            task.add_done_callback(self._playing.discard)
+        self._given.extend(batch)
+        if not self._is_beginning:
+            self._is_beginning = True
+            self._begin(self._begin_all())
+
+    async def _begin_all(self) -> None:
+        """
+        Begin what was given, many at once; one by one where each computes and lets nobody else run.
+
+        So what is finished leaves, and more arrives, before everything that is here was played.
+        """
+        clock = asyncio.get_running_loop().time
+        burst = 1
+        while self._given:
+            for _ in range(min(burst, len(self._given))):
+                ticket, route, row, repeat, position = self._given.popleft()
+                self._begin(self._play(ticket, Planned(position, self._routes[route], Row(row), repeat)))
+            started = clock()
+            await asyncio.sleep(0)
+            burst = 1 if clock() - started > LONG_STEP_S else min(2 * burst, LARGEST_BURST)
+        self._is_beginning = False
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._playing.add(task)
+        task.add_done_callback(self._playing.discard)
 
     async def _play(self, ticket: int, planned: Planned) -> None:
         result: Taken = (ticket, "cancelled", b"")
@@ -249,7 +277,7 @@ class RayWorker:
     async def close(self) -> bytes | None:
         """Close the plugins; return what was raised."""
         await self.cancel()
-        if self._playing:
+        while self._playing:
             await asyncio.wait(self._playing)
         self._closing.set()
         if self._living is None:
