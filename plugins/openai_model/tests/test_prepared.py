@@ -45,24 +45,24 @@ def test_requests_do_not_share_what_differs():
     assert [first.headers["content-length"], second.headers["content-length"]] == ["1", "2"]
 
 
+async def streamed(reply):
+    return b"".join([chunk async for chunk in reply.aiter_bytes()])
+
+
 def test_a_reply_is_a_whole_response():
     """
-    A reply answers as an ordinary response does, and asks for its headers only when somebody else does.
+    A reply answers as an ordinary response does.
     """
-    asked = []
-
-    def headers():
-        asked.append(1)
-        return [("content-type", "application/json"), ("set-cookie", "a=1"), ("set-cookie", "b=2")]
-
+    headers = [("content-type", "application/json"), ("set-cookie", "a=1"), ("set-cookie", "b=2")]
     reply = Reply(404, headers, b'{"a": "\xc3\xa9"}', PREPARED.request(b""))
 
     assert (reply.is_success, reply.status_code, reply.reason_phrase) == (False, 404, "Not Found")
     assert reply.content == reply.read() == asyncio.run(reply.aread()) == b'{"a": "\xc3\xa9"}'
-    assert asked == []
     assert reply.headers["Content-Type"] == "application/json"
     assert reply.headers.get_list("set-cookie") == ["a=1", "b=2"]
-    assert asked == [1]
+    assert (reply.num_bytes_downloaded, reply.history, reply.extensions) == (len(reply.content), [], {})
+    assert b"".join(reply.iter_bytes()) == reply.content
+    assert asyncio.run(streamed(reply)) == reply.content
     assert reply.json() == {"a": "\u00e9"}
     assert reply.text == '{"a": "\u00e9"}'
     with pytest.raises(httpx.HTTPStatusError, match="404 Not Found"):

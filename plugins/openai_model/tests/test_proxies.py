@@ -117,7 +117,7 @@ def test_says_that_a_proxy_wants_a_password():
     """
     message = fail("https://model.invalid/v1", REFUSAL, lambda port: {"https_proxy": f"http://127.0.0.1:{port}"})
 
-    assert "tunnel error: proxy authorization required" in message
+    assert message.endswith("it wants a user and a password (status 407)")
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 502 Bad Gateway\r\n\r\n"], ids=["nothing", "502"])
@@ -137,3 +137,13 @@ def test_refuses_a_proxy_that_is_no_address():
     message = fail("http://model.invalid/v1", environ=lambda _: {"http_proxy": "http://[::"})
 
     assert message.startswith("the proxy http://[:: is no address")
+
+
+@pytest.mark.parametrize("proxy", ["https://127.0.0.1:3128", "socks5://127.0.0.1:1080"])
+def test_refuses_a_proxy_that_speaks_something_else(proxy):
+    """
+    What cannot be spoken is said, instead of being tried as something else.
+    """
+    message = fail("http://model.invalid/v1", environ=lambda _: {"http_proxy": proxy})
+
+    assert message == f"the proxy {proxy} cannot be used: proxies are spoken to over http:// only"

@@ -99,7 +99,7 @@ def test_does_not_trust_an_authority_that_nobody_named(authority):
     """
     A certificate of an unknown authority is refused, and the message says how to trust it.
     """
-    with pytest.raises(httpx.ConnectError, match=r"TLS failed: invalid peer certificate: UnknownIssuer.*SSL_CERT_FILE"):
+    with pytest.raises(httpx.ConnectError, match=r"TLS failed: the certificate is refused: .*issuer.*SSL_CERT_FILE"):
         ask(Server(authority.issue_cert("127.0.0.1")))
 
 
@@ -116,7 +116,7 @@ def test_refuses_a_certificate_for_somebody_else(trusted):
     """
     A certificate must be for the host that is asked.
     """
-    with pytest.raises(httpx.ConnectError, match="TLS failed: invalid peer certificate: certificate not valid for"):
+    with pytest.raises(httpx.ConnectError, match=r"TLS failed: the certificate is refused: .*mismatch"):
         ask(Server(trusted.issue_cert("other.example")))
 
 
@@ -124,7 +124,7 @@ def test_refuses_a_certificate_that_has_expired(trusted):
     """
     A certificate must be of today.
     """
-    with pytest.raises(httpx.ConnectError, match=r"TLS failed: invalid peer certificate: .*expired"):
+    with pytest.raises(httpx.ConnectError, match=r"TLS failed: the certificate is refused: .*expired"):
         ask(Server(trusted.issue_cert("127.0.0.1", not_after=YESTERDAY)))
 
 

@@ -1,37 +1,29 @@
 """
-What carries the requests: an httpx transport over pyreqwest, whose connections live outside the event loop.
+What carries the requests: an httpx transport over connections that are kept alive.
 
-httpx's own pool looks at every connection for every request, and asyncio clients cost more with every connection they
-hold; pyreqwest (Rust: reqwest, hyper, rustls) costs a third of aiohttp, and the same with four thousand in flight as
-with sixty-four. It answers through the event loop that asked, so one transport may serve several in turn.
-
-A request that is cancelled is forgotten here, but not on the wire: pyreqwest cannot take it back. Its connection is
-free again when the reply comes, at the latest after `timeout_s`.
+httpx's own pool looks at every connection for every request, and what a general client does around a request costs
+more than the rest of a model call. Here an idle connection is the last one of a list; `http1` speaks on it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import errno
 import os
-import re
-from datetime import timedelta
+import socket
+import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import httpx
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import ClientClosedError, ConnectTimeoutError, PyreqwestError, RequestTimeoutError
-from pyreqwest.http import HeaderMap, Url
-from pyreqwest.proxy import ProxyBuilder
 
 from gym_plugin_openai_model.endpoints import proxy_for
+from gym_plugin_openai_model.http1 import ClosedError, Connection, HttpError, RawReply, TooLargeError
 from gym_plugin_openai_model.prepared import Prepared, PreparedRequest, Reply
 
-if TYPE_CHECKING:
-    from pyreqwest.request import RequestBuilder
-    from pyreqwest.response import Response
-
-__all__ = ["MAX_REPLY_BYTES", "Connections", "TooLargeError"]
+__all__ = ["MAX_REPLY_BYTES", "Connections", "TooLargeError", "in_plain_words"]
 
 MAX_REPLY_BYTES = 256 * 2**20
 """
@@ -41,14 +33,8 @@ A million tokens with log-probabilities of twenty alternatives each stay below i
 """
 
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
-"""Headers that follow from the content; the client writes them itself."""
-_REFUSED = {errno.ECONNREFUSED, 10061}
-_TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE, 10024}
-"""Error numbers of this system; those of Windows are not the ones of its `errno`."""
-
-
-class TooLargeError(httpx.TransportError):
-    """A reply that is larger than anybody has use for."""
+"""Headers that follow from the content; they are written here."""
+_TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 
 
 class Connections(httpx.AsyncBaseTransport):
@@ -57,11 +43,11 @@ class Connections(httpx.AsyncBaseTransport):
 
     There are as many connections as there ever were requests in flight. Redirects are not followed. The proxy that the
     process environment names for the address (`https_proxy`, `no_proxy`, ...) is used, and the certificate authorities
-    of the system, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name instead.
+    that httpx trusts, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name instead.
 
     Args:
         address: Where requests go; the proxy is chosen for it.
-        timeout_s: Seconds for one request, connecting included.
+        timeout_s: Seconds from sending a request to the end of its reply.
         connect_timeout_s: Seconds for making a connection, TLS and proxy included, where one is needed.
         max_reply_bytes: The largest reply that is read.
     """
@@ -74,30 +60,18 @@ class Connections(httpx.AsyncBaseTransport):
         connect_timeout_s: float,
         max_reply_bytes: int = MAX_REPLY_BYTES,
     ) -> None:
-        self._proxy = proxy_for(address)
+        self._proxy = _Proxy.parse(proxy_for(address))
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._max_reply_bytes = max_reply_bytes
-        self._problem: str | None = None
-        self._client: Client | None = None
-        self._ready: dict[Prepared, tuple[Url, HeaderMap]] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._is_open = False
+        self._all: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._heads: dict[Prepared, bytes] = {}
 
     async def __aenter__(self) -> Connections:
-        builder = (
-            ClientBuilder()
-            .http1_only()
-            .follow_redirects(False)
-            .timeout(timedelta(seconds=self._timeout_s))
-            .connect_timeout(timedelta(seconds=self._connect_timeout_s))
-        )
-        if self._proxy is None:
-            builder = builder.no_proxy()  # what the environment says has been read
-        else:
-            try:
-                builder = builder.proxy(ProxyBuilder.all(_with_scheme(self._proxy)))
-            except ValueError as error:
-                self._problem = f"{self._shown_proxy} is no address ({error})"
-        self._client = builder.build()
+        self._is_open = True
         return self
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -107,110 +81,221 @@ class Connections(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: it could not be sent, or the reply is not whole or larger than anybody needs.
         """
-        assert self._client is not None, "open the transport first: async with Connections(...)"
-        if self._problem is not None:
-            raise httpx.ProxyError(self._problem)
+        assert self._is_open, "open the transport first: async with Connections(...)"
+        loop = asyncio.get_running_loop()
+        head, content = self._written(request)
+        while True:
+            connection = self._take_idle() or await self._connect(request.url)
+            was_used = connection.is_used
+            reply = connection.send(head, content)
+            alarm = loop.call_later(self._timeout_s, _ring, reply)
+            try:
+                raw = await reply
+                return Reply(raw.status, raw.headers, raw.content, request)
+            except _TooLateError:
+                raise httpx.ReadTimeout(f"no reply within {self._timeout_s:g} s (timeout_s)") from None
+            except TooLargeError as error:
+                raise ReplyTooLargeError(str(error)) from None
+            except ClosedError as error:
+                raise httpx.ReadError(str(error)) from None
+            except (HttpError, OSError) as error:
+                # An idle connection may be closed at the moment in which it is used; then nothing was answered.
+                if was_used and not connection.has_heard and self._is_open:
+                    continue
+                raise httpx.RemoteProtocolError(str(error) or type(error).__name__) from error
+            finally:
+                alarm.cancel()
+                if not reply.done() or reply.cancelled() or reply.exception() is not None:
+                    connection.abort()
+
+    def _take_idle(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    def _written(self, request: httpx.Request) -> tuple[bytes, bytes]:
+        """Return the head of a request, up to the value of its content-length, and its content."""
+        if isinstance(request, PreparedRequest):
+            head = self._heads.get(request.prepared)
+            if head is None:
+                pairs = [("accept-encoding", "identity"), *request.prepared.headers.items()]
+                head = self._heads[request.prepared] = self._head(request, pairs)
+            return head, request.content
+        pairs = [(name, value) for name, value in request.headers.multi_items() if name not in {*_FRAMING, "host"}]
+        return self._head(request, pairs), request.content
+
+    def _head(self, request: httpx.Request, pairs: list[tuple[str, str]]) -> bytes:
+        target = request.url.raw_path
+        if self._proxy is not None and request.url.scheme == "http":
+            target = b"http://%b%b" % (request.url.netloc, target)
+            pairs = [*self._proxy.headers, *pairs]
+        lines = [b"%b %b HTTP/1.1" % (request.method.encode(), target), b"host: " + request.url.netloc]
+        lines += [name.encode("ascii") + b": " + value.encode("latin-1") for name, value in pairs]
+        return b"\r\n".join([*lines, b"content-length: "])
+
+    # -- connecting --------------------------------------------------------------------------------------------------
+
+    async def _connect(self, url: httpx.URL) -> Connection:
+        """
+        Make a connection to where a URL points, through the proxy where there is one.
+
+        Raises:
+            httpx.ConnectTimeout, httpx.ConnectError, httpx.ProxyError: it could not be made; in plain words.
+        """
         try:
-            # Not `send()`, which reads however much comes.
-            async with self._builder(request).build_streamed() as response:
-                content = await self._content(response)
-            return Reply(response.status, lambda: list(response.headers.items()), content, request)
-        except PyreqwestError as error:
-            failure = self._failure(error, request.url)
-        # Outside the handler: pyreqwest's own error shows the whole URL, whose query may hold a key.
-        raise failure
+            async with asyncio.timeout(self._connect_timeout_s) as limit:
+                return await self._connected(url)
+        except TimeoutError as error:
+            if limit.expired():
+                told = f"no connection within {self._connect_timeout_s:g} s (connect_timeout_s)"
+                raise httpx.ConnectTimeout(told) from None
+            raise httpx.ConnectError(_why(error)) from None
 
-    def _builder(self, request: httpx.Request) -> RequestBuilder:
-        assert self._client is not None
-        if not isinstance(request, PreparedRequest):
-            pairs = [(name, value) for name, value in request.headers.multi_items() if name not in _FRAMING]
-            builder = self._client.request(request.method, str(request.url)).headers(pairs)
-            return builder.body_bytes(request.content) if request.content else builder
-        ready = self._ready.get(request.prepared)
-        if ready is None:
-            # Replies are asked for uncompressed, as they are small or near; one that comes compressed is decoded.
-            headers = HeaderMap({"accept-encoding": "identity", **request.prepared.headers})
-            ready = self._ready[request.prepared] = (Url(str(request.url)), headers)
-        return self._client.post(ready[0]).headers(ready[1]).body_bytes(request.content)
+    async def _connected(self, url: httpx.URL) -> Connection:
+        host, port = url.host, url.port or (443 if url.scheme == "https" else 80)
+        proxy = self._proxy
+        if proxy is None:
+            try:
+                return await self._open(host, port, self._context() if url.scheme == "https" else None)
+            except (OSError, ssl.CertificateError) as error:
+                raise httpx.ConnectError(_why(error)) from None
+        if proxy.problem is not None:
+            raise httpx.ProxyError(proxy.problem)
+        try:
+            connection = await self._open(proxy.host, proxy.port, None)
+        except OSError as error:
+            raise httpx.ProxyError(f"{proxy.shown}: {_why(error)}") from None
+        if url.scheme == "http":
+            return connection
+        try:
+            await self._tunnel(connection, proxy, host, port)
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
 
-    async def _content(self, response: Response) -> bytes:
-        length = response.get_header("content-length")
-        if length is not None and length.isdecimal():  # neither compressed nor chunked: it cannot become more
-            if int(length) > self._max_reply_bytes:
-                raise self._too_large(f"{int(length):,} bytes")
-            return (await response.bytes()).to_bytes()
-        chunks, size = [], 0
-        while (chunk := await response.body_reader.read_chunk()) is not None:
-            size += len(chunk)
-            if size > self._max_reply_bytes:
-                raise self._too_large(f"more than {self._max_reply_bytes:,} bytes")
-            chunks.append(chunk)
-        return b"".join(chunks)
+    async def _open(self, host: str, port: int, tls: ssl.SSLContext | None) -> Connection:
+        loop = asyncio.get_running_loop()
+        name = host if tls is not None else None
+        _, connection = await loop.create_connection(self._made, host, port, ssl=tls, server_hostname=name)
+        return connection
 
-    def _too_large(self, size: str) -> TooLargeError:
-        return TooLargeError(f"the reply has {size}; at most {self._max_reply_bytes:,} are read")
+    def _made(self) -> Connection:
+        connection = Connection(self._max_reply_bytes, self._idle.append, self._all.discard)
+        self._all.add(connection)
+        return connection
 
-    @property
-    def _shown_proxy(self) -> str:
-        """The proxy without the user and the password that may stand in its URL."""
-        assert self._proxy is not None
-        scheme, _, rest = _with_scheme(self._proxy).partition("://")
-        return f"the proxy {scheme}://{rest.rpartition('@')[2]}"
+    async def _tunnel(self, connection: Connection, proxy: _Proxy, host: str, port: int) -> None:
+        """Ask the proxy for a way to the host, and speak TLS over it."""
+        where = f"{f'[{host}]' if ':' in host else host}:{port}"
+        lines = [f"CONNECT {where} HTTP/1.1", f"host: {where}", *(f"{name}: {value}" for name, value in proxy.headers)]
+        try:
+            reply: RawReply = await connection.ask_for_tunnel("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        except (HttpError, OSError) as error:
+            raise httpx.ProxyError(f"{proxy.shown}: {error}") from None
+        if not 200 <= reply.status < 300:
+            why = "it wants a user and a password" if reply.status == 407 else "it makes no tunnel"
+            raise httpx.ProxyError(f"{proxy.shown}: {why} (status {reply.status})")
+        assert connection.transport is not None
+        loop = asyncio.get_running_loop()
+        try:
+            inner = await loop.start_tls(connection.transport, connection, self._context(), server_hostname=host)
+        except (OSError, ssl.CertificateError) as error:
+            raise httpx.ConnectError(_why(error)) from None
+        assert inner is not None
+        connection.carry_on_over(inner)
 
-    def _failure(self, error: PyreqwestError, url: httpx.URL) -> httpx.TransportError:
-        """Say in httpx's classes and in plain words what went wrong: a class of pyreqwest's covers several cases."""
-        details = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], dict) else {}
-        told = [cause["message"] for cause in details.get("causes") or ()]
-        last = told[-1] if told else str(error.args[0])
-        is_connecting = "client error (Connect)" in told
-        if isinstance(error, ConnectTimeoutError) and is_connecting:
-            return httpx.ConnectTimeout(f"no connection within {self._connect_timeout_s:g} s (connect_timeout_s)")
-        if isinstance(error, RequestTimeoutError):
-            return httpx.ReadTimeout(f"no reply within {self._timeout_s:g} s (timeout_s)")
-        if isinstance(error, ClientClosedError):
-            return httpx.ReadError("the connections were closed while the reply was due")
-        if not is_connecting:
-            return httpx.RemoteProtocolError(last)
-        is_tunnel = any(cause.startswith("tunnel error") for cause in told)
-        if self._proxy is not None and (is_tunnel or url.scheme == "http"):
-            return httpx.ProxyError(f"{self._shown_proxy}: {_in_plain_words(told)}")
-        return httpx.ConnectError(_in_plain_words(told))
+    def _context(self) -> ssl.SSLContext:
+        """Return whom TLS trusts; read once, because reading the authorities takes 20 ms."""
+        if self._tls is None:
+            named = os.environ.get("SSL_CERT_FILE")
+            if named and not Path(named).is_file():
+                raise ssl.SSLError(f"SSL_CERT_FILE names {named}, which is no file")
+            self._tls = httpx.create_ssl_context()
+        return self._tls
 
     async def aclose(self) -> None:
         """Close every connection; requests still in flight fail."""
-        client, self._client = self._client, None
-        self._ready.clear()
-        if client is not None:
-            await client.close()
+        self._is_open = False
+        for connection in list(self._all):
+            connection.close_for("the connections were closed while the reply was due")
+        self._idle.clear()
+        self._heads.clear()
+        for _ in range(100):  # the news reaches the connections in a few turns of the event loop
+            if not self._all:
+                break
+            await asyncio.sleep(0)
 
 
-def _with_scheme(proxy: str) -> str:
-    """Return a proxy as a URL; the variables may hold `host:port` alone, as curl takes it."""
-    return proxy if "://" in proxy else f"http://{proxy}"
+class ReplyTooLargeError(TooLargeError, httpx.TransportError):
+    """A reply that is larger than anybody has use for."""
 
 
-def _in_plain_words(told: list[str]) -> str:
-    """Say why there is no connection, from what each layer said of it, the lowest last."""
-    last = told[-1]
-    found = re.search(r"\(os error (\d+)\)", last)
-    number = int(found[1]) if found else None
-    if number in _REFUSED:
-        return "connection refused"
-    if number in _TOO_MANY_FILES:
+class _TooLateError(Exception):
+    """The time for a request is over."""
+
+
+def _ring(reply: asyncio.Future[Any]) -> None:
+    if not reply.done():
+        reply.set_exception(_TooLateError())
+
+
+class _Proxy:
+    """A proxy as the environment names it: `http://user:password@host:port`, or `host:port` alone, as curl takes it."""
+
+    def __init__(self, url: str) -> None:
+        self.problem: str | None = None
+        self.headers: list[tuple[str, str]] = []
+        self.host, self.port = "", 80
+        scheme, _, rest = (url if "://" in url else f"http://{url}").partition("://")
+        self.shown = f"the proxy {scheme}://{rest.rpartition('@')[2]}"
+        try:
+            parts = urlsplit(f"{scheme}://{rest}")
+            self.host, self.port = parts.hostname or "", parts.port or 80
+        except ValueError as error:
+            self.problem = f"{self.shown} is no address ({error})"
+            return
+        if not self.host:
+            self.problem = f"{self.shown} is no address (it names no host)"
+        elif scheme != "http":
+            self.problem = f"{self.shown} cannot be used: proxies are spoken to over http:// only"
+        if parts.username is not None:
+            secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self.headers.append(("proxy-authorization", f"Basic {base64.b64encode(secret.encode()).decode()}"))
+
+    @classmethod
+    def parse(cls, url: str | None) -> _Proxy | None:
+        """Return the proxy that a URL names; None for None."""
+        return None if url is None else cls(url)
+
+
+def in_plain_words(error: BaseException) -> str | None:
+    """Say why there is no connection; None where the error itself says it best."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        hint = "; SSL_CERT_FILE may name a file with the authorities to trust"
+        return f"TLS failed: the certificate is refused: {error.verify_message}" + (
+            hint if error.verify_code in _UNKNOWN_ISSUER else ""
+        )
+    if isinstance(error, ssl.SSLError):
+        told = str(error)
+        if any(reason in told for reason in _NO_TLS):
+            return f"TLS failed: the other side does not speak it; is the address http://? ({told})"
+        return f"TLS failed: {told}"
+    if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
+        return "connection refused"  # of several addresses that refuse, asyncio joins only the texts
+    if isinstance(error, socket.gaierror):
+        return f"unknown host ({error.strerror})"
+    if isinstance(error, OSError) and error.errno in _TOO_MANY_FILES:
         return "too many open files; raise the limit (`ulimit -n`) or lower collect.concurrency"
-    if "dns error" in told:
-        return f"unknown host ({last.rpartition(': ')[2]})"
-    if "tcp connect error" in told or "tcp open error" in told or last.startswith("tunnel error"):
-        return last
-    return f"TLS failed: {_why_no_tls(last)}"
+    return None
 
 
-def _why_no_tls(told: str) -> str:
-    if "InvalidContentType" in told:
-        return f"the other side does not speak it; is the address http://? ({told})"
-    if not told.startswith("invalid peer certificate: UnknownIssuer"):
-        return told
-    named = os.environ.get("SSL_CERT_FILE")
-    if named and not Path(named).is_file():
-        return f"{told}; SSL_CERT_FILE names {named}, which is no file"
-    return f"{told}; SSL_CERT_FILE may name a file with the authorities to trust"
+_UNKNOWN_ISSUER = (18, 19, 20, 21)
+"""What OpenSSL calls X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT and its neighbours: who signed it is not known."""
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+
+
+def _why(error: BaseException) -> str:
+    return in_plain_words(error) or str(error) or type(error).__name__

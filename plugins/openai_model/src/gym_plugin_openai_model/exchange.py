@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import httpx
 
 from gym_plugin_openai_model.chat import MalformedReplyError, to_response_body
-from gym_plugin_openai_model.connections import Connections, TooLargeError
+from gym_plugin_openai_model.connections import Connections, TooLargeError, in_plain_words
 from gym_plugin_openai_model.endpoints import Endpoint
 from gym_plugin_openai_model.prepared import Prepared
 from gym_plugin_openai_model.retries import Fault, kind_of_status, retry_after_s
@@ -71,7 +71,8 @@ class Exchange:
             told = f"no connection within {self._connect_timeout_s:g} s (connect_timeout_s)"
             raise Fault("connect", told) from None
         except (httpx.ConnectError, httpx.ProxyError) as error:
-            raise Fault("connect", self.shown(_why_no_connection(error))) from error
+            is_told = isinstance(endpoint.transport, Connections)
+            raise Fault("connect", self.shown(str(error) if is_told else _why_no_connection(error))) from error
         except TooLargeError as error:
             raise Fault("terminal", str(error)) from None
         except httpx.HTTPError as error:
@@ -127,20 +128,11 @@ def _message_in(data: bytes) -> str:
 
 
 def _why_no_connection(error: BaseException) -> str:
-    """Say in plain words why there is no connection: the cause lies somewhere below the error."""
-    import errno
-    import socket
-    import ssl
-
+    """Say in plain words why there is no connection: with other transports the cause lies somewhere below."""
     below: list[BaseException] = [error]
     for cause in below:  # grows while it is walked
-        # Of several addresses that refuse, asyncio joins only the texts.
-        if isinstance(cause, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(cause):
-            return "connection refused"
-        if isinstance(cause, socket.gaierror):
-            return f"unknown host ({cause.strerror})"
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS failed: {cause}"
+        if told := in_plain_words(cause):  # the first that is known
+            return told
         nested = [cause.__cause__, cause.__context__, *getattr(cause, "exceptions", ())]
         below.extend(inner for inner in nested if inner is not None and inner not in below)
     return str(error) or type(error).__name__

@@ -8,7 +8,7 @@ together only then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -62,33 +62,49 @@ class Reply(httpx.Response):
 
     Args:
         status: The HTTP status.
-        headers: Gives the headers, in order and decoded; asked at most once.
+        headers: The headers, in order, without those that described how the content was coded.
         content: The body, decoded.
         request: What it answers.
     """
 
-    def __init__(
-        self, status: int, headers: Callable[[], list[tuple[str, str]]], content: bytes, request: httpx.Request
-    ) -> None:
-        super().__init__(status, stream=httpx.ByteStream(content), request=request)
-        self._whole = content
+    # What httpx's constructor would set for every response that has been read.
+    is_closed = True
+    is_stream_consumed = True
+    next_request = None
+    default_encoding = "utf-8"
+
+    # Not httpx's constructor: preparing to read a stream is what it would do.
+    def __init__(self, status: int, headers: list[tuple[str, str]], content: bytes, request: httpx.Request) -> None:
+        self.status_code = status
+        self.request = request
         self._pairs = headers
-        del self.__dict__["headers"]  # the empty ones; the property below takes their place
+        self._content = content
 
     @cached_property
     def headers(self) -> httpx.Headers:  # type: ignore[override]
-        """The headers, without those that described how the content was coded."""
-        return httpx.Headers(self._pairs())
+        """The headers."""
+        return httpx.Headers(self._pairs)
+
+    @cached_property
+    def stream(self) -> httpx.ByteStream:  # type: ignore[override]
+        """The body, for readers that stream."""
+        return httpx.ByteStream(self._content)
+
+    @cached_property
+    def extensions(self) -> dict[str, Any]:  # type: ignore[override]
+        """Nothing."""
+        return {}
+
+    @cached_property
+    def history(self) -> list[httpx.Response]:  # type: ignore[override]
+        """No redirect was followed."""
+        return []
 
     @property
-    def content(self) -> bytes:
-        """The body."""
-        return self._whole
-
-    def read(self) -> bytes:
-        """Return the body."""
-        return self._whole
+    def num_bytes_downloaded(self) -> int:
+        """How many bytes the body has."""
+        return len(self._content)
 
     async def aread(self) -> bytes:
         """Return the body."""
-        return self._whole
+        return self._content

@@ -1,0 +1,273 @@
+"""
+One connection that speaks HTTP/1.1: requests go out, replies come back whole, one after the other.
+
+llhttp (through httptools) reads what comes; this file only says what follows from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+import httptools
+
+__all__ = ["ClosedError", "Connection", "HttpError", "RawReply", "TooLargeError"]
+
+MAX_HEAD_BYTES = 65_536
+"""Status line and headers of a reply, at most."""
+
+
+class HttpError(Exception):
+    """What came is no whole HTTP reply."""
+
+
+class ClosedError(HttpError):
+    """The connection was closed from here."""
+
+
+class TooLargeError(Exception):
+    """A reply is larger than anybody has use for."""
+
+
+class RawReply(NamedTuple):
+    """A reply as it came, its content decoded."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    content: bytes
+
+
+class Connection(asyncio.Protocol):
+    """
+    One connection and the request that waits for its reply on it.
+
+    Args:
+        max_reply_bytes: The largest content that is taken, decoded.
+        on_idle: Called when the next request may be sent.
+        on_lost: Called when it has ended.
+    """
+
+    def __init__(
+        self,
+        max_reply_bytes: int,
+        on_idle: Callable[[Connection], None],
+        on_lost: Callable[[Connection], None],
+    ) -> None:
+        self._max_reply_bytes = max_reply_bytes
+        self._on_idle = on_idle
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiting: asyncio.Future[RawReply] | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._head_size = 0
+        self._is_in_body = False
+        self._ends_with_connection = False
+        self._takes_no_more = False
+        self._is_tunnelling = False
+        self.is_used = False
+        """Whether a reply has come over it."""
+        self.has_heard = False
+        """Whether anything came since the last request."""
+
+    # -- from here ---------------------------------------------------------------------------------------------------
+
+    def send(self, head: bytes, content: bytes) -> asyncio.Future[RawReply]:
+        """
+        Send a request.
+
+        Returns:
+            What the reply will be; it fails with HttpError, TooLargeError or OSError.
+        """
+        assert self._transport is not None
+        assert self._waiting is None
+        self._waiting = asyncio.get_running_loop().create_future()
+        self.has_heard = False
+        if len(content) < 65_536:
+            self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(content), content))
+        else:
+            self._transport.writelines([b"%b%d\r\n\r\n" % (head, len(content)), content])
+        return self._waiting
+
+    def ask_for_tunnel(self, request: bytes) -> asyncio.Future[RawReply]:
+        """Send a CONNECT request; its reply is only a head, and what follows it belongs to whoever is behind it."""
+        assert self._transport is not None
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._is_tunnelling = True
+        self._transport.write(request)
+        return self._waiting
+
+    def close_for(self, why: str) -> None:
+        """End the connection, and tell whoever waits why."""
+        self._fail(ClosedError(why))
+
+    def abort(self) -> None:
+        """End the connection now; whoever waits has been told, or has gone."""
+        self._waiting = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def carry_on_over(self, transport: asyncio.Transport) -> None:
+        """Go on over another transport: the same connection, inside TLS."""
+        self._transport = transport
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """What carries the bytes."""
+        return self._transport
+
+    @property
+    def is_open(self) -> bool:
+        """Whether another request may be sent."""
+        return self._transport is not None and not self._takes_no_more and not self._transport.is_closing()
+
+    def _settle(self, outcome: RawReply | BaseException) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is None or waiting.done():
+            return
+        if isinstance(outcome, BaseException):
+            waiting.set_exception(outcome)
+        else:
+            waiting.set_result(outcome)
+
+    def _fail(self, error: BaseException) -> None:
+        self._takes_no_more = True
+        self._settle(error)
+        self.abort()
+
+    # -- from asyncio ------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without being derived from it
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiting is None:  # nobody asked: whatever it is, the next reply cannot be told from it
+            self._takes_no_more = True
+            self.abort()
+            return
+        self.has_heard = True
+        try:
+            self._parser.feed_data(data)
+            if not self._is_in_body and self._waiting is not None:
+                self._head_size += len(data)
+                if self._head_size > MAX_HEAD_BYTES:
+                    self._fail(HttpError(f"the head of the reply does not end within {MAX_HEAD_BYTES:,} bytes"))
+        except httptools.HttpParserUpgrade:
+            self._fail(HttpError("the endpoint wants to speak another protocol"))
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._fail(cause if isinstance(cause, TooLargeError | HttpError) else HttpError(f"no HTTP: {error}"))
+
+    def eof_received(self) -> bool:
+        if self._is_in_body and self._ends_with_connection:
+            self.on_message_complete()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._takes_no_more = True
+        if self._is_in_body and self._ends_with_connection and error is None:
+            self.on_message_complete()
+        began = "in the middle of a reply" if self.has_heard else "without a reply"
+        self._settle(error or HttpError(f"the endpoint closed the connection {began}"))
+        self._on_lost(self)
+
+    # -- from the parser ---------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._waiting is None:
+            raise HttpError("more came than was asked for")
+        self._headers = []
+        self._chunks = []
+        self._size = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._is_in_body = True
+        framing = {name.lower(): value for name, value in self._headers if name.lower() in _FRAMING}
+        self._ends_with_connection = not framing
+        if self._is_tunnelling:
+            self._answer_for_tunnel()
+            return
+        length = framing.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self._max_reply_bytes:
+            raise too_large(self._max_reply_bytes)
+
+    def _answer_for_tunnel(self) -> None:
+        """Take the head of a CONNECT's reply for the whole; a new reader reads what comes through the tunnel."""
+        status = self._parser.get_status_code()
+        self._is_tunnelling = self._is_in_body = False
+        self._head_size = 0
+        self._settle(RawReply(status, [], b""))
+        self._parser = httptools.HttpResponseParser(self)
+
+    def on_body(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._max_reply_bytes:
+            raise too_large(self._max_reply_bytes)
+        self._chunks.append(data)
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        self._is_in_body = False
+        self._head_size = 0
+        if status < 200:  # an interim reply: the real one follows
+            return
+        if self._ends_with_connection and status not in (204, 304):
+            self._takes_no_more = True
+        headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._headers]
+        content = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        try:
+            headers, content = decoded(headers, content, self._max_reply_bytes)
+        except (HttpError, TooLargeError) as error:
+            self._fail(error)
+            return
+        self.is_used = True
+        if not self._parser.should_keep_alive():
+            self._takes_no_more = True
+        self._settle(RawReply(status, headers, content))
+        if self.is_open:
+            self._on_idle(self)
+        else:
+            self.abort()
+
+
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
+def too_large(limit: int) -> TooLargeError:
+    """Return the error for a reply of more than `limit` bytes."""
+    return TooLargeError(f"the reply is too large; at most {limit:,} are read")
+
+
+def decoded(headers: list[tuple[str, str]], content: bytes, limit: int) -> tuple[list[tuple[str, str]], bytes]:
+    """
+    Undo the compression of a reply.
+
+    Returns:
+        The headers without those that described it, and the content.
+
+    Raises:
+        HttpError: nobody here can undo it, or it is damaged.
+        TooLargeError: there is more in it than `limit` bytes.
+    """
+    codings = [value.strip().lower() for name, value in headers if name == "content-encoding"]
+    if not codings or codings == ["identity"]:
+        return headers, content
+    if codings not in (["gzip"], ["deflate"]):
+        raise HttpError(f"the reply is coded as {', '.join(codings)}, which nobody asked for")
+    try:
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        plain = unpacker.decompress(content, limit + 1)
+    except zlib.error as error:
+        raise HttpError(f"the compressed reply is damaged: {error}") from None
+    if len(plain) > limit:
+        raise too_large(limit)
+    if not unpacker.eof:
+        raise HttpError("the compressed reply is not whole")
+    return [pair for pair in headers if pair[0] not in ("content-encoding", "content-length")], plain
