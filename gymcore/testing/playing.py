@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
 
 from gymcore.builtin.simple_agent import SimpleAgent
@@ -83,7 +83,10 @@ def play(
 
     async def playing() -> None:
         models = {**(judges or {}), "policy": model}
-        async with _placed(environment, options.config, limits, isolation) as placement:
+        async with AsyncExitStack() as stack:
+            for opening in {id(used): used for used in models.values()}.values():
+                await stack.enter_async_context(opening.opened())
+            placement = await stack.enter_async_context(_placed(environment, options.config, limits, isolation))
             stage = Stage(
                 agents={route.name: agent or SimpleAgent()},
                 models=models,
