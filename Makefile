@@ -1,5 +1,6 @@
 # make demo    install the core and the bundled plugins into .venv and run the main job
-# make test    the whole test suite, on every Python from 3.11 that this machine offers
+# make test    the whole test suite on the first Python from 3.11 that this machine offers, and on each of the others
+#              all but what takes seconds (marked slow)
 # make rigs    what takes minutes and proves more: 200 kills, 2,000 power cuts, 20,000 bit flips, a full disk at every byte
 # make check   formatting, lint and types
 # make bench   the figures in docs/explanation/cost.md; ENDPOINT=URL measures rollouts too
@@ -38,10 +39,11 @@ $(VENV)/.developing: $(VENV)/.installed
 	@touch $@
 
 test:
-	@core='.[ray]'; $(SHELL) tests/interpreters.sh | while read -r version python; do \
+	@core='.[ray]'; args='$(ARGS)'; $(SHELL) tests/interpreters.sh | while read -r version python; do \
 		echo "== Python $$version =="; \
-		$(MAKE) --no-print-directory test-one VENV=.venv-$$version PYTHON=$$python CORE="$$core" </dev/null || exit 1; \
-		core=.; \
+		$(MAKE) --no-print-directory test-one VENV=.venv-$$version PYTHON=$$python CORE="$$core" ARGS="$$args" \
+			</dev/null || exit 1; \
+		core=.; args="$(ARGS) -m 'not rig and not slow'"; \
 	done
 
 test-one: $(VENV)/.developing

@@ -1,6 +1,22 @@
-"""`python -m gymcore` is the command `gym`."""
+"""`python -m gymcore` is the command `gym`, and both begin here: Ctrl-C while the command is loaded is no traceback."""
 
-from gymcore.cli import main
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Load the command line and run it; the process ends with its exit code."""
+    try:
+        from gymcore.cli import main as command
+
+        command()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -194,9 +194,21 @@ class RunFolderError(RequestError):
 
 
 class EndpointError(GymcoreError):
-    """The endpoint refuses to work for anybody: wrong key, wrong host, or gone; the run stops and can be resumed."""
+    """
+    The endpoint refuses to work for anybody: wrong key, wrong host, or gone; the run stops and can be resumed.
+
+    Attributes:
+        has_worked: Whether the endpoint answered before. Then what is in flight may finish, as after Ctrl-C: most of
+            it has cost a lot by then, and may be in its verifier. Else nothing is lost by stopping at once.
+    """
 
     exit_code = 3
+
+    def __init__(
+        self, message: str, *, where: str | None = None, hints: Iterable[str] = (), has_worked: bool = False
+    ) -> None:
+        self.has_worked = has_worked
+        super().__init__(message, where=where, hints=hints)
 
 
 class PluginError(GymcoreError):

@@ -2,13 +2,19 @@
 The hooks a plugin may answer, and `hookimpl` to mark the answers with.
 
 A component is chosen by name and is a class; a hook is for what many may answer at once. A hook plugin is active only
-when the plan names it, and one that fails is switched off for the rest of the run, so that it starves nobody else.
+when the plan names it, and one that fails or does not come back is switched off for the rest of the run, so that it
+starves nobody else. Each is called in a thread of its own, always the same.
 """
 
 from __future__ import annotations
 
 import inspect
+import queue
+import threading
+import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -24,6 +30,10 @@ __all__ = ["Hooks", "Observers", "hookimpl"]
 
 hookspec = pluggy.HookspecMarker("gymcore")
 hookimpl = pluggy.HookimplMarker("gymcore")
+
+
+HOOK_S = 60.0
+"""How long a hook may take: what is uploaded at the end of a run takes some seconds, and the run waits for it."""
 
 
 class Hooks:
@@ -56,15 +66,25 @@ class Observers:
     Args:
         plugins: Each hook plugin's qualified name and the module or object that holds its implementations.
         complain: Told, in one line, when a plugin fails and is switched off.
+        limit_s: How long a hook may take; then its thread is left as it is, and the plugin is switched off.
 
     Raises:
         PluginError: a plugin implements a hook that does not exist, or an `async def`; the hooks are listed.
     """
 
-    def __init__(self, plugins: dict[str, object], complain: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        plugins: dict[str, object],
+        complain: Callable[[str], None] = lambda line: None,
+        *,
+        limit_s: float = HOOK_S,
+    ) -> None:
         self._complain = complain
+        self._limit_s = limit_s
         # A manager for each: pluggy stops at the first implementation that raises, and the others would hear nothing.
         self._managers = {name: _registered(name, plugin) for name, plugin in plugins.items()}
+        self._threads = {name: _Thread(f"gymcore-hook-{name}") for name in plugins}
+        weakref.finalize(self, _end, list(self._threads.values()))
 
     def plan(self, plan: dict[str, Any]) -> None:
         """
@@ -72,16 +92,14 @@ class Observers:
 
         Raises:
             RequestError: a plugin refuses it.
-            PluginError: a plugin failed instead of looking at it.
+            PluginError: a plugin failed instead of looking at it, or did not come back.
         """
         for name, manager in self._managers.items():
-            try:
-                manager.hook.gym_plan(plan=plan)
-            except GymcoreError:
-                raise
-            except Exception as error:
-                message = f"the hook gym_plan of {name} raised {type(error).__name__}: {error}"
-                raise PluginError(message, plugin=name) from error
+            error = self._call(name, manager, "gym_plan", {"plan": plan})
+            if isinstance(error, GymcoreError):
+                raise error
+            if error is not None:
+                raise PluginError(f"the hook gym_plan of {name} {_told(error)}", plugin=name) from error
 
     def run_start(self, folder: Path, planned: int) -> None:
         """Tell everybody that a run begins."""
@@ -97,13 +115,67 @@ class Observers:
 
     def _tell(self, hook: str, **arguments: Any) -> None:
         for name, manager in list(self._managers.items()):
-            try:
-                getattr(manager.hook, hook)(**arguments)
-            except (Exception, SystemExit) as error:
+            error = self._call(name, manager, hook, arguments)
+            if error is not None:
                 del self._managers[name]
-                self._complain(
-                    f"hook {name} is switched off for this run: {hook} raised {type(error).__name__}: {error}"
-                )
+                self._complain(f"hook {name} is switched off for this run: {hook} {_told(error)}")
+
+    def _call(
+        self, name: str, manager: pluggy.PluginManager, hook: str, arguments: dict[str, Any]
+    ) -> BaseException | None:
+        """Call a hook of a plugin, and return what it raised, or that it did not come back."""
+        if not hasattr(manager.hook, hook) or not getattr(manager.hook, hook).get_hookimpls():
+            return None
+        future = self._threads[name].call(lambda: getattr(manager.hook, hook)(**arguments))
+        if future not in wait_for([future], self._limit_s).done:
+            return _Late(f"did not come back within {self._limit_s:g} s")
+        return future.exception()
+
+
+class _Late(Exception):
+    """A hook did not come back; its thread is left as it is."""
+
+
+def _told(error: BaseException) -> str:
+    return str(error) if isinstance(error, _Late) else f"raised {type(error).__name__}: {error}"
+
+
+class _Thread:
+    """A thread in which the hooks of one plugin are called, one after the other; it starts with the first."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: queue.SimpleQueue[tuple[Callable[[], object], Future[object]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def call(self, function: Callable[[], object]) -> Future[object]:
+        """Call a function there."""
+        if self._thread is None:
+            # A daemon: the process does not wait for a hook that hangs.
+            self._thread = threading.Thread(target=_serve, args=(self._calls,), name=self._name, daemon=True)
+            self._thread.start()
+        future: Future[object] = Future()
+        self._calls.put((function, future))
+        return future
+
+    def end(self) -> None:
+        """Let the thread end when it has nothing more to do."""
+        self._calls.put(None)
+
+
+def _serve(calls: queue.SimpleQueue[tuple[Callable[[], object], Future[object]] | None]) -> None:
+    while (found := calls.get()) is not None:
+        function, future = found
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+        del found, function, future
+
+
+def _end(threads: Sequence[_Thread]) -> None:
+    for thread in threads:
+        thread.end()
 
 
 def _registered(name: str, plugin: object) -> pluggy.PluginManager:

@@ -26,7 +26,7 @@ from pydantic_core import PydanticUndefined
 from typing_extensions import TypeVar
 
 from gymcore.errors import ToolError
-from gymcore.records import Record, Reward, Task, ToolCall, Trajectory, Turn
+from gymcore.records import Record, Reward, Task, ToolCall, Trajectory, Turn, seed_of
 from gymcore.responses import Request, Response
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Config",
     "Environment",
     "Model",
+    "Note",
     "OpenEnvironment",
     "RolloutContext",
     "Say",
@@ -473,6 +474,37 @@ class RolloutContext:
     clock: Clock = field(default_factory=_FreeClock)
     """Stopped by a model while it waits for an endpoint that is down or throttles."""
 
+    @property
+    def sampling_seed(self) -> int:
+        """
+        The source of chance for what the model says; differs between the repeats of a task.
+
+        From 0 to 2**63 - 1, and the same whenever the rollout is played.
+        """
+        return seed_of(self.seed, self.key[2])
+
+
+class Note(str):
+    """
+    A line for a person about the state of something, as `Model.status` returns it.
+
+    Args:
+        text: The line, with whatever details it has now.
+        key: What does not change as long as it is the same state: what is so, and since when. As long as lines with
+            one key come, it is one piece of news; the whole line where nothing is said.
+
+    Example:
+        >>> Note("down since 14:02, next try in 7 s", key="down since 14:02").key
+        'down since 14:02'
+    """
+
+    key: str
+
+    def __new__(cls, text: str, *, key: str | None = None) -> Note:
+        note = super().__new__(cls, text)
+        note.key = text if key is None else key
+        return note
+
 
 class Model(Generic[ConfigT]):
     """What answers messages; one instance serves a whole run."""
@@ -505,11 +537,11 @@ class Model(Generic[ConfigT]):
         """Say why this model cannot play an environment, before anything runs; None when it can."""
         return None
 
-    def status(self) -> str | None:
+    def status(self) -> Note | str | None:
         """
         Say in one line what a person should know at this moment (an endpoint is down, say); None for nothing.
 
-        Asked several times a second, from any thread.
+        Asked several times a second, from any thread. A line whose details change, such as a countdown, is a `Note`.
         """
         return None
 

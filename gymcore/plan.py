@@ -42,6 +42,9 @@ Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)]
 Seconds = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
+PLAN_BYTES = 2**24
+"""The size of a file that nobody takes for a plan."""
+
 _SHARE = re.compile(r"\d{1,3}(\.\d{1,9})?%")
 
 
@@ -281,12 +284,31 @@ def read_document(path: Path | str) -> YamlDocument:
         PlanError: it cannot be read, or is no YAML.
     """
     try:
-        return parse_yaml(Path(path).read_bytes())
-    except OSError as error:
-        raise PlanError([Problem(f"the plan cannot be read: {error.strerror}", where=str(path))]) from None
+        return parse_yaml(_read_bounded(Path(path)))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PlanError([Problem(f"the plan cannot be read: {reason}", where=str(path))]) from None
     except DocumentError as error:
         where = str(path) if error.line is None else f"{path}:{error.line}"
         raise PlanError([Problem(error.message, where=where)]) from None
+
+
+def _read_bounded(path: Path) -> bytes:
+    """
+    Read a file that has an end.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no file, or a huge one.
+    """
+    # Looked at first: merely to open a pipe may take for ever.
+    if not path.is_dir() and path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")
+    with path.open("rb") as file:
+        data = file.read(PLAN_BYTES + 1)
+    if len(data) > PLAN_BYTES:
+        raise ValueError(f"it is larger than {PLAN_BYTES // 2**20} MB")
+    return data
 
 
 def read_plan(document: YamlDocument, *, source: str, settings: Iterable[str] = ()) -> PlanText:
@@ -334,6 +356,9 @@ def _apply_settings(value: dict[str, Any], settings: Iterable[str]) -> list[Prob
         path, equals, text = setting.partition("=")
         where = f"--set {path}"  # without the value, which may be a secret
         keys = path.strip().split(".")
+        if equals and not path.strip():
+            problems.append(Problem("a setting looks like key.path=value; this one has no key", where="--set =..."))
+            continue
         if not equals or not all(keys):
             problems.append(Problem("a setting looks like key.path=value", where=where))
             continue

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 __all__ = [
     "CreateParams",
@@ -120,7 +120,7 @@ class Response:
             raise ValueError("the reply has no output")  # noqa: TRY004
         for index, item in enumerate(output):
             if not isinstance(item, dict):
-                raise ValueError(f"the reply's output.{index} is no object")
+                raise ValueError(f"the reply's output.{index} is no object")  # noqa: TRY004
         for key, kind, what in _READ:
             value = body.get(key)
             if value is not None and not isinstance(value, kind):

@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gymcore.errors import RunFolderError, StorageError
+from gymcore.own_files import close_own, open_own
 
 __all__ = [
     "DATASET_NAME",
@@ -76,20 +78,61 @@ def only_writer(folder: Path) -> Iterator[None]:
     Be the only process that writes to a run folder while inside; the kernel gives the lock back even after SIGKILL.
 
     Raises:
-        RunFolderError: another process writes to it.
+        RunFolderError: another process writes to it, which is named as far as it is known.
         OSError: the folder cannot be made or written.
     """
     _make_folder(folder)
-    with (folder / WRITER_NAME).open("ab") as file:
+    file = open_own(folder / WRITER_NAME, os.O_RDWR | os.O_CREAT)
+    try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunFolderError(
-                "another process is writing to this folder",
-                where=str(folder),
-                hints=["try: wait for it, or another --out"],
-            ) from None
+            raise _held_by_another(folder, file) from None
+        with _named(file):
+            yield
+    finally:
+        close_own(file)
+
+
+@contextmanager
+def _named(file: int) -> Iterator[None]:
+    """Leave word of this process for whoever is kept out; a disk that takes none keeps nobody from working."""
+    name = f"{os.getpid()} {os.uname().nodename}\n".encode()
+    with suppress(OSError):
+        os.pwrite(file, name, 0)
+        os.ftruncate(file, len(name))
+    try:
         yield
+    finally:
+        with suppress(OSError):
+            os.ftruncate(file, 0)
+
+
+def _held_by_another(folder: Path, file: int) -> RunFolderError:
+    owner = None
+    with suppress(OSError):
+        owner = re.fullmatch(rb"(\d{1,10}) ([\w.-]{1,255})\n", os.pread(file, 300, 0))
+    message = "another process is writing to this folder"
+    hints = ["try: wait for it, or another --out"]
+    if owner is not None:
+        pid, host = int(owner[1]), owner[2].decode()
+        is_here = host == os.uname().nodename
+        if is_here and not _is_alive(pid):
+            message += f": one that process {pid} on {host} left behind, which has ended"
+            hints.append(f"who it is: fuser {folder / WRITER_NAME}")
+        else:
+            message += f": process {pid} on {host}{', which is this one' if is_here and pid == os.getpid() else ''}"
+    return RunFolderError(message, where=str(folder), hints=hints)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _make_folder(folder: Path) -> None:

@@ -5,10 +5,12 @@ All five stages in one call, for commands and notebooks: compose what a plan ask
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +18,7 @@ from gymcore.collection import Journal, collect, read_poisoned
 from gymcore.composition import Composition, compose, read_lock, write_composition
 from gymcore.discovery import Catalog, discover
 from gymcore.documents import YamlDocument
-from gymcore.errors import RunFolderError, StorageError
+from gymcore.errors import GymcoreError, RunFolderError, StorageError
 from gymcore.hookspecs import Observers
 from gymcore.plan import Plan, load_environ
 from gymcore.records import Rollout, RolloutKey
@@ -29,6 +31,9 @@ __all__ = ["DEFAULT_FOLDER", "collect_composition", "load_observers", "run_async
 Result = TypeVar("Result")
 
 DEFAULT_FOLDER = Path("runs")
+
+TASKS_MAY_TAKE_S = 2.0
+"""How long what plugins have left on the event loop may take to end once it is cancelled; then it is left behind."""
 
 
 def load_observers(plan: Plan, catalog: Catalog, complain: Callable[[str], None] = lambda line: None) -> Observers:
@@ -50,18 +55,25 @@ async def collect_composition(
     observers: Observers | None = None,
     on_start: Callable[[RolloutStream, Journal], None] | None = None,
     on_durable: Callable[[Sequence[Rollout]], None] | None = None,
+    on_played: Callable[[], None] | None = None,
+    complain: Callable[[str], None] = lambda line: None,
     retry_poison: bool = False,
+    shown: Path | None = None,
 ) -> Report:
     """
     Play what is missing in a run folder, and report on all of it.
 
     Args:
         composition: What to play; `write_composition` has put it into the folder.
-        folder: The run folder.
+        folder: The run folder; it is found again though a plugin changes the working directory.
         observers: Hook plugins.
         on_start: Given the stream and the journal before the first rollout, to watch and to stop them.
         on_durable: Told, off the event loop, which rollouts have become safe.
+        on_played: Told when nothing more is played, and the plugins are about to be closed.
+        complain: Told, in one line, that a plugin takes long to open or to close, or that one could not be closed; by
+            then all rollouts are safe.
         retry_poison: Also play what ended its worker twice in an earlier run.
+        shown: How the report names the folder; as `folder` does where it is None.
 
     Returns:
         The report, which is also written into the folder.
@@ -71,6 +83,7 @@ async def collect_composition(
         GymcoreError: what the stages raise.
     """
     observers = observers or Observers({})
+    shown, folder = shown or folder, _absolute(folder)
 
     def tell(rollouts: Sequence[Rollout]) -> None:
         if on_durable is not None:
@@ -79,23 +92,39 @@ async def collect_composition(
         if finished:
             observers.rollouts(folder, finished)
 
-    with Journal(folder) as journal:
+    repeats = {route.environment: route.repeats for route in composition.routes.values()}
+    with Journal(folder, repeats=repeats) as journal:
         if read_lock(folder) != composition.lock:
             raise RunFolderError("another command has composed something else into this folder", where=str(folder))
         observers.run_start(folder, sum(composition.planned().values()))
         try:
             poisoned = frozenset() if retry_poison else read_poisoned(folder)
             settled = _Either(journal.finished, poisoned) if poisoned else journal.finished
-            async with run(composition, finished=settled) as rollouts:
-                if on_start is not None:
-                    on_start(rollouts, journal)
-                await collect(rollouts, journal, on_durable=tell)
+            is_played = False
+            try:
+                async with run(composition, finished=settled, say=complain) as rollouts:
+                    if on_start is not None:
+                        on_start(rollouts, journal)
+                    await collect(rollouts, journal, on_durable=tell)
+                    is_played = True
+                    if on_played is not None:
+                        on_played()
+            except (Exception, SystemExit) as error:
+                if not is_played:
+                    raise
+                # Everything is safe by now, so this costs nobody a rollout.
+                name = "" if isinstance(error, GymcoreError) else f"{type(error).__name__}: "
+                complain(f"the rollouts are complete, but closing failed: {name}{error}")
         except BaseException:
             # What ended the run is the news; that the same disk takes no report either is not.
             with suppress(StorageError):
-                _sum_up(folder, observers)
+                _sum_up(folder, observers, shown)
             raise
-        return _sum_up(folder, observers)
+        return _sum_up(folder, observers, shown)
+
+
+def _absolute(folder: Path) -> Path:
+    return folder.absolute()
 
 
 class _Either(Container[RolloutKey]):
@@ -109,9 +138,9 @@ class _Either(Container[RolloutKey]):
         return key in self._first or key in self._second
 
 
-def _sum_up(folder: Path, observers: Observers) -> Report:
-    result = report(folder)
-    write_report(result)
+def _sum_up(folder: Path, observers: Observers, shown: Path) -> Report:
+    result = replace(report(folder), folder=shown)
+    write_report(result, folder)
     observers.run_finish(folder, result.to_dict())
     return result
 
@@ -126,6 +155,9 @@ def run_sync(
     """
     Compose, run, collect and report, in one plain call that also works in a notebook.
 
+    What was found not to be whole in the folder is logged as warnings of the logger `gymcore`, before anything is
+    played.
+
     Args:
         plan: A Plan, the same as plain values, or the path of a plan file.
         out: The run folder; a name made of the environments and the plan's digest inside `runs/` where it is None.
@@ -138,27 +170,102 @@ def run_sync(
     Raises:
         GymcoreError: what the stages raise.
     """
+    here = Path().absolute()  # before any plugin is imported, which may go elsewhere
     if isinstance(plan, str | Path):
         plan = Plan.from_file(plan)
     elif not isinstance(plan, Plan):
         plan = Plan.from_document(YamlDocument(dict(plan)))
     catalog = catalog or discover()
     composition = compose(plan, catalog, environ=load_environ() if environ is None else environ)
-    folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
-    observers = load_observers(plan, catalog)
+    shown = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
+    folder = here / shown
+    observers = load_observers(plan, catalog, _warn)
     observers.plan(composition.plan.to_dict())
     write_composition(composition, folder)
-    return _run_anywhere(lambda: collect_composition(composition, folder, observers=observers))
+    return _run_anywhere(
+        lambda: collect_composition(
+            composition, folder, observers=observers, on_start=_warn_of_damage, complain=_warn, shown=shown
+        )
+    )
+
+
+def _warn_of_damage(stream: RolloutStream, journal: Journal) -> None:
+    for line in journal.damaged:
+        _warn(f"damaged, set aside in quarantine/, and owed again: {line}")
+
+
+def _warn(line: str) -> None:
+    # No warning of Python's: no change of the caller's code would make it go away.
+    logging.getLogger("gymcore").warning("%s", line)
 
 
 def run_async(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine to its end on an event loop of its own: uvloop's where that is installed, else Python's."""
+    """
+    Run a coroutine to its end on an event loop of its own: uvloop's where that is installed, else Python's.
+
+    A plugin that stops the loop does not stop the coroutine, and what plugins leave running is not waited for.
+    """
+    begun: list[asyncio.Task[Any]] = []
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        while True:
+            try:
+                return runner.run(_to_its_end(work, begun))
+            except RuntimeError:
+                if not begun or begun[0].done():
+                    raise
+                # Somebody has stopped the loop; the coroutine goes on when it runs again.
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         from uvloop import new_event_loop
     except ImportError:
-        return asyncio.run(_without_threads(work))
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_without_threads(work))
+        return None
+    return new_event_loop
+
+
+async def _to_its_end(work: Coroutine[Any, Any, Result], begun: list[asyncio.Task[Any]]) -> Result:
+    """
+    Wait for a coroutine, and begin it where nobody has; then leave behind what others have begun.
+
+    Args:
+        work: The coroutine.
+        begun: The task that it became, and then each that waits for it: one, and one more whenever the loop stopped.
+    """
+    if not begun:
+        begun.append(asyncio.create_task(_without_threads(work)))
+    task: asyncio.Task[Result] = begun[0]
+    own = asyncio.current_task()
+    assert own is not None
+    begun.append(own)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+    if begun[-1] is own:
+        await _end_all(asyncio.all_tasks() - set(begun))
+    return task.result()
+
+
+async def _end_all(others: set[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and leave behind those that do not end; asyncio would wait for them for ever."""
+    for other in others:
+        other.cancel()
+    # What generators do when they are closed is bounded too; asyncio would close them later, without a bound.
+    closing = asyncio.create_task(asyncio.get_running_loop().shutdown_asyncgens())
+    _, hanging = await asyncio.wait({closing, *others}, timeout=TASKS_MAY_TAKE_S)
+    for other in hanging:
+        # Documented in https://docs.python.org/3/library/asyncio-extending.html: who is unregistered is not waited for.
+        asyncio._unregister_task(other)
+    if hanging:
+        # Whoever ignores that it is cancelled may as well ignore that it is deleted, and then that never ends either.
+        # A thread that never ends keeps them until the process does.
+        threading.Thread(target=_keep, args=(hanging,), name="gymcore-left-behind", daemon=True).start()
+
+
+def _keep(what: object) -> None:
+    threading.Event().wait()
 
 
 async def _without_threads(work: Coroutine[Any, Any, Result]) -> Result:

@@ -16,6 +16,26 @@ from gymcore.discovery import Catalog, discover
 from gymcore.testing.plugins import PluginFolder
 
 ECHO = Path(__file__).parent / "data" / "gym_plugin_echo"
+SLOW = (
+    "cli/test_losing_the_reader.py",
+    "cli/test_run.py",
+    "crash",
+    "docs",
+    "doctor",
+    "end_to_end",
+    "runtime/test_isolated.py",
+    "runtime/test_ray",
+)
+"""Tests that play in whole processes, whose Python hardly matters, and take most of the suite's time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            place = item.path.relative_to(Path(__file__).parent).as_posix()
+            if place.startswith(SLOW):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

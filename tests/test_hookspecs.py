@@ -4,6 +4,7 @@ Hook plugins: who is asked, who may refuse, and that one that fails starves nobo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,6 +114,52 @@ def test_an_observer_that_fails_is_switched_off_and_said_once(event: str, error:
     assert before.heard == after.heard == HEARD * 3
     text = f"{event} raised {type(error).__name__}: {error}"
     assert said == [f"hook dist:broken is switched off for this run: {text}"]
+
+
+@pytest.mark.parametrize("event", ["gym_run_start", "gym_rollouts", "gym_run_finish"])
+def test_an_observer_that_hangs_is_switched_off_and_said_once(event: str) -> None:
+    """
+    It is waited for as long as a hook may take, and the others hear everything.
+    """
+
+    def hang(folder: Path) -> None:
+        threading.Event().wait()
+
+    said: list[str] = []
+    before, after = Notes(), Notes()
+    broken = SimpleNamespace(**{event: hookimpl(hang)})
+    plugins = {"dist:before": before, "dist:broken": broken, "dist:after": after}
+    observers = Observers(plugins, said.append, limit_s=0.2)
+
+    for _ in range(3):
+        tell_everything(observers)
+
+    assert before.heard == after.heard == HEARD * 3
+    assert said == [f"hook dist:broken is switched off for this run: {event} did not come back within 0.2 s"]
+
+
+def test_a_hook_plugin_is_called_in_one_thread_which_ends_with_the_run() -> None:
+    """
+    So it may keep what belongs to a thread, such as a database connection.
+    """
+    threads: set[threading.Thread] = set()
+
+    class Where:
+        @hookimpl
+        def gym_run_start(self) -> None:
+            threads.add(threading.current_thread())
+
+        @hookimpl
+        def gym_rollouts(self) -> None:
+            threads.add(threading.current_thread())
+
+    observers = Observers({"dist:where": Where()})
+    tell_everything(observers)
+    del observers
+
+    (thread,) = threads
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_a_misspelt_hook_is_refused() -> None:

@@ -6,15 +6,19 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import pickle
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Annotated, Any, Generic, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError
 from typing_extensions import TypeVar
 
 from gymcore.errors import ToolError
-from gymcore.interfaces import Agent, Config, Environment, Model, Tool, call, option, say, tool
+from gymcore.interfaces import Agent, Config, Environment, Model, Note, RolloutContext, Tool, call, option, say, tool
 from gymcore.records import Task, ToolCall, Trajectory
 
 
@@ -500,3 +504,35 @@ def test_a_tool_is_a_value() -> None:
     """
     assert isinstance(Drawing.tools["plain"], Tool)
     assert "plain" not in Environment.tools
+
+
+@given(
+    seeds=st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1)),
+    repeats=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)),
+)
+def test_the_seed_for_sampling_follows_from_the_task_and_the_repeat_alone(
+    seeds: tuple[int, int], repeats: tuple[int, int]
+) -> None:
+    """
+    Equal for an equal rollout whoever asks and whenever, and different for another task or another repeat.
+    """
+
+    def seed(number: int, repeat: int, environment: str = "a") -> int:
+        world = Environment(Task(responses_create_params={"input": "Hello."}))
+        return RolloutContext(world, (environment, "a/0", repeat), number, AsyncExitStack()).sampling_seed
+
+    first, second = seed(seeds[0], repeats[0]), seed(seeds[1], repeats[1])
+
+    assert 0 <= first < 2**63
+    assert first == seed(seeds[0], repeats[0])
+    assert (first == second) == (seeds[0] == seeds[1] and repeats[0] == repeats[1])
+
+
+def test_a_note_is_its_text_and_keeps_its_key_on_the_way() -> None:
+    """
+    It comes from another process as it was; without a key, the line is its own.
+    """
+    note = pickle.loads(pickle.dumps(Note("down, next try in 7 s", key="down")))
+
+    assert (note, note.key) == ("down, next try in 7 s", "down")
+    assert Note("held up").key == "held up"

@@ -19,6 +19,7 @@ LAYERS = (
     "errors",
     "documents",
     "compact_keys",
+    "own_files",
     "responses",
     "records",
     "interfaces",

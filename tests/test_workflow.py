@@ -139,6 +139,47 @@ def test_an_interrupt_stops_the_run_and_not_only_the_waiting(tmp_path: Path, whe
         assert journal.damaged == ()
 
 
+def test_damage_in_the_folder_is_logged_before_anything_is_played(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A call that prints nothing still says what it found: as warnings of the logger `gymcore`, once.
+    """
+    run_sync(BOTH, tmp_path / "run")
+    assert caplog.messages == []
+    path = tmp_path / "run" / "rollouts.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+
+    assert run_sync(BOTH, tmp_path / "run").total.finished == 10
+    assert run_sync(BOTH, tmp_path / "run").total.finished == 10
+
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("gymcore", "WARNING")
+    assert record.getMessage().startswith(
+        "damaged, set aside in quarantine/, and owed again: rollouts.jsonl: a torn line at the end, "
+    )
+
+
+def test_repeats_beyond_the_plan_do_not_count_as_done(tmp_path: Path) -> None:
+    """
+    Fewer repeats than before and one more environment: what counts is what the plan asks for.
+    """
+    plan: dict[str, Any] = {"environments": {"example_multi_step": {}}, "collect": {"repeats": 3}}
+    run_sync(plan, tmp_path)
+    composition = compose(Plan.model_validate({**BOTH, "collect": {"repeats": 2}}), discover(), environ={})
+    write_composition(composition, tmp_path)
+    counts: list[dict[str, int]] = []
+
+    def note(stream: object, journal: Journal) -> None:
+        counts.append({name: tally.finished for name, tally in journal.finished.environments.items()})
+        assert len(journal.finished) == 15
+
+    result = asyncio.run(collect_composition(composition, tmp_path, on_start=note))
+
+    assert counts == [{"example_multi_step": 10}]
+    assert (result.total.planned, result.total.owed) == (20, 0)
+
+
 def test_hooks_hear_of_a_run_in_order(tmp_path: Path) -> None:
     """
     Start, then rollouts that can be read back, then the report that is written: each as it becomes true.

@@ -2,7 +2,7 @@
 The command `gym`: one file per command, loaded when it is asked for, so that `gym --help` costs what click costs.
 
 Exit codes: 0 done; 1 it ran, and something failed; 2 the request is wrong and nothing ran; 3 the endpoint could not be
-used; 4 a chosen plugin is broken; 5 the disk failed; 70 a bug of ours; 130 stopped by Ctrl-C.
+used; 4 a chosen plugin is broken; 5 the disk failed, or stdout did; 70 a bug of ours; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from gymcore.cli.output import be_courteous, lost_output
 from gymcore.errors import GymcoreError
 
 __all__ = ["COMMANDS", "command_line", "main"]
@@ -85,6 +86,7 @@ def command_line() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
+    be_courteous()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # else somebody switched it off, as `nohup` does
             signal.signal(number, signal.default_int_handler)
@@ -102,16 +104,17 @@ def _leave_hanging_threads(code: int) -> None:
     for thread in [thread for thread in threading.enumerate() if thread not in own and not thread.daemon]:
         thread.join(max(0.0, end - time.monotonic()))
         if thread.is_alive():
-            with suppress(OSError):
+            with suppress(OSError, ValueError, AttributeError):
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
 
 
 def _exit_code(arguments: list[str] | None) -> int:
+    """Run the command line; whatever comes of it is one line and a documented code."""
     try:
         code = command_line.main(arguments, prog_name="gym", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        return _with_output(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show()
         return 2
@@ -121,13 +124,27 @@ def _exit_code(arguments: list[str] | None) -> int:
     except GymcoreError as error:
         click.echo(f"{type(error).__name__}: {error}", err=True)
         return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; writing the rest of the buffer at exit would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        import traceback
+    except BaseException as error:
+        return _unexpected(error)
 
-        traceback.print_exc()
-        click.echo(f"this is a bug of gymcore, please report it: {type(error).__name__}: {error}", err=True)
-        return 70
+
+def _with_output(code: int) -> int:
+    """Return the exit code of a command that has printed what it had to, or another where that was in vain."""
+    error = lost_output()
+    if error is None or isinstance(error, BrokenPipeError):  # whoever read a pipe has seen enough
+        return code
+    click.echo(f"stdout cannot be written: {error.strerror}", err=True)
+    return code or 5
+
+
+def _unexpected(error: BaseException) -> int:
+    """Say what nobody expected, with its traceback where it is an error of ours."""
+    if isinstance(error, SystemExit | GeneratorExit) or type(error).__name__ == "CancelledError":
+        # No code of ours raises these; it is a plugin that ended what is not its own.
+        click.echo(f"PluginError: a plugin ended the whole command: {type(error).__name__}: {error}", err=True)
+        return 4
+    import traceback
+
+    traceback.print_exception(error)
+    click.echo(f"this is a bug of gymcore, please report it: {type(error).__name__}: {error}", err=True)
+    return 70

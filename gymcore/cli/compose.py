@@ -18,7 +18,7 @@ from gymcore.discovery import discover
 from gymcore.plan import load_environ
 from gymcore.workflow import DEFAULT_FOLDER, load_observers
 
-__all__ = ["command", "describe_composition", "print_notes"]
+__all__ = ["command", "describe_composition", "print_notes", "refuse_no_name"]
 
 
 @click.command("compose")
@@ -33,6 +33,7 @@ def command(flags: PlanFlags, out: str | None, as_json: bool) -> None:
     gym compose --env example_single_tool_call --env example_multi_step --out runs/mix
     """
     # stdout is for the answer: what plugins print while they are loaded is talk.
+    refuse_no_name(out)
     with redirect_stdout(sys.stderr):
         catalog = discover()
         composition = compose(flags.to_plan(), catalog, environ=load_environ())
@@ -72,6 +73,17 @@ def describe_composition(composition: Composition, folder: Path) -> dict[str, An
         "rollouts": sum(planned.values()),
         "notes": list(composition.notes),
     }
+
+
+def refuse_no_name(out: str | None) -> None:
+    """
+    Look at what was typed for a folder: nothing at all would be the working directory.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    if out == "":
+        raise click.UsageError("--out is empty; it names a folder, such as runs/mix")
 
 
 def print_notes(composition: Composition) -> None:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -56,14 +57,15 @@ def command(folder: Path, times: int | None, seed: int, as_json: bool) -> int:
     return 1 if bad else 0
 
 
-def _told(checks: Iterable[Check], as_json: bool) -> list[Check]:
-    """Gather checks, and show each as soon as it is there."""
+def _told(checks: Generator[Check, None, None], as_json: bool) -> list[Check]:
+    """Gather checks, and show each as soon as it is there; whoever makes them has cleaned up afterwards."""
     found = []
-    for check in checks:
-        found.append(check)
-        if not as_json:
-            took = f" ({check.seconds:.1f} s)" if check.seconds else ""
-            click.echo(f"{check.name:10} {'well' if check.is_well else 'NOT WELL':9} {check.found}{took}")
-            for remark in check.remarks:
-                click.echo(f"{'':21}{remark}")
+    with closing(checks):
+        for check in checks:
+            found.append(check)
+            if not as_json:
+                took = f" ({check.seconds:.1f} s)" if check.seconds else ""
+                click.echo(f"{check.name:10} {'well' if check.is_well else 'NOT WELL':9} {check.found}{took}")
+                for remark in check.remarks:
+                    click.echo(f"{'':21}{remark}")
     return found

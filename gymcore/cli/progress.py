@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
@@ -17,6 +17,7 @@ import click
 
 from gymcore.cli.printable import printable
 from gymcore.collection.finished import EnvironmentTally
+from gymcore.interfaces import Note
 from gymcore.records import Rollout
 from gymcore.runtime import Status
 
@@ -26,6 +27,10 @@ PLAIN_EVERY_S = 30.0
 STALL_S = 60.0
 """After so long without a rollout that ends, it is said that there is none, and why, where that is known."""
 NOTE_LENGTH = 300
+REPEAT_S = 30.0
+"""A note whose details change is said again after so long, and not each time they do."""
+GONE_S = 10.0
+"""A note that did not come back for so long is over; what comes and goes more often goes on."""
 REFRESH_PER_S = 4
 
 
@@ -39,6 +44,16 @@ class _Line:
     @property
     def mean(self) -> str:
         return f"{self.reward_sum / self.done:.3f}" if self.done else "-"
+
+
+@dataclass
+class _Said:
+    """A note that is known by now."""
+
+    text: str
+    """As it was said."""
+    said_at: float
+    seen_at: float
 
 
 class Watched(Protocol):
@@ -65,7 +80,8 @@ class Progress:
         self._last_tenth = 0
         self._here = 0
         self._last_ended = clock()
-        self._notes: tuple[str, ...] = ()
+        self._notes: tuple[Note, ...] = ()
+        self._said: dict[str, _Said] = {}
         self._stopped: set[str] = set()
         self._stream: Watched | None = None
         self._lock = threading.RLock()
@@ -111,17 +127,25 @@ class Progress:
         with self._lock:
             status = self._status()
             self._tell_stopped(status)
-            notes = tuple(printable(note[:NOTE_LENGTH]) for note in (*((held_up,) if held_up else ()), *status.notes))
+            found = (*((Note(held_up),) if held_up else ()), *map(_as_note, status.notes))
+            self._notes = tuple(Note(_shown(note), key=_shown(note.key)) for note in found)
             if self._live is None:
-                for note in notes:
-                    if note not in self._notes:
-                        self.say(note)
-                for note in self._notes:
-                    if note not in notes:
-                        self.say(f"no longer: {note}")
-            self._notes = notes
-            if self._live is None:
+                self._tell_notes()
                 self._print_plain()
+
+    def _tell_notes(self) -> None:
+        """Say what is new, what has changed and was not said lately, and what is over."""
+        now = self._clock()
+        for note in self._notes:
+            known = self._said.setdefault(note.key, _Said("", -REPEAT_S, now))
+            known.seen_at = now
+            if not known.text or (note != known.text and now - known.said_at >= REPEAT_S):
+                known.text, known.said_at = note, now
+                self.say(note)
+        for key, known in list(self._said.items()):
+            if now - known.seen_at >= GONE_S:
+                del self._said[key]
+                self.say(f"no longer: {key}")
 
     def _status(self) -> Status:
         return Status({}, is_stopping=False) if self._stream is None else self._stream.status()
@@ -133,13 +157,14 @@ class Progress:
                 self.say(printable(str(over)))
 
     def say(self, text: str) -> None:
-        """Print a line of talk, above the block where there is one."""
-        if self._live is not None:
-            from rich.text import Text
+        """Print a line of talk, above the block where there is one; nobody has to be able to read it."""
+        with suppress(OSError, ValueError, AttributeError):
+            if self._live is not None:
+                from rich.text import Text
 
-            self._live.console.print(Text(text), soft_wrap=True)
-        else:
-            click.echo(text, file=self._err)
+                self._live.console.print(Text(text), soft_wrap=True)
+            else:
+                click.echo(text, file=self._err)
 
     @property
     def _err(self) -> IO[str]:
@@ -181,7 +206,8 @@ class Progress:
     def restore_terminal(self) -> None:
         """Show the cursor again, for who leaves without unwinding."""
         if self._live is not None:
-            os.write(2, b"\x1b[?25h\n")
+            with suppress(OSError):  # it may be the terminal that went away
+                os.write(2, b"\x1b[?25h\n")
 
     def _tenth(self) -> int:
         done = sum(line.done + line.failed for line in self._lines.values())
@@ -192,9 +218,9 @@ class Progress:
         if self._tenth() == self._last_tenth and now - self._last_plain < PLAIN_EVERY_S:
             return
         self._last_tenth, self._last_plain = self._tenth(), now
-        click.echo(self._total(), file=self._err)
+        self.say(self._total())
         if stall := self._stall(self._status()):
-            click.echo(stall, file=self._err)
+            self.say(stall)
 
     def _stall(self, status: Status) -> str | None:
         """Say for how long no rollout has ended, where that is long, and what is known of the reason."""
@@ -241,9 +267,17 @@ class Progress:
                 Text(f"{line.failed:,} failed", style="red" if line.failed else "dim"),
                 Text(f"stopped, {in_flight}" if is_stopped else in_flight, style="red" if is_stopped else "dim"),
             )
-        told = [*self._notes]
+        told: list[str] = [*self._notes]
         told += [stall] if (stall := self._stall(status)) else []
         return Group(table, Text(f"total  {self._total()}"), *(Text(line) for line in told))
+
+
+def _as_note(said: str) -> Note:
+    return said if isinstance(said, Note) else Note(said)
+
+
+def _shown(text: str) -> str:
+    return printable(text[:NOTE_LENGTH])
 
 
 def _duration(seconds: float) -> str:

@@ -21,7 +21,8 @@ def command(folder: Path, as_json: bool) -> None:
     """
     Sum up what the run FOLDER holds: per environment and in total.
 
-    Rewards are means with their 95 % interval; pass@k is shown where tasks were played more than once.
+    Rewards are means with their 95 % interval; pass@k is shown where tasks were played more than once, for three k at
+    most. JSON has every k.
     """
     result = report(folder)
     if as_json:
@@ -42,7 +43,7 @@ def print_report(result: Report) -> None:
         console.width = 200  # whoever reads a pipe or a file does not want it wrapped
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     entries = [*result.environments, result.total]
-    ks = max((list(entry.pass_at) for entry in entries), key=len, default=[])
+    ks = _some(max((list(entry.pass_at) for entry in entries), key=len, default=[]))
     table.add_column("environment", overflow="fold")  # the only one that may be wrapped: numbers are read as a whole
     numbers = ("rollouts", "failed", "reward", *(f"pass@{k}" for k in ks), "turns", "tokens", "p50", "p95", "retried")
     for title in numbers:
@@ -72,6 +73,11 @@ def print_report(result: Report) -> None:
         console.print(Text(printable(f"failed {count:,} x  {reason}")), soft_wrap=True)
     if result.damaged_lines:
         console.print(Text(f"{result.damaged_lines:,} damaged lines do not count; the same run does them again"))
+
+
+def _some(ks: list[str]) -> list[str]:
+    """Return the first, the last and the middle one: a table of eight is wider than a terminal."""
+    return ks if len(ks) <= 3 else [ks[0], ks[len(ks) // 2], ks[-1]]
 
 
 def _rollouts(entry: EnvironmentReport) -> str:

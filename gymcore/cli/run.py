@@ -4,16 +4,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import shlex
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
-from gymcore.cli.compose import print_notes
+from gymcore.cli.compose import print_notes, refuse_no_name
 from gymcore.cli.plan_options import PlanFlags, plan_options
+from gymcore.cli.printable import printable
 from gymcore.cli.progress import Progress
 from gymcore.cli.report import print_report
 from gymcore.cli.signals import Signals
@@ -22,10 +26,10 @@ from gymcore.cli.watch import Watch
 from gymcore.collection import Journal, read_poisoned
 from gymcore.composition import Composition, compose, open_composition, write_composition
 from gymcore.discovery import discover
-from gymcore.errors import GymcoreError
+from gymcore.errors import GymcoreError, PluginError
 from gymcore.hookspecs import Observers
 from gymcore.plan import load_environ
-from gymcore.reporting import Report
+from gymcore.reporting import Report, report
 from gymcore.runtime import RolloutStream
 from gymcore.workflow import DEFAULT_FOLDER, collect_composition, load_observers, run_async
 
@@ -68,6 +72,8 @@ def command(folder: Path | None, flags: PlanFlags, out: str | None, retry_poison
 
 def _prepare(folder: Path | None, flags: PlanFlags, out: str | None, signals: Signals) -> _Run:
     """Find out what to play, and put it into its folder."""
+    here = Path().absolute()  # before any plugin is imported, which may go elsewhere
+    refuse_no_name(out)
     catalog = discover()
     environ = load_environ()
     if folder is not None:
@@ -81,12 +87,16 @@ def _prepare(folder: Path | None, flags: PlanFlags, out: str | None, signals: Si
     else:
         composition = compose(flags.to_plan(), catalog, environ=environ)
         folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
+    if composition.plan.collect.executor == "ray":
+        from gymcore.runtime.on_ray.cluster import require_ray
+
+        require_ray()  # before anything is written
     progress = Progress(composition.planned())
     observers = load_observers(composition.plan, catalog, progress.say)
     observers.plan(composition.plan.to_dict())
-    write_composition(composition, folder)
+    write_composition(composition, folder if Path().absolute() == here else here / folder)
     _say_what_follows(composition, folder)
-    return _Run(composition, folder, observers, progress, signals)
+    return _Run(composition, folder, here / folder, observers, progress, signals)
 
 
 def _say_what_follows(composition: Composition, folder: Path) -> None:
@@ -110,15 +120,25 @@ class _Run:
     """One run in the foreground: progress on the terminal, and signals that stop it."""
 
     def __init__(
-        self, composition: Composition, folder: Path, observers: Observers, progress: Progress, signals: Signals
+        self,
+        composition: Composition,
+        folder: Path,
+        place: Path,
+        observers: Observers,
+        progress: Progress,
+        signals: Signals,
     ) -> None:
         self._composition = composition
         self.folder = folder
+        self._place = place
+        """Where the folder is, whatever becomes of the working directory."""
         self._observers = observers
         self._progress = progress
         self._stream: RolloutStream | None = None
         self._journal: Journal | None = None
         self._signals = signals
+        self._task: asyncio.Task[Any] | None = None
+        self._is_played = False
         signals.leave = progress.restore_terminal
 
     def play(self, retry_poison: bool) -> Report:
@@ -129,14 +149,25 @@ class _Run:
 
     async def _collect(self, retry_poison: bool) -> Report:
         with self._signals.told(self._on_signal), Watch(self._progress.tick):
-            return await collect_composition(
-                self._composition,
-                self.folder,
-                observers=self._observers,
-                on_start=self._on_start,
-                on_durable=self._progress.durable,
-                retry_poison=retry_poison,
-            )
+            self._task = task = asyncio.current_task()
+            assert task is not None
+            try:
+                return await collect_composition(
+                    self._composition,
+                    self._place,
+                    observers=self._observers,
+                    on_start=self._on_start,
+                    on_durable=self._progress.durable,
+                    on_played=self._on_played,
+                    complain=lambda line: self._progress.say(printable(line)),
+                    retry_poison=retry_poison,
+                    shown=self.folder,
+                )
+            except asyncio.CancelledError:
+                if self._signals.count:  # while plugins were opened or closed
+                    return replace(report(self._place), folder=self.folder)
+                message = "a plugin has cancelled every task of the run, and not only its own"
+                raise PluginError(message) from None
 
     def _on_start(self, stream: RolloutStream, journal: Journal) -> None:
         self._stream = stream
@@ -149,20 +180,33 @@ class _Run:
         if self._signals.count:
             stream.stop(0.0)
 
+    def _on_played(self) -> None:
+        self._is_played = True
+
     def _on_signal(self, count: int) -> None:
+        """Stop first and talk then: the signal may say that there is nobody left to talk to."""
         if self._stream is None:
-            return
-        if count == 1:
+            self._leave("stopping: the plugins are not opened any further, and nothing is played")
+        elif self._is_played and count == 1:
+            self._progress.say("all is played and safe, and the plugins are being closed; Ctrl-C again to leave them")
+        elif self._is_played:
+            self._leave("stopping now; the plugins are left as they are")
+        elif count == 1:
             drain_s = self._composition.plan.collect.drain_s
             in_flight = sum(self._stream.status().in_flight.values())
+            self._stream.stop(drain_s)
             self._progress.say(
                 f"stopping: no new rollouts; {in_flight:,} in flight may finish, up to {drain_s:g} s; "
                 "Ctrl-C again to stop now"
             )
-            self._stream.stop(drain_s)
         else:
-            self._progress.say("stopping now; what is in flight is owed again")
             self._stream.cancel()
+            self._progress.say("stopping now; what is in flight is owed again")
+
+    def _leave(self, why: str) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        self._progress.say(why)
 
     def conclude(self, result: Report) -> int:
         """Say how it ended, and return the exit code."""
@@ -179,7 +223,7 @@ class _Run:
         if stopped := self._stream.status().stopped if self._stream is not None else ():
             names = ", ".join(over.environment for over in stopped)
             click.echo(f"stopped, because more of their rollouts failed than max_failures allows: {names}", err=True)
-        poisoned = [key for key in read_poisoned(self.folder) if self._journal and key not in self._journal.finished]
+        poisoned = [key for key in read_poisoned(self._place) if self._journal and key not in self._journal.finished]
         if poisoned:
             verb = "rollout is poison: it" if len(poisoned) == 1 else "rollouts are poison: they"
             hint = f"played again only with: {again} --retry-poison"
@@ -201,4 +245,4 @@ def _collect_garbage_rarely() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(200_000, 20, 100)

@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 __all__ = ["Signals"]
@@ -75,7 +75,8 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         if self.count >= PATIENCE:
-            self.leave()
+            with suppress(Exception):  # the terminal may be what went away
+                self.leave()
             os._exit(130)
         if self._tell is None:
             raise KeyboardInterrupt

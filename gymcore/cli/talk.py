@@ -4,9 +4,10 @@ What plugins print while they play: shown, up to a bound.
 
 from __future__ import annotations
 
+import io
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import IO, Any, cast
 
 __all__ = ["TALK_LENGTH", "Talk", "talk_shown"]
@@ -19,12 +20,15 @@ class Talk:
     """
     A text stream that passes on so much and no more.
 
-    What plugins write past Python, to the descriptors 1 and 2, does not come by here and is not bounded.
+    A plugin that closes it, or takes it apart, does neither to the stream behind it. What plugins write past Python,
+    to the descriptors 1 and 2, does not come by here and is not bounded.
 
     Args:
-        out: Where it goes.
+        out: Where it goes; once it takes nothing any more, what comes is dropped.
         length: How many characters, at most.
     """
+
+    closed = False
 
     def __init__(self, out: IO[str], length: int = TALK_LENGTH) -> None:
         self._out = out
@@ -35,7 +39,7 @@ class Talk:
         """Write what there is room for; the first time there is not enough, say so."""
         if not self._left:
             return len(text)
-        with self._lock:
+        with self._lock, suppress(OSError, ValueError):
             shown = text[: self._left]
             self._left -= len(shown)
             self._out.write(shown)
@@ -46,12 +50,29 @@ class Talk:
                 self._out.flush()
         return len(text)
 
-    def writelines(self, lines: Iterator[str]) -> None:
+    def writelines(self, lines: Iterable[str]) -> None:
         """Write several texts."""
         for line in lines:
             self.write(line)
 
-    def __getattr__(self, name: str) -> Any:  # `encoding`, `flush`, `fileno`, ...: as of where it goes
+    def flush(self) -> None:
+        """Show what was written by now."""
+        with suppress(OSError, ValueError):
+            self._out.flush()
+
+    def close(self) -> None:
+        """Do nothing: others talk here too."""
+
+    def detach(self) -> Any:  # as of TextIOWrapper
+        """
+        Refuse: others talk here too.
+
+        Raises:
+            UnsupportedOperation: always.
+        """
+        raise io.UnsupportedOperation("what a plugin prints is shared with all others")
+
+    def __getattr__(self, name: str) -> Any:  # `encoding`, `fileno`, ...: as of where it goes
         return getattr(self._out, name)
 
 

@@ -15,7 +15,7 @@ from gymcore.records import Rollout
 
 __all__ = ["collect"]
 
-WAITING = 1024
+WAITING = 256
 """How many rollouts may wait for the disk; when the disk stalls, the run stalls, and memory does not grow."""
 
 
@@ -115,12 +115,6 @@ async def _write(
                 batch.append(waiting.get_nowait())
             found = [rollout for rollout in batch if rollout is not None]
             if found:
-                await asyncio.get_running_loop().run_in_executor(disk, _append, journal, found, on_durable)
+                await asyncio.get_running_loop().run_in_executor(disk, journal.append, found, on_durable)
             if len(found) < len(batch):
                 return
-
-
-def _append(journal: Journal, rollouts: list[Rollout], on_durable: Callable[[Sequence[Rollout]], None] | None) -> None:
-    written = journal.append(rollouts)
-    if on_durable is not None and written:
-        on_durable(written)

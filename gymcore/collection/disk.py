@@ -10,6 +10,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from gymcore.own_files import close_own, open_own
 from gymcore.run_folder import sync_folder
 
 __all__ = ["Disk"]
@@ -28,8 +29,8 @@ class Disk:
         path.mkdir(exist_ok=True)
 
     def open(self, path: Path) -> int:
-        """Open a file, made where there is none, to append to it, and return its descriptor."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        """Open a file, made where there is none, to append to it, and return its descriptor; no forked child has it."""
+        return open_own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
     def size(self, file: int) -> int:
         """Return the size of an open file in bytes."""
@@ -53,7 +54,7 @@ class Disk:
 
     def close(self, file: int) -> None:
         """Close a file; this stores nothing."""
-        os.close(file)
+        close_own(file)
 
     def rename(self, old: Path, new: Path) -> None:
         """Give a file another name; a file that has it is replaced."""

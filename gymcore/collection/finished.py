@@ -4,6 +4,7 @@ Which rollouts are finished: enough to tell whether one is, and how each environ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from gymcore.compact_keys import KeySet
@@ -24,12 +25,16 @@ class Finished:
     """
     The finished rollouts of a run folder: `key in finished` and `len(finished)`; it cannot list its keys.
 
+    Args:
+        repeats: How many rollouts of each task of an environment are asked for; all, where nothing is said.
+
     Attributes:
-        environments: How many rollouts each environment has, and the sum of their rewards.
+        environments: How many of the rollouts that are asked for each environment has, and the sum of their rewards.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, repeats: Mapping[str, int] | None = None) -> None:
         self.environments: dict[str, EnvironmentTally] = {}
+        self._repeats = dict(repeats or {})
         self._keys = KeySet()
 
     def __len__(self) -> int:
@@ -42,6 +47,9 @@ class Finished:
         """Count a finished rollout, and return whether it was not counted before."""
         if not self._keys.add(_as_bytes(key)):
             return False
+        asked = self._repeats.get(key[0])
+        if asked is not None and key[2] >= asked:
+            return True
         tally = self.environments.get(key[0])
         if tally is None:
             tally = self.environments[key[0]] = EnvironmentTally()
@@ -51,7 +59,7 @@ class Finished:
 
     def copy(self) -> Finished:
         """Return what is finished now; it does not grow with the original, and takes little memory beside it."""
-        other = Finished()
+        other = Finished(self._repeats)
         other.environments = {name: replace(tally) for name, tally in self.environments.items()}
         other._keys = self._keys.copy()
         return other

@@ -11,9 +11,9 @@ import errno
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gymcore.collection.disk import Disk
@@ -21,10 +21,11 @@ from gymcore.collection.finished import Finished
 from gymcore.collection.line_checksum import is_whole, with_checksum
 from gymcore.documents import DocumentError, decode_json
 from gymcore.errors import StorageError
-from gymcore.records import Rollout, RolloutKey
+from gymcore.records import Failure, Rollout, RolloutKey
 from gymcore.run_folder import FAILURES_NAME, QUARANTINE_NAME, ROLLOUTS_NAME, disk_error, only_writer, part_of
 
 __all__ = [
+    "LONGEST_LINE",
     "Collection",
     "Damage",
     "Journal",
@@ -32,6 +33,12 @@ __all__ = [
     "read_lines",
     "read_rollouts",
 ]
+
+LONGEST_LINE = 2**28
+"""In bytes, the line break included: nothing longer is written or held in memory, whatever a disk made of a file."""
+TOLD = 100
+"""How much damage is described one by one; the rest of it is counted."""
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -51,16 +58,20 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A stretch of a journal file that is not whole."""
+    """A stretch of a journal file that is not whole; its bytes stay in the file."""
 
     offset: int
-    data: bytes
+    size: int
     is_tail: bool
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, bytes] | Damage]:
+def read_lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes] | Damage]:
     """
     Yield each whole line of a journal file with its offset, and each damaged stretch as such; blank lines are nothing.
+
+    Args:
+        path: The file.
+        longest: The bytes of a line beyond which it is damage, because nobody wrote it.
 
     Raises:
         StorageError: the file is there and cannot be read.
@@ -73,15 +84,21 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes] | Damage]:
     except OSError as error:
         raise StorageError(f"the file cannot be read: {error.strerror}", where=str(path)) from None
     with file:
-        for line in file:
+        while line := file.readline(longest):
+            size = len(line)
             is_tail = not line.endswith(b"\n")
-            if not is_tail and is_whole(line[:-1]):
+            if is_tail and size == longest:
+                while is_tail and (more := file.readline(_CHUNK)):
+                    size += len(more)
+                    is_tail = not more.endswith(b"\n")
+                yield Damage(offset, size, is_tail)
+            elif not is_tail and is_whole(line[:-1]):
                 yield offset, line[:-1]
             elif is_tail:
-                yield Damage(offset, line, is_tail)
+                yield Damage(offset, size, is_tail)
             elif line.strip():
                 yield from _after_damage(offset, line)
-            offset += len(line)
+            offset += size
 
 
 _CLOSED = re.compile(rb',"crc":"[0-9a-f]{8}"\}')
@@ -93,18 +110,17 @@ def _after_damage(offset: int, line: bytes) -> Iterator[tuple[int, bytes] | Dama
     for _, closed in zip(range(_PLACES_TRIED), _CLOSED.finditer(line), strict=False):
         start = closed.end() + 1
         if is_whole(line[start:-1]):
-            yield Damage(offset, line[:start], is_tail=False)
+            yield Damage(offset, start, is_tail=False)
             yield offset + start, line[start:-1]
             return
-    yield Damage(offset, line, is_tail=False)
+    yield Damage(offset, len(line), is_tail=False)
 
 
-def _scan(path: Path, finished: Finished | None = None) -> list[Damage]:
-    """Read a journal file through: count the rollouts it holds, where somebody wants to know, and find the damage."""
-    damages = []
-    for found in read_lines(path):
+def _scan(path: Path, longest: int, finished: Finished | None = None) -> Iterator[Damage]:
+    """Read a journal file through: count the rollouts it holds, where somebody wants to know, and yield the damage."""
+    for found in read_lines(path, longest):
         if isinstance(found, Damage):
-            damages.append(found)
+            yield found
             continue
         offset, line = found
         try:
@@ -113,16 +129,20 @@ def _scan(path: Path, finished: Finished | None = None) -> list[Damage]:
             if finished is not None:
                 finished.add(key, value.get("reward"))
         except (DocumentError, KeyError, TypeError, ValueError):
-            damages.append(Damage(offset, line + b"\n", is_tail=False))
-    return damages
+            yield Damage(offset, len(line) + 1, is_tail=False)
 
 
-def _describe(path: Path, damages: Sequence[Damage]) -> tuple[str, ...]:
-    return tuple(
-        f"{path.name}: {'a torn line at the end' if damage.is_tail else 'a damaged line'}, "
-        f"{len(damage.data)} bytes at offset {damage.offset}"
-        for damage in damages
-    )
+def _describe(path: Path, damages: Iterator[Damage]) -> tuple[str, ...]:
+    """Say what each damage is, one line each, and how many more there are than anybody reads."""
+    told: list[str] = []
+    more = 0
+    for damage in damages:
+        if len(told) < TOLD:
+            kind = "a torn line at the end" if damage.is_tail else "a damaged line"
+            told.append(f"{path.name}: {kind}, {damage.size} bytes at offset {damage.offset}")
+        else:
+            more += 1
+    return (*told, f"{path.name}: {more:,} more damaged lines") if more else tuple(told)
 
 
 def read_collection(folder: Path) -> Collection:
@@ -133,8 +153,9 @@ def read_collection(folder: Path) -> Collection:
         StorageError: its files cannot be read.
     """
     finished = Finished()
-    damages = _scan(folder / ROLLOUTS_NAME, finished)
-    return Collection(folder, finished, damaged=_describe(folder / ROLLOUTS_NAME, damages))
+    path = folder / ROLLOUTS_NAME
+    damaged = _describe(path, _scan(path, LONGEST_LINE, finished))
+    return Collection(folder, finished, damaged=damaged)
 
 
 def read_rollouts(folder: Path | str) -> Iterator[Rollout]:
@@ -154,6 +175,8 @@ class Journal:
     Args:
         folder: The run folder; it is made where there is none.
         disk: Where it lives.
+        repeats: How many rollouts of each task of an environment are asked for; `finished` counts no others.
+        longest: The bytes of the longest line; a rollout that needs a longer one is recorded as a failure.
 
     Attributes:
         finished: Every rollout that has a reward and is safe on disk.
@@ -164,9 +187,18 @@ class Journal:
         StorageError: the folder cannot be read or written.
     """
 
-    def __init__(self, folder: Path, disk: Disk | None = None) -> None:
-        self.folder = folder
-        self.finished = Finished()
+    def __init__(
+        self,
+        folder: Path,
+        disk: Disk | None = None,
+        *,
+        repeats: Mapping[str, int] | None = None,
+        longest: int = LONGEST_LINE,
+    ) -> None:
+        self.folder = folder.absolute()  # a plugin may change the working directory
+        self.finished = Finished(repeats)
+        self._repeats = repeats
+        self._longest = longest
         self.damaged: tuple[str, ...] = ()
         self.duplicates = 0
         self.failed = 0
@@ -183,7 +215,7 @@ class Journal:
                     self._files[name] = self._disk.open(self.folder / name)
                     opening.callback(self._disk.close, self._files[name])
                 self._disk.sync_folder(self.folder)
-                self.finished = Finished()
+                self.finished = Finished(self._repeats)
                 damages = self._recover(ROLLOUTS_NAME, self.finished)
                 self.damaged = (*damages, *self._recover(FAILURES_NAME))
                 self._open = opening.pop_all()
@@ -206,66 +238,90 @@ class Journal:
             A line on each damage that was not set aside before.
         """
         path = self.folder / name
-        damages = _scan(path, finished)
-        found = [damage for damage in damages if self._set_aside(name, damage)]
-        if damages:
+        last: Damage | None = None
+
+        def set_aside() -> Iterator[Damage]:  # one at a time: there may be more damage than memory
+            nonlocal last
+            for damage in _scan(path, self._longest, finished):
+                last = damage
+                if self._set_aside(path, damage):
+                    yield damage
+
+        told = _describe(path, set_aside())
+        if last is not None:
             # Also for what was set aside before: whoever did it may have been killed before it was stored.
             self._disk.sync_folder(self.folder / QUARANTINE_NAME)
             self._disk.sync_folder(self.folder)
-        if damages and damages[-1].is_tail:
-            self._disk.truncate(self._files[name], damages[-1].offset)
+            if last.is_tail:
+                self._disk.truncate(self._files[name], last.offset)
         # A killed process may have left lines that nobody synchronised; from here on they count.
         self._disk.sync(self._files[name])
-        return _describe(path, found)
+        return told
 
-    def _set_aside(self, name: str, damage: Damage) -> bool:
+    def _set_aside(self, path: Path, damage: Damage) -> bool:
         """Copy damaged bytes into the quarantine, whole or not at all; return whether they were not there before."""
         # Named by its bytes too: another crash may tear another line at the same place.
-        aside = self.folder / QUARANTINE_NAME / f"{name}.{damage.offset}.{zlib.crc32(damage.data):08x}"
+        crc = 0
+        for data in _bytes_of(path, damage):
+            crc = zlib.crc32(data, crc)
+        aside = self.folder / QUARANTINE_NAME / f"{path.name}.{damage.offset}.{crc:08x}"
         if aside.exists():
             return False
         self._disk.make_folder(aside.parent)
         file = self._disk.open(part_of(aside))
         try:
             self._disk.truncate(file, 0)
-            self._write_all(file, damage.data)
+            for data in _bytes_of(path, damage):
+                self._write_all(file, data)
             self._disk.sync(file)
         finally:
             self._disk.close(file)
         self._disk.rename(part_of(aside), aside)
         return True
 
-    def append(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+    def append(
+        self, rollouts: Sequence[Rollout], on_durable: Callable[[Sequence[Rollout]], None] | None = None
+    ) -> list[Rollout]:
         """
         Write rollouts and wait until they are safe; whoever was finished already is dropped.
+
+        Args:
+            rollouts: The finished ones are written first, then the failures.
+            on_durable: Told of each of the two as soon as it is safe, also when the other one fails.
 
         Returns:
             Those that were written, failures included.
 
         Raises:
-            StorageError: the disk failed; nothing of this call counts, and a line that was begun is cut off.
+            StorageError: the disk failed; what `on_durable` was told counts and is safe, nothing else does, and a line
+                that was begun is cut off.
         """
-        written: list[Rollout] = []
-        lines: dict[str, list[bytes]] = {ROLLOUTS_NAME: [], FAILURES_NAME: []}
-        new: dict[RolloutKey, float | None] = {}
+        finished: dict[RolloutKey, Rollout] = {}
+        failed: list[Rollout] = []
+        lines: list[bytes] = []
         for rollout in rollouts:
             key = rollout.key
-            if key in self.finished or key in new:
+            if key in self.finished or key in finished:
                 self.duplicates += 1
             elif rollout.failure is not None:
-                lines[FAILURES_NAME].append(with_checksum(rollout.to_failure_line()) + b"\n")
-                written.append(rollout)
+                failed.append(rollout)
+            elif len(line := with_checksum(rollout.to_line())) < self._longest:
+                finished[key] = rollout
+                lines.append(line + b"\n")
             else:
-                lines[ROLLOUTS_NAME].append(with_checksum(rollout.to_line()) + b"\n")
-                new[key] = rollout.reward.value if rollout.reward is not None else None
-                written.append(rollout)
-        for name, batch in lines.items():
-            if batch:
-                self._write(name, b"".join(batch))
-        for key, reward in new.items():
-            self.finished.add(key, reward)
-        self.failed += len(lines[FAILURES_NAME])
-        return written
+                failed.append(_too_long(rollout, len(line), self._longest))
+        if finished:
+            self._write(ROLLOUTS_NAME, b"".join(lines))
+            for key, rollout in finished.items():
+                self.finished.add(key, rollout.reward.value if rollout.reward is not None else None)
+            if on_durable is not None:
+                on_durable([*finished.values()])
+        if failed:
+            self._write(FAILURES_NAME, b"".join([with_checksum(each.to_failure_line()) + b"\n" for each in failed]))
+            self.failed += len(failed)
+            if on_durable is not None:
+                on_durable(failed)
+        return [*finished.values(), *failed]
 
     def _write(self, name: str, data: bytes) -> None:
         if self._failure is not None:
@@ -299,3 +355,21 @@ class Journal:
             where=str(self.folder / name),
             hints=["everything reported as done before is safe; the same command goes on from there"],
         )
+
+
+def _bytes_of(path: Path, damage: Damage) -> Iterator[bytes]:
+    """Yield the bytes of a damaged stretch in pieces; nobody knows how many they are."""
+    with path.open("rb") as file:
+        file.seek(damage.offset)
+        left = damage.size
+        while left and (data := file.read(min(_CHUNK, left))):
+            yield data
+            left -= len(data)
+
+
+def _too_long(rollout: Rollout, size: int, longest: int) -> Rollout:
+    """Return what is recorded of a finished rollout that nobody could read again."""
+    message = f"the record of the rollout has {size:,} bytes; less than {longest:,} can be kept"
+    return replace(
+        rollout, reward=None, failure=Failure(stage="agent", error="RecordTooLong", message=message, retryable=False)
+    )

@@ -201,7 +201,7 @@ def read_lock(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise disk_error("the lock cannot be read", error, path) from None
+        raise disk_error("this cannot be used as a run folder", error, folder) from None
     except DocumentError as error:
         raise RunFolderError(f"the lock is damaged: {error}", where=str(path)) from None
     if not isinstance(lock, dict) or lock.get("format") != LOCK_FORMAT:

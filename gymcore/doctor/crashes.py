@@ -11,10 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from gymcore.collection import Journal
 from gymcore.collection.journal import Damage, read_lines
 from gymcore.doctor.check import Check
 from gymcore.doctor.power_cut import Plug, RecordingDisk, write_image
+from gymcore.doctor.scratch import scratch_in
 from gymcore.doctor.workload import key_of, line_of, make_rollout
 from gymcore.errors import StorageError
 from gymcore.run_folder import FAILURES_NAME, QUARANTINE_NAME, ROLLOUTS_NAME, disk_error
@@ -33,7 +33,7 @@ ROLLOUTS_PER_RUN = 300
 PATIENCE_S = 60.0
 
 
-def crash(folder: Path, times: int, seed: int) -> Iterator[Check]:
+def crash(folder: Path, times: int, seed: int) -> Generator[Check, None, None]:
     """
     Interrupt work on a disk in every way we know, and look at what is left.
 
@@ -47,10 +47,9 @@ def crash(folder: Path, times: int, seed: int) -> Iterator[Check]:
         StorageError: the disk failed by itself.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".gym-doctor-", dir=folder) as scratch:
+        with scratch_in(folder) as scratch:
             for name, act in (("kill", kill), ("torn", tear), ("power", cut_power), ("full", fill_disk)):
-                yield act(Path(scratch) / name, times, random.Random(f"{seed}/{name}"))
+                yield act(scratch / name, times, random.Random(f"{seed}/{name}"))
     except OSError as error:
         raise disk_error("the disk cannot be tried", error, folder) from None
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from gymcore.collection.disk import Disk
 from gymcore.doctor.check import Check
+from gymcore.doctor.scratch import scratch_in
 from gymcore.errors import RunFolderError
 from gymcore.run_folder import disk_error, only_writer
 
@@ -26,7 +26,7 @@ SLOW_S = 0.15
 _OVER_A_NETWORK = ("9p", "afs", "beegfs", "ceph", "cifs", "fuse", "gluster", "gpfs", "lustre", "nfs", "smb")
 
 
-def look(folder: Path) -> Iterator[Check]:
+def look(folder: Path) -> Generator[Check, None, None]:
     """
     Look at the disk that a folder lies on.
 
@@ -38,11 +38,10 @@ def look(folder: Path) -> Iterator[Check]:
         StorageError: the disk failed.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".gym-doctor-", dir=folder) as scratch:
+        with scratch_in(folder) as scratch:
             yield _name(folder)
-            yield _lock(Path(scratch))
-            yield _store(Path(scratch))
+            yield _lock(scratch / "lock")
+            yield _store(scratch)
     except OSError as error:
         raise disk_error("the folder cannot be written", error, folder) from None
 

@@ -53,14 +53,14 @@ class RecordingDisk(Disk):
 
     def __init__(self, folder: Path) -> None:
         self.operations: list[Operation] = []
-        self._folder = folder
+        self._folder = folder.absolute()  # as a journal calls it
         self.start = read_image(folder)
         self._files = {path: number for number, path in enumerate(self.start)}
         self._opened: dict[int, int] = {}
         self._next = len(self._files)
 
     def _inside(self, path: Path) -> str:
-        return path.relative_to(self._folder).as_posix()
+        return path.absolute().relative_to(self._folder).as_posix()
 
     def make_folder(self, path: Path) -> None:
         is_new = not path.is_dir()

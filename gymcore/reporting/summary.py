@@ -183,14 +183,18 @@ def report(collection: Collection | Path | str) -> Report:
     return Report(folder, entries, total, dict(Counter(failed.by_reason()).most_common(20)), damaged)
 
 
-def write_report(result: Report) -> None:
+def write_report(result: Report, folder: Path | None = None) -> None:
     """
     Write `report.json` into the run folder.
+
+    Args:
+        result: What it says.
+        folder: Where the folder is, should the report name it in another way.
 
     Raises:
         StorageError: it cannot be written.
     """
-    path = result.folder / REPORT_NAME
+    path = (folder or result.folder) / REPORT_NAME
     try:
         write_whole(path, result.to_json().encode("utf-8", "replace") + b"\n")
     except OSError as error:

@@ -4,15 +4,18 @@ Who plays rollouts: an executor. This one plays them here, on the event loop tha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 from gymcore.composition import Composition, Route
 from gymcore.composition.lock import lock_digest
-from gymcore.errors import GymcoreError, PluginError
+from gymcore.discovery import Plugin
+from gymcore.errors import GymcoreError
 from gymcore.interfaces import Agent, Model
 from gymcore.records import Rollout
+from gymcore.runtime.brackets import Bounds, Say, bracket, broken, log
+from gymcore.runtime.faults import is_from_outside
 from gymcore.runtime.in_process import InProcess, TimeLimits
 from gymcore.runtime.placement import Placement
 from gymcore.runtime.schedule import Planned
@@ -74,9 +77,13 @@ class LocalExecutor:
         return tuple(line for line in told if line is not None)
 
 
-def open_executor(composition: Composition) -> AbstractAsyncContextManager[Executor]:
+def open_executor(composition: Composition, say: Say = log) -> AbstractAsyncContextManager[Executor]:
     """
     Open the executor that a plan names.
+
+    Args:
+        composition: What is to be played.
+        say: Told which plugin takes long to open or to close, and what went wrong while one was closed.
 
     Raises:
         PlanError: when entered: it cannot be used here.
@@ -86,13 +93,17 @@ def open_executor(composition: Composition) -> AbstractAsyncContextManager[Execu
         from gymcore.runtime.on_ray.executor import open_ray  # here, because it builds on this file
 
         return open_ray(composition)
-    return open_local(composition)
+    return open_local(composition, say)
 
 
 @asynccontextmanager
-async def open_local(composition: Composition) -> AsyncIterator[LocalExecutor]:
+async def open_local(composition: Composition, say: Say = log) -> AsyncIterator[LocalExecutor]:
     """
     Open the plugins of a composition here, and close them at the end.
+
+    Args:
+        composition: What is to be played.
+        say: Told which plugin takes long to open or to close, and what went wrong while one was closed.
 
     Raises:
         PluginError: a plugin could not be opened.
@@ -100,8 +111,8 @@ async def open_local(composition: Composition) -> AsyncIterator[LocalExecutor]:
     async with AsyncExitStack() as stack:
         stage = Stage(
             agents=_build_agents(composition),
-            models=await _open_models(composition, stack),
-            placements=await _open_environments(composition, stack),
+            models=await _open_models(composition, stack, say),
+            placements=await _open_environments(composition, stack, say),
             limits={route.environment: _limits(composition, route) for route in composition.routes.values()},
             seed=composition.plan.mix.seed,
             provenance={"lock": lock_digest(composition.lock)},
@@ -121,39 +132,33 @@ def _limits(composition: Composition, route: Route) -> TimeLimits:
 def _build_agents(composition: Composition) -> dict[str, Agent[Any]]:
     agents: dict[str, Agent[Any]] = {}
     for name, route in composition.routes.items():
-        try:
+        with _naming(route.agent_plugin):
             agents[name] = route.agent_class(route.agent_options.config)
-        except (Exception, SystemExit) as error:
-            raise _broken(route.agent_plugin.qualified, "opened", error) from error
     return agents
 
 
-async def _open_models(composition: Composition, stack: AsyncExitStack) -> dict[str, Model[Any]]:
+async def _open_models(composition: Composition, stack: AsyncExitStack, say: Say) -> dict[str, Model[Any]]:
     models: dict[str, Model[Any]] = {}
     for name, choice in composition.models.items():
-        try:
+        with _naming(choice.plugin):
             models[name] = choice.model_class(choice.options.config)
             opening = models[name].opened()
-        except GymcoreError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise _broken(choice.plugin.qualified, "opened", error) from error
-        await stack.enter_async_context(_bracket(opening, choice.plugin.qualified))
+        await stack.enter_async_context(bracket(opening, choice.plugin.qualified, say))
     return models
 
 
-async def _open_environments(composition: Composition, stack: AsyncExitStack) -> Mapping[str, Placement]:
+async def _open_environments(composition: Composition, stack: AsyncExitStack, say: Say) -> Mapping[str, Placement]:
     """Open where each environment plays."""
     placements: dict[str, Placement] = {}
     for route in composition.routes.values():
         if route.environment not in placements:
             isolation = route.plan.isolation or route.environment_plugin.manifest.isolation
             opened = _open_isolated if isolation == "process" else _open_in_process
-            placements[route.environment] = await opened(route, _limits(composition, route), stack)
+            placements[route.environment] = await opened(route, _limits(composition, route), stack, say)
     return placements
 
 
-async def _open_isolated(route: Route, limits: TimeLimits, stack: AsyncExitStack) -> Placement:
+async def _open_isolated(route: Route, limits: TimeLimits, stack: AsyncExitStack, say: Say) -> Placement:
     from gymcore.runtime.isolation import Launch, open_isolated  # here: most runs start no process
 
     plugin, plan = route.environment_plugin, route.plan
@@ -168,37 +173,29 @@ async def _open_isolated(route: Route, limits: TimeLimits, stack: AsyncExitStack
     )
     config = route.environment_options.config
     assert config is not None
-    return await stack.enter_async_context(open_isolated(launch, route.environment_class, config, limits))
+    workers = open_isolated(launch, route.environment_class, config, limits)
+    # They are killed when their own bounds are reached; these here only have to be larger.
+    bounds = Bounds(closing_s=2 * (launch.grace_s + launch.stop_s))
+    place: Placement = await stack.enter_async_context(bracket(workers, plugin.qualified, say, bounds))
+    return place
 
 
-async def _open_in_process(route: Route, limits: TimeLimits, stack: AsyncExitStack) -> Placement:
-    plugin = route.environment_plugin.qualified
-    try:
+async def _open_in_process(route: Route, limits: TimeLimits, stack: AsyncExitStack, say: Say) -> Placement:
+    plugin = route.environment_plugin
+    with _naming(plugin):
         shared = route.environment_class.shared(route.environment_options.config)
-    except GymcoreError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _broken(plugin, "opened", error) from error
-    resources = await stack.enter_async_context(_bracket(shared, plugin))
+    resources = await stack.enter_async_context(bracket(shared, plugin.qualified, say))
     return InProcess(route.environment_class, route.environment_options.config, resources, limits)
 
 
-@asynccontextmanager
-async def _bracket(context: AbstractAsyncContextManager[Any], plugin: str) -> AsyncIterator[Any]:
-    """Enter and leave what a plugin brackets the run with; what it raises there names the plugin."""
-    async with AsyncExitStack() as stack:
-        try:
-            value = await stack.enter_async_context(context)
-        except GymcoreError:
+@contextmanager
+def _naming(plugin: Plugin) -> Iterator[None]:
+    """Name the plugin in whatever it raises while it is opened."""
+    try:
+        yield
+    except GymcoreError:
+        raise
+    except BaseException as error:
+        if is_from_outside(error):
             raise
-        except (Exception, SystemExit) as error:
-            raise _broken(plugin, "opened", error) from error
-        yield value
-        try:
-            await stack.aclose()
-        except (Exception, SystemExit) as error:
-            raise _broken(plugin, "closed", error) from error
-
-
-def _broken(plugin: str, what: str, error: BaseException) -> PluginError:
-    return PluginError(f"{plugin} could not be {what}: {type(error).__name__}: {error}", plugin=plugin)
+        raise broken(plugin.qualified, "opened", error) from error

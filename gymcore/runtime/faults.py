@@ -5,15 +5,31 @@ Where the faults of plugins end: each is wrapped with the stage of the rollout i
 from __future__ import annotations
 
 import asyncio
+import functools
+import signal
+import threading
 import traceback
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Any
 
 from gymcore.errors import EndpointError, ModelError
 from gymcore.records import Failure, FailureStage
 
-__all__ = ["Fault", "Late", "Told", "describe_fault", "during", "is_cancelled", "told"]
+__all__ = [
+    "Fault",
+    "Late",
+    "Told",
+    "cancelled_by_plugin",
+    "describe_fault",
+    "during",
+    "is_cancelled",
+    "is_from_outside",
+    "is_interrupt",
+    "message_of",
+    "told",
+]
 
 MESSAGE_LENGTH = 2000
 
@@ -64,7 +80,8 @@ class during(AbstractContextManager[None]):
         if isinstance(error, asyncio.CancelledError):
             if not is_cancelled():
                 raise Fault(self._stage, error) from error
-        elif not isinstance(error, KeyboardInterrupt | GeneratorExit):
+            vars(error).setdefault("stage", self._stage)
+        elif not is_from_outside(error):
             # An agent may call tools side by side in a task group, which wraps what was wrapped here already.
             cause = _first_leaf(error)
             if isinstance(cause, Fault | EndpointError):
@@ -73,9 +90,43 @@ class during(AbstractContextManager[None]):
 
 
 def is_cancelled() -> bool:
-    """Whether somebody asked this task to stop; else a CancelledError is an accident of the plugin."""
+    """
+    Whether somebody asked this task to stop; else a CancelledError is an accident of the plugin.
+
+    Who it was, the run, a bound that an agent has set, or the plugin itself, is for whoever started the task to know.
+    """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
+
+
+def is_from_outside(error: BaseException) -> bool:
+    """Whether an exception is none of the plugin's: somebody pressed Ctrl-C, or the coroutine is being closed."""
+    if isinstance(error, GeneratorExit):
+        try:
+            return asyncio.current_task() is None
+        except RuntimeError:  # the event loop has ended
+            return True
+    return is_interrupt(error)
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """
+    Whether an exception is a KeyboardInterrupt that a signal has raised, and not a plugin.
+
+    Told by where it comes from: a handler in Python is the innermost frame of its traceback. Python's own handler
+    leaves no frame, so as long as that one is installed every KeyboardInterrupt is taken for a real one.
+    """
+    if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+        return False
+    handler: Any = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        return True
+    if isinstance(handler, functools.partial):  # asyncio's runner
+        handler = handler.func
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code is getattr(handler, "__code__", None)
 
 
 def _first_leaf(error: BaseException) -> BaseException:
@@ -101,17 +152,26 @@ def describe_fault(stage: FailureStage, error: BaseException, ours: Iterable[str
     return Failure(
         stage=stage,
         error=TimeoutError.__name__ if isinstance(error, Late) else type(error).__name__,
-        message=_message_of(error),
+        message=message_of(error),
         # An endpoint may recover; the same code on the same task will fail again.
         retryable=error.retryable if isinstance(error, ModelError) else isinstance(error, OSError | TimeoutError),
         location=None if is_told or not own else f"{own[-1].filename}:{own[-1].lineno}",
     )
 
 
-def _message_of(error: BaseException) -> str:
+def cancelled_by_plugin(stage: FailureStage) -> Failure:
+    """Write down that a rollout was cancelled by somebody who had no business to."""
+    text = "the task of the rollout was cancelled, and not by the run: a plugin has called its cancel()"
+    return Failure(stage=stage, error=asyncio.CancelledError.__name__, message=text, retryable=False)
+
+
+def message_of(error: BaseException) -> str:
+    """Return what an exception says, as text that can be written down."""
     try:
         text = str(error) or repr(error)
-    except Exception:  # an exception class is plugin code too
+    except BaseException as worse:  # an exception class is plugin code too
+        if is_from_outside(worse):
+            raise
         text = type(error).__name__
     # What cannot be encoded cannot be written down: a lone surrogate becomes a question mark.
     return text[:MESSAGE_LENGTH].encode("utf-8", "replace").decode()

@@ -9,6 +9,7 @@ import contextvars
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, TypeVar
 
 from gymcore.documents import decode_json, encode_json
@@ -16,6 +17,7 @@ from gymcore.errors import ToolError
 from gymcore.interfaces import Environment
 from gymcore.records import Failure, Reward, Task, ToolCall, Trajectory, Turn
 from gymcore.responses import Request
+from gymcore.runtime.abandon import GRACE_S
 from gymcore.runtime.faults import Late
 from gymcore.runtime.placement import Instance, Models
 from gymcore.runtime.schedule import Planned
@@ -39,10 +41,21 @@ class TimeLimits:
     """The verifier; as for tools."""
     close_s: float = 10.0
     """Closing; then the environment is left as it is."""
+    grace_s: float = GRACE_S
+    """Cleaning up after a cancellation; then what was cancelled is left behind, and the environment is closed."""
+    stop_s: float = 5.0
+    """Everything that a rollout does after the run was stopped at once: somebody wants to leave."""
 
     def late_tool(self, name: str) -> str:
         """Say that a tool took longer than it may."""
         return f"the tool {name} took longer than {self.tool_s:g} s (collect.tool_timeout_s)"
+
+    def no_thread(self, name: str) -> str:
+        """Say that all threads are taken by tools that do not come back."""
+        return (
+            f"no thread became free for the tool {name} within {self.tool_s:g} s (collect.tool_timeout_s): "
+            f"{THREADS} blocking tools are running, and what takes too long keeps its thread until it ends"
+        )
 
     def late_verifier(self) -> str:
         """Say that the verifier took longer than it may."""
@@ -122,7 +135,7 @@ class _Local:
             arguments = tool.check(call.arguments)
             method = getattr(self.environment, tool.method)
             if tool.in_thread:
-                result = await self._within(self._in_thread(method, arguments), call)
+                result = await self._in_thread(method, arguments, call)
             else:
                 result = method(**arguments)
             if hasattr(result, "__await__"):
@@ -135,9 +148,14 @@ class _Local:
         limits = self._place.limits
         return await _bounded(result, limits.tool_s, limits.late_tool(call.name))
 
-    async def _in_thread(self, method: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        async with self._place.threads:
-            return await _in_thread(method, arguments)
+    async def _in_thread(self, method: Callable[..., Any], arguments: dict[str, Any], call: ToolCall) -> Any:
+        threads, limits = self._place.threads, self._place.limits
+        if threads.locked():
+            await _bounded(threads.acquire(), limits.tool_s, limits.no_thread(call.name))
+        else:
+            await threads.acquire()
+        # Given back when the thread ends, and not when nobody waits for it any more: threads that hang are bounded too.
+        return await self._within(_in_thread(method, arguments, threads.release), call)
 
     async def reply(self, turn: Turn) -> str | None:
         answer: Any = await self.environment.reply(turn)
@@ -152,17 +170,22 @@ class _Local:
             reward = await _bounded(reward, limits.verify_s, limits.late_verifier())
         if isinstance(reward, Reward):
             return reward
-        if isinstance(reward, bool) or not isinstance(reward, int | float):
+        # Real besides: what NumPy computes, and fractions. A Decimal is none, and neither is NumPy's bool.
+        if isinstance(reward, bool) or not isinstance(reward, int | float | Real):
             raise TypeError(f"verify() returned a {type(reward).__name__}, not a Reward or a number")
         return Reward(value=float(reward))
 
     async def close(self) -> None:
         environment = getattr(self, "environment", None)
-        if environment is None or type(environment).close is Environment.close:
+        if environment is None:
             return
-        closing: Any = environment.close()
-        if hasattr(closing, "__await__"):
-            await closing
+        try:
+            if type(environment).close is not Environment.close:
+                closing: Any = environment.close()
+                if hasattr(closing, "__await__"):
+                    await closing
+        finally:
+            environment.models = {}  # they lead back to it: cut, both are freed at once, and not by the collector
 
     def lost(self) -> Failure | None:
         return None
@@ -192,16 +215,22 @@ def _complaint(text: str) -> str:
     return encode_json({"error": text[:MESSAGE_LENGTH]}).decode()
 
 
-async def _in_thread(method: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+async def _in_thread(method: Callable[..., Any], arguments: dict[str, Any], release: Callable[[], None]) -> Any:
     """
     Call a blocking method in a thread of its own.
 
     Not in the event loop's pool: there a few tools that hang would keep everybody waiting, and the process from ending.
+
+    Args:
+        method: What to call.
+        arguments: With what.
+        release: Called on the event loop when the thread has ended, or could not be started.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[Callable[[], Any]] = loop.create_future()
 
     def settle(outcome: Callable[[], Any]) -> None:
+        release()
         if not ended.done():  # it is when the rollout did not wait
             ended.set_result(outcome)
 
@@ -213,7 +242,11 @@ async def _in_thread(method: Callable[..., Any], arguments: dict[str, Any]) -> A
             return
 
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(work,), name="gymcore-tool", daemon=True).start()
+    try:
+        threading.Thread(target=context.run, args=(work,), name="gymcore-tool", daemon=True).start()
+    except BaseException:
+        release()
+        raise
     return (await ended)()
 
 

@@ -17,12 +17,15 @@ from gymcore.interfaces import Agent, BoundModel, Environment, Model, RolloutCon
 from gymcore.records import Failure, Reward, Rollout, Task, ToolCall, Trajectory, Turn, seed_of
 from gymcore.responses import Item, Request, Response, function_call_output, message
 from gymcore.runtime import in_process
-from gymcore.runtime.faults import Fault, describe_fault, during, is_cancelled
+from gymcore.runtime.abandon import abandon, whereabouts
+from gymcore.runtime.faults import Fault, cancelled_by_plugin, describe_fault, during, is_from_outside
 from gymcore.runtime.in_process import TimeLimits
 from gymcore.runtime.placement import Instance, Placement
 from gymcore.runtime.schedule import Planned
 
 __all__ = ["Session", "Stage"]
+
+_OURS = (__file__, in_process.__file__)
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,21 @@ class Stage:
 
 
 class _Clock:
-    """The time that a rollout may take; it stands while an endpoint is down."""
+    """
+    The time that a rollout may take; it stands while an endpoint is down.
 
-    __slots__ = ("_limit", "_since", "_stops", "waited_s")
+    Args:
+        limit_s: How much there is.
+        strike: Called when it is used up.
+    """
 
-    def __init__(self, limit: asyncio.Timeout) -> None:
-        self._limit = limit
+    __slots__ = ("_due", "_handle", "_loop", "_since", "_stops", "_strike", "waited_s")
+
+    def __init__(self, limit_s: float, strike: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time() + limit_s
+        self._strike: Callable[[], None] | None = strike
+        self._handle = self._loop.call_at(self._due, self._struck)
         self._stops = 0
         self._since = 0.0
         self.waited_s = 0.0
@@ -56,21 +68,30 @@ class _Clock:
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Do not count the time spent inside; several may stop it at once."""
-        loop = asyncio.get_running_loop()
-        when = self._limit.when()
-        if not self._stops and not self._limit.expired():
-            self._since = loop.time()
-            self._limit.reschedule(None)
+        if not self._stops:
+            self._since = self._loop.time()
+            self._handle.cancel()
         self._stops += 1
         try:
             yield
         finally:
             self._stops -= 1
             if not self._stops:
-                passed_s = loop.time() - self._since
+                passed_s = self._loop.time() - self._since
                 self.waited_s += passed_s
-                if when is not None and not self._limit.expired():
-                    self._limit.reschedule(when + passed_s)
+                self._due += passed_s
+                if self._strike is not None:
+                    self._handle = self._loop.call_at(self._due, self._struck)
+
+    def end(self) -> None:
+        """Strike no more."""
+        self._strike = None
+        self._handle.cancel()
+
+    def _struck(self) -> None:
+        strike, self._strike = self._strike, None
+        if strike is not None:
+            strike()
 
 
 class _BoundModel:
@@ -150,27 +171,69 @@ class _OpenEnvironment:
 
 class Session:
     """
-    Plays one planned rollout.
+    Plays one planned rollout, once.
+
+    It plays in a task of its own: what a plugin does to its task reaches no other rollout, and a plugin that ignores
+    its cancellation is left behind with it.
 
     Args:
         stage: What all rollouts share.
         planned: Which one to play.
     """
 
-    __slots__ = ("_limits", "_planned", "_playing", "_route", "_stage")
+    __slots__ = (
+        "_clock",
+        "_ended",
+        "_error",
+        "_failure",
+        "_grace",
+        "_instance",
+        "_is_closing",
+        "_is_late",
+        "_is_over",
+        "_is_stopped",
+        "_limits",
+        "_planned",
+        "_reward",
+        "_route",
+        "_seed",
+        "_stack",
+        "_stage",
+        "_stop",
+        "_task",
+        "_to_close",
+        "_trajectory",
+    )
+
+    _clock: _Clock
+    _ended: asyncio.Future[None]
+    _instance: Instance
+    _stack: AsyncExitStack
+    _task: asyncio.Task[None]
+    _to_close: list[Callable[[], Awaitable[None]]]
 
     def __init__(self, stage: Stage, planned: Planned) -> None:
         self._stage = stage
         self._planned = planned
         self._route = planned.route
         self._limits = stage.limits[planned.route.environment]
-        self._playing: asyncio.Task[Any] | None = None
+        self._seed = seed_of(stage.seed, planned.key[1])
+        self._trajectory = Trajectory()
+        self._reward: Reward | None = None
+        self._failure: Failure | None = None
+        self._error: BaseException | None = None
+        self._is_late = self._is_stopped = self._is_closing = self._is_over = False
+        self._grace: asyncio.TimerHandle | None = None
+        self._stop: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
-        """Stop playing, once: what is being closed or cleaned up already is let to its end."""
-        playing, self._playing = self._playing, None
-        if playing is not None:
-            playing.cancel()
+        """Stop playing; what is being closed or cleaned up already goes on, and after a while it is left behind."""
+        if self._is_stopped or self._is_over:
+            return
+        self._is_stopped = True
+        self._stop = asyncio.get_running_loop().call_later(self._limits.stop_s, self._give_up)
+        if not self._is_closing:
+            self._strike()
 
     async def play(self) -> Rollout:
         """
@@ -181,83 +244,213 @@ class Session:
 
         Raises:
             EndpointError: no rollout of this run can be played any more.
+            CancelledError: it was cancelled before its outcome was known, or whoever waited here was.
         """
         started_at, started = self._stage.now(), time.perf_counter()
-        seed = seed_of(self._stage.seed, self._planned.key[1])
-        trajectory, reward, failure = Trajectory(), None, None
-        stack = AsyncExitStack()
-        instance = self._stage.placements[self._route.environment].instance(
-            self._planned, seed, lambda environment: self._models(environment, seed, stack, clock)
-        )
-        self._playing = asyncio.current_task()
-        try:
-            async with asyncio.timeout(self._limits.rollout_s) as limit:
-                clock = _Clock(limit)
-                trajectory, reward = await self._play_open(instance, seed, stack, clock)
-        except Fault as fault:
-            failure = instance.lost() or describe_fault(fault.stage, fault.error, (__file__, in_process.__file__))
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            bound = f"the rollout took longer than {self._limits.rollout_s:g} s (collect.timeout_s)"
-            failure = Failure(stage="timeout", error=type(error).__name__, message=bound, retryable=True)
-        finally:
-            # Outside the bound on the rollout and safe from `cancel`: whatever ended it, it is closed once, and whole.
-            self._playing = None
-            await self._close(stack, instance)
+        loop = asyncio.get_running_loop()
+        place = self._stage.placements[self._route.environment]
+        self._instance = instance = place.instance(self._planned, self._seed, self._models)
+        self._stack = stack = AsyncExitStack()
+        self._to_close = [instance.close, stack.aclose]
+        self._clock = _Clock(self._limits.rollout_s, self._strike_late)
+        self._ended = loop.create_future()
+        self._task = loop.create_task(self._run())
+        self._task.add_done_callback(self._on_done)
+        is_waiter_cancelled = False
+        while not self._is_over:
+            try:
+                await self._ended
+            except asyncio.CancelledError:
+                is_waiter_cancelled = True
+                if not self._is_over:
+                    self._ended = loop.create_future()
+                    self.cancel()
+        if is_waiter_cancelled:
+            raise asyncio.CancelledError
+        if self._error is not None:
+            error, self._error = self._error, None  # its traceback leads back to here
+            raise error
         return Rollout(
             row=self._planned.row,
             repeat=self._planned.repeat,
-            trajectory=trajectory,
-            reward=reward,
-            failure=failure,
+            trajectory=self._trajectory,
+            reward=self._reward,
+            failure=self._failure,
             started_at=started_at,
             duration_s=time.perf_counter() - started,
             provenance={
                 **self._stage.provenance,
                 "agent": self._route.agent_plugin.name,
                 "model": self._route.model,
-                "seed": seed,
+                "seed": self._seed,
             },
         )
 
-    def _models(
-        self, environment: Environment[Any, Any], seed: int, stack: AsyncExitStack, clock: _Clock
-    ) -> Mapping[str, BoundModel]:
-        # Judges get a context of their own, or their retries would be counted as the policy's.
-        return _Models(
-            self._stage.models,
-            lambda model: _BoundModel(model, RolloutContext(environment, self._planned.key, seed, stack, clock=clock)),
-        )
-
-    async def _close(self, stack: AsyncExitStack, instance: Instance) -> None:
-        """Close what models opened for this rollout, then the environment."""
+    async def _run(self) -> None:
         try:
-            await self._closed(stack.aclose())
-        finally:
-            await self._closed(instance.close())
-
-    async def _closed(self, closing: Awaitable[None]) -> None:
-        """Wait for a clean-up within its bound; a failed one does not change the outcome, which is known by now."""
-        try:
-            async with asyncio.timeout(self._limits.close_s):
-                await closing
-        except asyncio.CancelledError:
-            if is_cancelled():
+            outcome = await self._play_open()
+        except BaseException as error:
+            if self._is_left:
                 raise
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
-        except BaseException:  # whatever class a plugin made
+            self._take_error(error)
+        else:
+            if self._is_left:
+                return
+            self._trajectory, self._reward = outcome
+        await self._close()
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether this code was left behind: it is being closed, and nothing that it says counts any more."""
+        try:
+            return asyncio.current_task() is not self._task
+        except RuntimeError:  # the event loop has ended
+            return True
+
+    def _take_error(self, error: BaseException) -> None:
+        if isinstance(error, Fault) and not (self._is_stopped and not self._is_late):
+            self._failure = self._instance.lost() or describe_fault(error.stage, error.error, _OURS)
+        elif isinstance(error, Fault):
+            self._error = asyncio.CancelledError()  # it came of being stopped
+        elif not isinstance(error, asyncio.CancelledError):
+            self._error = error
+        elif self._is_late:
+            self._failure = self._describe_late()
+        elif self._is_stopped:
+            self._error = error
+        else:
+            self._failure = cancelled_by_plugin(getattr(error, "stage", "agent"))
+
+    async def _close(self) -> None:
+        """
+        Close what models opened for this rollout, then the environment.
+
+        Outside the bound on the rollout and safe from `cancel`: whatever ended it, it is closed once, and whole.
+        """
+        self._clock.end()
+        self._is_closing = True
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+        if self._task.cancelling():
+            await self._absorb()
+        while self._to_close:
+            try:
+                await self._closed(self._to_close.pop())
+            except BaseException as error:
+                if self._is_left:
+                    raise
+                self._error = error
+            if self._is_left:
+                return
+        self._settle()
+
+    async def _closed(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Wait for a clean-up within its bound; a failed one does not change the outcome, which is known by now."""
+        limit = asyncio.get_running_loop().call_later(self._limits.close_s, self._strike)
+        try:
+            await close()
+        except BaseException as error:  # whatever class a plugin made
+            if is_from_outside(error):
+                raise
+        finally:
+            limit.cancel()
+            if self._grace is not None:
+                self._grace.cancel()
+                self._grace = None
+
+    async def _absorb(self) -> None:
+        """Take what is left of a cancellation, which would hit the clean-up."""
+        while self._task.cancelling():
+            self._task.uncancel()
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
             return
 
-    async def _play_open(
-        self, instance: Instance, seed: int, stack: AsyncExitStack, clock: _Clock
-    ) -> tuple[Trajectory, Reward]:
+    def _settle(self) -> None:
+        """Let `play` return, and drop what refers back to here, so that nothing waits for the garbage collector."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._clock.end()
+        if self._grace is not None:
+            self._grace.cancel()
+        if self._stop is not None:
+            self._stop.cancel()
+        del self._stack, self._instance
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        """See to it that nobody waits for a task that never began, or that ended where it should not."""
+        if task is not self._task or self._is_over:
+            return
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._error = error
+        elif self._is_stopped:
+            self._error = asyncio.CancelledError()
+        elif not self._is_closing:
+            self._failure = cancelled_by_plugin("open")
+        self._settle()
+
+    def _strike_late(self) -> None:
+        if not self._is_stopped:  # then it is being ended already, and owed again
+            self._is_late = True
+            self._strike()
+
+    def _strike(self) -> None:
+        """Cancel what the plugins do, and give them a while to clean up."""
+        self._task.cancel()
+        if self._grace is None:
+            self._grace = asyncio.get_running_loop().call_later(self._limits.grace_s, self._abandon)
+
+    def _abandon(self) -> None:
+        """Go on without a task that ignored its cancellation: what is still to be closed is closed in another."""
+        self._grace = None
+        task = self._task
+        if not self._is_closing:
+            self._blame(whereabouts(task))
+        self._task = asyncio.get_running_loop().create_task(self._close())
+        self._task.add_done_callback(self._on_done)
+        abandon(task)
+
+    def _give_up(self) -> None:
+        """Wait for nothing any more: a person wants to leave."""
+        if not self._is_over:
+            if not self._is_closing:
+                self._blame(None)
+            abandon(self._task)
+            self._settle()
+
+    def _blame(self, where: str | None) -> None:
+        """Write down that the outcome is not waited for any more."""
+        if self._is_late:
+            late = self._describe_late()
+            ignored = f"{late.message}, ignored its cancellation for {self._limits.grace_s:g} s, and was left behind"
+            self._failure = late.model_copy(update={"message": ignored, "location": where})
+        else:
+            self._error = asyncio.CancelledError()
+
+    def _describe_late(self) -> Failure:
+        bound = f"the rollout took longer than {self._limits.rollout_s:g} s (collect.timeout_s)"
+        return Failure(stage="timeout", error=TimeoutError.__name__, message=bound, retryable=True)
+
+    def _models(self, environment: Environment[Any, Any]) -> Mapping[str, BoundModel]:
+        # Judges get a context of their own, or their retries would be counted as the policy's.
+        stack, clock, key, seed = self._stack, self._clock, self._planned.key, self._seed
+        return _Models(
+            self._stage.models,
+            lambda model: _BoundModel(model, RolloutContext(environment, key, seed, stack, clock=clock)),
+        )
+
+    async def _play_open(self) -> tuple[Trajectory, Reward]:
+        instance = self._instance
         with during("open"):
             await instance.open()
-        context = RolloutContext(instance.environment, self._planned.key, seed, stack, clock=clock)
+            request = instance.request
+        context = RolloutContext(instance.environment, self._planned.key, self._seed, self._stack, clock=self._clock)
         policy = _BoundModel(self._stage.models[self._route.model], context)
-        request = instance.request
         if self._route.plan.params:
             offered = request.params["tools"]
             request = replace(request, params={**request.params, **self._route.plan.params})

@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Container
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gymcore.composition import Composition
-from gymcore.records import Rollout, RolloutKey
+from gymcore.errors import EndpointError
+from gymcore.records import Failure, Rollout, RolloutKey, Trajectory
+from gymcore.runtime.brackets import Say, log
 from gymcore.runtime.budget import FailureBudgets, OverBudget
 from gymcore.runtime.executor import Executor, open_executor
 from gymcore.runtime.placement import SET_ASIDE
@@ -38,6 +42,10 @@ START_TOGETHER = 32
 """So many rollouts are started before those that have started get a turn, and a signal is looked at."""
 
 
+WAITING = 64
+"""How many rollouts may have left their slots and wait to be taken."""
+
+
 class RolloutStream:
     """
     The rollouts of a run, in the order in which they end; nothing is played before the first is asked for.
@@ -49,18 +57,23 @@ class RolloutStream:
         schedule: What is to be played, and how much of it at once.
         budgets: How much of it may fail.
         waiting: At most this many rollouts wait to be taken besides those in a slot.
+        drain_s: How long what is in flight may go on when an endpoint that has worked refuses everybody.
     """
 
-    def __init__(self, executor: Executor, schedule: Schedule, budgets: FailureBudgets, waiting: int) -> None:
+    def __init__(
+        self, executor: Executor, schedule: Schedule, budgets: FailureBudgets, waiting: int, drain_s: float = 30.0
+    ) -> None:
         self._executor = executor
         self._schedule = schedule
         self._budgets = budgets
         self._deaths = WorkerDeaths()
+        self._drain_s = drain_s
         self._ended: asyncio.Queue[Rollout | None] = asyncio.Queue(maxsize=waiting)
         self._supervisor: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
         self._stopping = False
         self._is_over = False
+        self._is_cancelled = False
         self._drain: asyncio.TimerHandle | None = None
 
     def status(self) -> Status:
@@ -85,8 +98,8 @@ class RolloutStream:
         self._drain = asyncio.get_running_loop().call_later(drain_s, self.cancel)
 
     def cancel(self) -> None:
-        """Cancel what is in flight; its environments are closed, and it is owed again."""
-        self._stopping = True
+        """Cancel what is in flight, which is owed again; its environments are closed, but waited for only a while."""
+        self._stopping = self._is_cancelled = True
         self._schedule.close()
         self._executor.cancel()
 
@@ -106,28 +119,48 @@ class RolloutStream:
     async def _supervise(self) -> None:
         """Start a worker for every slot that can be used, and wait for all of them."""
         workers: set[asyncio.Task[None]] = set()
-        started = 0
-        while (planned := await self._schedule.take()) is not None:
-            worker = asyncio.create_task(self._work(planned))
-            workers.add(worker)
-            worker.add_done_callback(workers.discard)
-            started += 1
-            if started % START_TOGETHER == 0:
-                await asyncio.sleep(0)
-        if workers:
+        while True:
+            try:
+                return await self._play_all(workers)
+            except asyncio.CancelledError:
+                if self._is_cancelled:  # the event loop is about to be closed
+                    raise
+                _forget_cancellation()
+
+    async def _play_all(self, workers: set[asyncio.Task[None]]) -> None:
+        await self._start_workers(workers)
+        while workers:
             await asyncio.wait(workers)
         if self._drain is not None:
             self._drain.cancel()
         await self._ended.put(None)
 
-    async def _work(self, first: Planned) -> None:
+    async def _start_workers(self, workers: set[asyncio.Task[None]]) -> None:
+        started = 0
+        while (planned := await self._schedule.take()) is not None:
+            given = [planned]
+            worker = asyncio.create_task(self._work(given))
+            workers.add(worker)
+            worker.add_done_callback(workers.discard)
+            worker.add_done_callback(partial(self._take_back, given))
+            started += 1
+            if started % START_TOGETHER == 0:
+                await asyncio.sleep(0)
+
+    def _take_back(self, given: list[Planned], worker: asyncio.Task[None]) -> None:
+        """Play what a worker has not taken, because it was cancelled before it began."""
+        for planned in given:
+            self._schedule.put_back(planned)
+            self._schedule.give_back(planned)
+
+    async def _work(self, given: list[Planned]) -> None:
         """Play a rollout, then whichever may start in its place, as long as there is one."""
-        planned: Planned | None = first
+        planned: Planned | None = given.pop()
         try:
             while planned is not None and not self._stopping:
-                rollout = self._judged(planned, await self._executor.play(planned))
+                rollout = self._judged(planned, await self._play(planned))
                 if rollout is not None:
-                    await self._ended.put(rollout)
+                    await self._hand_over(rollout)
                 over, planned = planned, None
                 planned = self._schedule.exchange(over)
         except asyncio.CancelledError:
@@ -136,10 +169,36 @@ class RolloutStream:
             # The first error is the cause; what fails while everything is being cancelled is not.
             if self._error is None:
                 self._error = error
-            self.cancel()
+            if not (isinstance(error, EndpointError) and error.has_worked):
+                self.cancel()
+            elif self._drain is None:
+                self.stop(self._drain_s)
         finally:
             if planned is not None:
                 self._schedule.give_back(planned)
+
+    async def _play(self, planned: Planned) -> Rollout:
+        """Play a rollout; one that somebody else than the run has cancelled is a failure, and never nothing."""
+        try:
+            return await self._executor.play(planned)
+        except asyncio.CancelledError:
+            if self._is_cancelled:
+                raise
+            _forget_cancellation()
+            text = "the task that waited for the rollout was cancelled, and not by the run: a plugin cancels all tasks"
+            failure = Failure(stage="agent", error=asyncio.CancelledError.__name__, message=text, retryable=True)
+            return Rollout(
+                planned.row, planned.repeat, Trajectory(), failure=failure, started_at=time.time(), duration_s=0.0
+            )
+
+    async def _hand_over(self, rollout: Rollout) -> None:
+        while True:
+            try:
+                return await self._ended.put(rollout)
+            except asyncio.CancelledError:
+                if self._is_cancelled:
+                    raise
+                _forget_cancellation()
 
     def _judged(self, planned: Planned, rollout: Rollout) -> Rollout | None:
         """Return what comes out of an attempt; None where the rollout is to be played once more."""
@@ -165,9 +224,16 @@ class RolloutStream:
             await asyncio.wait([self._supervisor], timeout=0.05)
 
 
+def _forget_cancellation() -> None:
+    """Go on in this task as if nobody had cancelled it: it was not the run, and the run depends on it."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
 @asynccontextmanager
 async def run(
-    composition: Composition, *, finished: Container[RolloutKey] = frozenset()
+    composition: Composition, *, finished: Container[RolloutKey] = frozenset(), say: Say = log
 ) -> AsyncIterator[RolloutStream]:
     """
     Play every task of a composition.
@@ -175,6 +241,8 @@ async def run(
     Args:
         composition: What to play.
         finished: Rollouts that exist already and are not played again.
+        say: Told which plugin takes long to open or to close, and what went wrong while one was closed; the logger
+            `gymcore` is, where nothing is said.
 
     Yields:
         The stream of rollouts. Leaving the block cancels what is still in flight and closes every plugin.
@@ -184,10 +252,12 @@ async def run(
         EndpointError: while iterating: a model's endpoint cannot be used by anybody.
     """
     async with AsyncExitStack() as stack:
-        executor = await stack.enter_async_context(open_executor(composition))
+        executor = await stack.enter_async_context(open_executor(composition, say))
         planned = composition.planned()
         schedule, budgets = Schedule(composition, finished), FailureBudgets(composition, planned)
-        waiting = min(composition.plan.collect.concurrency, sum(planned.values()) or 1)
-        stream = RolloutStream(executor, schedule, budgets, waiting)
+        collect = composition.plan.collect
+        stream = RolloutStream(
+            executor, schedule, budgets, min(WAITING, collect.concurrency), collect.drain_s
+        )
         stack.push_async_callback(stream.aclose)
         yield stream

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 Gym = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -96,9 +98,12 @@ def test_a_disk_that_is_full_is_told_as_such(gym: Gym, tmp_path: Path) -> None:
     assert done.stderr.startswith("StorageError: the folder cannot be written: File too large")
 
 
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM] * 3], ids=["Ctrl-C", "TERM", "TERM three times"]
+)
+def test_a_signal_leaves_nothing_behind(tmp_path: Path, signals: list[signal.Signals]) -> None:
     """
-    No scratch folder, no process that goes on, no traceback; exit code 130.
+    No scratch folder, no process that goes on, no traceback; exit code 130, however often it is asked to stop.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "gymcore", "doctor", "--crash", "100000"],
@@ -115,8 +120,12 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         assert time.monotonic() < end
         time.sleep(0.01)
 
-    process.send_signal(signal.SIGINT)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.005)
     _, talk = process.communicate(timeout=30)
 
-    assert (process.returncode, talk.strip()) == (130, "interrupted")
+    if len(signals) == 1:
+        assert (process.returncode, talk.strip()) == (130, "interrupted")
+    assert "Traceback" not in talk
     assert list(tmp_path.iterdir()) == []

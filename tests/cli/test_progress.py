@@ -12,6 +12,7 @@ from rich.console import Console
 from gymcore.cli.progress import Progress
 from gymcore.collection.finished import EnvironmentTally
 from gymcore.documents import encode_json
+from gymcore.interfaces import Note
 from gymcore.records import Failure, Reward, Rollout, Row, Trajectory
 from gymcore.runtime import Status
 from gymcore.runtime.budget import OverBudget
@@ -176,9 +177,11 @@ def test_a_stall_is_named_with_its_reason(progress: Progress, clock: Clock, caps
     ]
 
 
-def test_a_note_is_said_when_it_comes_and_when_it_goes(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_note_is_said_when_it_comes_and_when_it_goes(
+    progress: Progress, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     """
-    Once each, also who holds the event loop up, and nothing that could steer a terminal.
+    Once each, the latter after ten seconds; also who holds the loop up, and nothing that could steer a terminal.
     """
     run = Run()
     progress.begin(run, {})
@@ -186,15 +189,65 @@ def test_a_note_is_said_when_it_comes_and_when_it_goes(progress: Progress, capsy
     progress.tick()
     progress.tick("held up by x")
     progress.tick("held up by x")
+    clock.now += 3
     run.now = Status({}, False)
+    progress.tick()
+    clock.now += 7
+    progress.tick()
     progress.tick()
 
     assert capsys.readouterr().err.splitlines() == [
         "the \ufffd[2Jendpoint is down",
         "held up by x",
-        "no longer: held up by x",
         "no longer: the \ufffd[2Jendpoint is down",
+        "no longer: held up by x",
     ]
+
+
+def test_details_of_a_note_are_repeated_rarely(
+    progress: Progress, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A countdown is no news: in two minutes of an outage there are four lines on it, and then one that it is over.
+    """
+    run = Run()
+    progress.begin(run, {})
+    for second in range(240):
+        left = f"policy: down since 14:02, {second} calls wait, next try in {120 - second} s"
+        run.now = Status({}, False, notes=(Note(left, key="policy: down since 14:02"),) if second < 120 else ())
+        if second % 5:  # also where it is not seen now and then
+            run.now = Status({}, False)
+        clock.now += 1 / 2
+        progress.tick()
+        clock.now += 1 / 2
+        progress.tick()
+
+    told = [line for line in capsys.readouterr().err.splitlines() if "policy" in line]
+    assert [line.partition(",")[0] for line in told] == [
+        *["policy: down since 14:02"] * 4,
+        "no longer: policy: down since 14:02",
+    ]
+
+
+class Gone(io.StringIO):
+    """A terminal that is not there any more."""
+
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def test_progress_needs_nobody_to_read_it(progress: Progress, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It is said into the void, and who reports what is safe never learns of it.
+    """
+    monkeypatch.setattr("sys.stderr", Gone())
+    with progress.shown():
+        clock.now += 60
+        progress.durable([rollout("one", reward=1.0)])
+        progress.tick("held up by x")
+        progress.say("hello")
+
+    assert progress._lines["one"].done == 1
 
 
 def test_an_environment_over_its_budget_is_said_once(progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:

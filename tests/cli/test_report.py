@@ -52,6 +52,18 @@ def test_a_table_names_every_environment_and_the_total(folder: Path) -> None:
     assert any(line.startswith("example_single_tool_call: called 1, calls 1") for line in lines)
 
 
+def test_a_table_of_many_repeats_shows_three_k(tmp_path: Path) -> None:
+    """
+    The first, one in the middle and the last; JSON has them all.
+    """
+    plan = {"environments": {"example_single_tool_call": {"limit": 2}}, "collect": {"repeats": 100}}
+    run_sync(plan, tmp_path / "run")
+
+    heads = next(line for line in shown(tmp_path / "run").splitlines() if "environment" in line)
+    assert re.findall(r"pass@\d+", heads) == ["pass@1", "pass@16", "pass@100"]
+    assert len(json.loads(shown(tmp_path / "run", "--json"))["total"]["pass_at"]) == 8
+
+
 def test_json_is_what_the_run_left_beside_its_rollouts(folder: Path) -> None:
     """
     `gym report --json` prints report.json.

@@ -488,7 +488,7 @@ def test_two_runs_in_one_folder_at_once_are_one_too_many(gym: Gym) -> None:
     second = gym(*command)
 
     assert second.code == 2
-    assert "another process is writing to this folder (run)" in second.err
+    assert "another process is writing to this folder: process " in second.err
     assert Ended.of(first).code == 0
     assert len(gym.rollouts("run")) == 4
 

@@ -8,7 +8,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +90,48 @@ def test_a_failed_operation_is_taken_back_and_final(
         assert (journal.failed, len(journal.finished)) == (1, 1)
 
     assert numbers_in(tmp_path) == [0]
+
+
+@pytest.mark.parametrize("fails", ["rollouts.jsonl", "failures.jsonl"])
+def test_of_a_batch_for_two_files_what_is_safe_counts_and_is_told(tmp_path: Path, fails: str) -> None:
+    """
+    Each file is an answer of its own: when one takes nothing, what the other took is counted, told, and read back.
+    """
+
+    class OneFileFails(Disk):
+        def write(self, file: int, data: memoryview) -> int:
+            if os.path.sameopenfile(file, broken):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(file, data)
+
+    told: list[Rollout] = []
+    batch = [make_rollout(7, failed=True), make_rollout(0), make_rollout(1), make_rollout(8, failed=True)]
+    with Journal(tmp_path, OneFileFails()) as journal:
+        broken = os.open(tmp_path / fails, os.O_RDONLY)
+        with pytest.raises(StorageError, match="No space left on device") as caught:
+            journal.append(batch, told.extend)
+        os.close(broken)
+        assert caught.value.where == str(tmp_path / fails)
+        safe = [] if fails == "rollouts.jsonl" else [0, 1]
+        assert [rollout.key for rollout in told] == [key_of(number) for number in safe]
+        assert (len(journal.finished), journal.failed) == (len(safe), 0)
+
+    assert numbers_in(tmp_path) == safe
+    assert (tmp_path / "failures.jsonl").read_bytes() == b""
+
+
+def test_of_a_batch_for_two_files_both_are_told(tmp_path: Path) -> None:
+    """
+    The finished ones first, and each exactly once.
+    """
+    told: list[Sequence[Rollout]] = []
+    with Journal(tmp_path) as journal:
+        batch = [make_rollout(7, failed=True), make_rollout(0), make_rollout(0)]
+        written = journal.append(batch, told.append)
+
+    assert told == [[make_rollout(0)], [make_rollout(7, failed=True)]]
+    assert written == [make_rollout(0), make_rollout(7, failed=True)]
+    assert (journal.failed, journal.duplicates) == (1, 1)
 
 
 def test_what_cannot_even_be_cut_off_is_set_aside_by_the_next_run(tmp_path: Path) -> None:

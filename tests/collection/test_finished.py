@@ -5,6 +5,7 @@ What is finished: told apart exactly, counted for each environment, and never ch
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +35,25 @@ def test_it_says_what_a_dictionary_would_say(added: list[tuple[RolloutKey, float
     for name in {key[0] for key in expected}:
         rewards = [reward or 0.0 for key, reward in expected.items() if key[0] == name]
         assert finished.environments[name] == EnvironmentTally(len(rewards), sum(rewards))
+
+
+@given(st.lists(KEYS), st.dictionaries(st.sampled_from(["a", "a0", "b"]), st.integers(0, 12)))
+def test_repeats_that_are_not_asked_for_are_known_and_not_counted(
+    added: list[RolloutKey], repeats: dict[str, int]
+) -> None:
+    """
+    A plan may ask for fewer than there are: nobody plays them again, and nobody counts them as done of the plan.
+    """
+    finished = Finished(repeats)
+    for key in added:
+        finished.add(key, 1.0)
+
+    asked = [key for key in set(added) if key[2] < repeats.get(key[0], 13)]
+    for counted in (finished, finished.copy()):
+        assert len(counted) == len(set(added))
+        assert all(key in counted for key in added)
+        tallies = {name: tally.finished for name, tally in counted.environments.items()}
+        assert tallies == dict(Counter(key[0] for key in asked))
 
 
 def test_a_copy_stays_as_it_is() -> None:

@@ -7,14 +7,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gymcore.collection import Finished, Journal, read_collection, read_rollouts
 from gymcore.collection.finished import EnvironmentTally
+from gymcore.collection.journal import Damage, read_lines
+from gymcore.collection.line_checksum import is_whole, with_checksum
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError, RunFolderError, StorageError
 from gymcore.records import Failure, Reward, Rollout, Row, Trajectory, Turn
@@ -248,8 +254,6 @@ def test_a_whole_line_that_is_no_rollout_is_damage(written: Path) -> None:
     """
     A checksum says that bytes are as written, not that they mean something.
     """
-    from gymcore.collection.line_checksum import with_checksum
-
     with (written / "rollouts.jsonl").open("ab") as file:
         file.write(with_checksum(b'{"hello":"world"}') + b"\n")
 
@@ -287,6 +291,110 @@ def test_a_torn_failure_is_cut_off_too(written: Path) -> None:
     assert len(damages) == 1
     assert damages[0].startswith("failures.jsonl: a torn line")
     assert path.read_bytes() == whole
+
+
+# -- more than there is room for ---------------------------------------------------------------------------------------
+
+
+def peak_of(act: Callable[[], object]) -> int:
+    """Return how many bytes something took at most."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@given(
+    st.lists(st.sampled_from([b"", b"x", b"\0" * 40, b"ab" * 60, b'{"a":1,"crc":"00000000"}', b"L" * 99, b"L" * 100])),
+    st.booleans(),
+    st.integers(1, 4),
+)
+def test_lines_that_are_too_long_are_damage_and_cost_no_other(parts: list[bytes], is_torn: bool, every: int) -> None:
+    """
+    Whatever stands between them, whole lines within the bound are found at their places, and no byte is unaccounted.
+    """
+    longest = 100
+    lines = [with_checksum(b'{"n":%d}' % number) if number % every == 0 else part for number, part in enumerate(parts)]
+    data = b"\n".join(lines) + (b"" if is_torn else b"\n")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lines"
+        path.write_bytes(data)
+        found = list(read_lines(path, longest))
+
+    covered = bytearray(len(data))
+    for each in found:
+        start, size = (each.offset, each.size) if isinstance(each, Damage) else (each[0], len(each[1]) + 1)
+        assert not any(covered[start : start + size])
+        covered[start : start + size] = b"\1" * size
+        if not isinstance(each, Damage):
+            assert data[start : start + size - 1] == each[1]
+    assert all(is_covered or byte == 10 for is_covered, byte in zip(covered, data, strict=True))
+    whole = [line for line in (lines[:-1] if is_torn else lines) if is_whole(line)]
+    assert [each[1] for each in found if not isinstance(each, Damage)] == whole
+
+
+def test_a_tail_of_any_size_is_set_aside_in_little_memory(written: Path) -> None:
+    """
+    A file system may leave gigabytes of zeros after a power cut: they are copied in pieces, and cut off.
+    """
+    path = written / "rollouts.jsonl"
+    whole = path.read_bytes()
+    size = 40 * 2**20
+    with path.open("ab") as file:
+        file.truncate(len(whole) + size)
+
+    def mend() -> None:
+        with Journal(written, longest=2**20) as journal:
+            assert journal.damaged == (f"rollouts.jsonl: a torn line at the end, {size} bytes at offset {len(whole)}",)
+            assert known(journal.finished) == keys(range(3))
+
+    assert peak_of(mend) < 8 * 2**20
+    assert path.read_bytes() == whole
+    (aside,) = (written / "quarantine").iterdir()
+    assert aside.stat().st_size == size
+
+
+def test_much_damage_takes_little_memory_and_few_words(written: Path) -> None:
+    """
+    Each stretch is set aside as it is found; the first hundred are described, and the others counted.
+    """
+    with (written / "rollouts.jsonl").open("ab") as file:
+        for number in range(120):
+            file.write(b"%d" % number + b"x" * 2**18 + b"\n")
+
+    def mend() -> None:
+        with Journal(written) as journal:
+            assert len(journal.damaged) == 101
+            assert journal.damaged[-1] == "rollouts.jsonl: 20 more damaged lines"
+            assert known(journal.finished) == keys(range(3))
+
+    assert peak_of(mend) < 8 * 2**20
+    assert len(list((written / "quarantine").iterdir())) == 120
+    assert len(read_collection(written).damaged) == 101
+
+
+def test_a_rollout_that_nobody_could_read_again_is_a_failure(tmp_path: Path) -> None:
+    """
+    It says how long it was; a line of exactly the bound is kept, and found again.
+    """
+    longest = len(with_checksum(rollout(1).to_line())) + 1
+    told: list[Rollout] = []
+    with Journal(tmp_path, longest=longest) as journal:
+        journal.append([rollout(0, text="x" * longest), rollout(1)], told.extend)
+        assert known(journal.finished) == keys([1])
+        assert journal.failed == 1
+
+    assert [(each.key, each.failure is None, each.reward is None) for each in told] == [
+        (key(1), True, False),
+        (key(0), False, True),
+    ]
+    (line,) = map(json.loads, lines_of(tmp_path, "failures.jsonl"))
+    assert (line["error"], line["retryable"]) == ("RecordTooLong", False)
+    assert line["message"].endswith(f"less than {longest:,} can be kept")
+    with Journal(tmp_path, longest=longest) as journal:
+        assert (known(journal.finished), journal.damaged) == (keys([1]), ())
 
 
 # -- who may write, and when the disk fails ----------------------------------------------------------------------------

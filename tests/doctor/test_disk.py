@@ -4,13 +4,19 @@ What the doctor sees of a disk in a second.
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from gymcore.collection import Journal
 from gymcore.doctor import Check, look
 from gymcore.doctor.disk import file_system_of
+from gymcore.doctor.scratch import scratch_in
+from gymcore.doctor.workload import make_rollout
 from gymcore.errors import RunFolderError
+from gymcore.run_folder import only_writer
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -61,6 +67,48 @@ def test_a_disk_that_is_well_is_looked_at_and_left_as_it_was(tmp_path: Path) -> 
 
     assert [(check.name, check.is_well) for check in checks] == [("folder", True), ("lock", True), ("store", True)]
     assert "can be written: " in checks[0].found
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_doctor_left_is_removed_and_what_a_living_one_uses_is_not(tmp_path: Path) -> None:
+    """
+    A folder is nobody's when nobody holds its lock, and its maker had time to take it.
+    """
+    for name in ("killed", "alive", "new"):
+        folder = tmp_path / f".gym-doctor-{name}"
+        with Journal(folder) as journal:
+            journal.append([make_rollout(0)])
+        if name != "new":
+            os.utime(folder, (0, 0))
+
+    with only_writer(tmp_path / ".gym-doctor-alive"):
+        assert all(check.is_well for check in look(tmp_path))
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".gym-doctor-alive", ".gym-doctor-new"]
+
+
+def test_a_folder_is_removed_though_somebody_asks_again_to_stop(tmp_path: Path) -> None:
+    """
+    The second signal of an impatient supervisor finds the doctor at its broom; it is heard when all is gone.
+    """
+    asked = []
+
+    def ask_again(number: int, frame: object) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, ask_again)
+    try:
+        with pytest.raises(KeyboardInterrupt), scratch_in(tmp_path) as scratch:  # noqa: PT012
+            for number in range(3000):
+                (scratch / str(number)).touch()
+            signal.setitimer(signal.ITIMER_REAL, 0.002)
+            raise KeyboardInterrupt
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    assert asked == [signal.SIGALRM]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -108,6 +108,24 @@ class GivesNoNumber(Good):
         return float("nan")
 
 
+class CancelsItsTask(Good):
+    async def verify(self, trajectory: Trajectory) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+
+class PretendsToBeClosed(Good):
+    def verify(self, trajectory: Trajectory) -> Any:
+        raise GeneratorExit
+
+
+class PretendsThatSomebodyPressesCtrlC(Good):
+    def verify(self, trajectory: Trajectory) -> Any:
+        raise KeyboardInterrupt
+
+
 class LeavesTasksBehind(Good):
     async def open(self) -> None:
         async def fail() -> None:
@@ -129,6 +147,9 @@ WAYS: dict[type[Environment[Any, Any]], tuple[str | None, str | None]] = {
     Floods: (None, None),
     Vandal: (None, None),
     CancelsItself: ("tool", "CancelledError"),
+    CancelsItsTask: ("verify", "CancelledError"),
+    PretendsToBeClosed: ("verify", "GeneratorExit"),
+    PretendsThatSomebodyPressesCtrlC: ("verify", "KeyboardInterrupt"),
     GivesNoNumber: ("verify", "ValidationError"),
     LeavesTasksBehind: (None, None),
 }

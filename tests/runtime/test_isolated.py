@@ -169,6 +169,9 @@ PLAYED: list[tuple[str, Model]] = [
     ("well", Oracle()),
     ("well", ScriptedModel(ModelError("overloaded"))),
     ("raises in open", ScriptedModel()),
+    ("cancels itself in open", ScriptedModel()),
+    ("cancels itself in verify", ScriptedModel(says("hm"))),
+    ("well", ScriptedModel(calls("cancel"), says("hm"))),
     ("raises in reply", ScriptedModel(says("hm"))),
     ("raises in verify", ScriptedModel(says("hm"))),
     ("hangs in verify", ScriptedModel(says("hm"))),
@@ -195,7 +198,7 @@ def test_a_rollout_is_the_same_in_another_process(worlds: ModuleType, rig: Any) 
     for (how, _), one, other in zip(PLAYED, here, there, strict=True):
         assert _plain(one) == _plain(other), how
     assert [failure.stage for _, failure, _ in here if failure] == [
-        *("tool", "tool", "tool", "model", "open", "reply", "verify", "verify", "model")
+        *("tool", "tool", "tool", "model", "open", "open", "verify", "tool", "reply", "verify", "verify", "model")
     ]
 
 
@@ -588,7 +591,7 @@ def test_a_worker_that_is_never_ready_is_given_up(worlds: ModuleType) -> None:
 
     async def opening() -> None:
         launch = Launch("w", "testing:w", "gym_plugin_hostile:World", start_s=0.01)
-        async with open_isolated(launch, worlds.World, worlds.WorldConfig(), TimeLimits()):
+        async with open_isolated(launch, worlds.World, worlds.WorldConfig(fail_shared="hang"), TimeLimits()):
             pass
 
     with pytest.raises(PluginError, match=r"could not be opened: .* was not ready within 0\.01 s"):
@@ -735,7 +738,7 @@ def test_only_the_environment_that_was_set_aside_stops(
                 limits=dict.fromkeys(("good", "w"), TimeLimits()),
             )
             budgets = FailureBudgets(composition, composition.planned())
-            stream = RolloutStream(LocalExecutor(stage), Schedule(composition, ()), budgets, 64)
+            stream = RolloutStream(LocalExecutor(stage), Schedule(composition, ()), budgets, 64, 30.0)
             return [rollout async for rollout in stream], stream.status().notes
 
     rollouts, notes = asyncio.run(asyncio.wait_for(playing(), 60))

@@ -203,6 +203,8 @@ class Refused(EndpointError):
     [
         (EndpointError("refused", where="http://127.0.0.1:1", hints=["try: another key"]), EndpointError),
         (Refused("refused", where="http://127.0.0.1:1", hints=["try: another key"]), EndpointError),
+        (EndpointError("refused", has_worked=True), EndpointError),
+        (Refused("refused", has_worked=True), EndpointError),
         (PluginError("broken", plugin="a:b", where="x"), PluginError),
     ],
 )
@@ -216,6 +218,7 @@ def test_an_error_ends_the_run_as_it_would_here(error: GymcoreError, kind: type[
     assert str(arrived) == str(error)
     assert isinstance(arrived, GymcoreError)
     assert arrived.exit_code == error.exit_code
+    assert getattr(arrived, "has_worked", None) == getattr(error, "has_worked", None)
 
 
 def test_a_bug_arrives_with_the_place_where_it_was() -> None:

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
+from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 import pytest
@@ -33,8 +37,12 @@ from gymcore import (
     tool,
 )
 from gymcore.builtin.simple_agent import SimpleAgent
+from gymcore.composition import Composition
 from gymcore.records import seed_of
 from gymcore.responses import message
+from gymcore.runtime.in_process import InProcess, TimeLimits
+from gymcore.runtime.schedule import Schedule
+from gymcore.runtime.session import Session, Stage
 from gymcore.testing import ScriptedModel, calls, play, says
 from gymcore.testing.replies import Reply
 
@@ -71,7 +79,17 @@ class Hostile(Exception):
         raise RuntimeError("no text for you")
 
 
+class Exiting(Exception):
+    """An error that ends the process of whoever looks at it."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
 FAULTS: list[tuple[BaseException, str]] = [
+    (GeneratorExit(), "GeneratorExit"),
+    (KeyboardInterrupt(), "KeyboardInterrupt"),
+    (Exiting(), "Exiting"),
     (ValueError("broken"), "ValueError"),
     (SystemExit(3), "SystemExit"),
     (StopIteration(), "RuntimeError"),
@@ -157,7 +175,83 @@ class Responds(Model):
         return self.answer
 
 
-@pytest.mark.parametrize("answer", [None, True, "1.0", [1.0], float("nan"), float("inf"), 10**400])
+@pytest.mark.parametrize("where", ["open", "tool", "verify", "close"])
+def test_a_real_interrupt_is_no_fault_of_a_plugin(where: str) -> None:
+    """
+    What a signal's handler raises while plugin code runs ends the run, and the environment is closed.
+    """
+
+    def handler(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    class Interrupted(Plain):
+        async def open(self) -> None:
+            if where == "open":
+                signal.raise_signal(signal.SIGINT)
+
+        @tool
+        def look(self, where_: str) -> str:
+            """Look somewhere."""
+            if where == "tool":
+                signal.raise_signal(signal.SIGINT)
+            return "seen"
+
+        async def close(self) -> None:
+            await super().close()
+            if where == "close":
+                signal.raise_signal(signal.SIGINT)
+
+        def verify(self, trajectory: Trajectory) -> float:
+            if where == "verify":
+                signal.raise_signal(signal.SIGINT)
+            return 1.0
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            play(Interrupted, ROW, ScriptedModel(calls("look", where_="up"), says("hi")))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert CLOSED == ["closed"]
+
+
+@pytest.mark.parametrize("answer", [1, 0.5, Fraction(1, 2), Fraction(-3)])
+def test_any_real_number_is_a_reward(answer: Any) -> None:
+    """
+    Also one of a library's own type.
+    """
+
+    class Odd(Plain):
+        def verify(self, trajectory: Trajectory) -> Any:
+            return answer
+
+    rollout = play(Odd, ROW, ScriptedModel(says("hi")))
+
+    assert rollout.reward == Reward(value=float(answer))
+    assert type(rollout.reward.value) is float
+
+
+def test_a_number_of_a_library_is_a_reward() -> None:
+    """
+    NumPy's scalars are registered as real numbers, and most of them are no float.
+    """
+
+    class Scalar:
+        def __float__(self) -> float:
+            return 0.25
+
+    Real.register(Scalar)
+
+    class Odd(Plain):
+        def verify(self, trajectory: Trajectory) -> Any:
+            return Scalar()
+
+    rollout = play(Odd, ROW, ScriptedModel(says("hi")))
+
+    assert rollout.reward == Reward(value=0.25)
+
+
+@pytest.mark.parametrize("answer", [None, True, "1.0", [1.0], float("nan"), float("inf"), 10**400, Decimal(1), 1j])
 def test_a_reward_of_the_wrong_type_is_a_failure_of_verify(answer: Any) -> None:
     """
     What is no finite number is never a reward.
@@ -760,3 +854,54 @@ def test_a_task_starts_from_the_seed_of_its_id() -> None:
     assert seeds == [seed_of(1, "a"), seed_of(1, "b"), seed_of(2, "a")]
     assert len(set(seeds)) == 3
     assert [rollout.provenance["seed"] for rollout in rollouts] == seeds
+
+
+def test_a_thread_that_hangs_keeps_its_place(composed: Callable[..., Composition]) -> None:
+    """
+    Tools that never come back cannot pile up threads: the next that needs one fails, and says why; a place that
+    becomes free is used.
+    """
+    release = threading.Event()
+
+    class Blocking(Plain):
+        @tool(thread=True)
+        def look(self, where: str) -> str:
+            """Look somewhere."""
+            if where == "far":
+                release.wait(20)
+            return "seen"
+
+    composition = composed({"a": (Blocking, 1)}, ScriptedModel())
+
+    async def playing() -> list[Rollout]:
+        planned = Schedule(composition, frozenset()).take_now()
+        assert planned is not None
+        limits = TimeLimits(tool_s=0.05)
+        place = InProcess(Blocking, planned.route.environment_options.config, None, limits, asyncio.Semaphore(1))
+        found = []
+        for where in ("far", "near", "near"):
+            stage = Stage(
+                agents={planned.route.name: SimpleAgent()},
+                models={"policy": ScriptedModel(calls("look", where=where), says("hi"))},
+                placements={"a": place},
+                limits={"a": limits},
+                seed=0,
+                provenance={},
+            )
+            found.append(await Session(stage, planned).play())
+            if len(found) == 2:
+                release.set()
+                while place.threads.locked():
+                    await asyncio.sleep(0.001)
+        return found
+
+    hung, crowded_out, fine = asyncio.run(playing())
+
+    assert hung.failure is not None
+    assert "the tool look took longer than 0.05 s" in hung.failure.message
+    assert crowded_out.failure is not None
+    assert (
+        "no thread became free for the tool look within 0.05 s (collect.tool_timeout_s)" in crowded_out.failure.message
+    )
+    assert (crowded_out.failure.stage, crowded_out.failure.error) == ("tool", "TimeoutError")
+    assert fine.reward is not None

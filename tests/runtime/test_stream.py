@@ -390,6 +390,55 @@ def test_an_endpoint_nobody_can_use_ends_the_run_and_is_said_once(composed: Comp
     assert set(World.gauge.now.values()) == {0}
 
 
+class Expired(Model):
+    """A policy that lets six requests through; then its key has expired."""
+
+    asked = 0
+
+    async def respond(self, request: Any, rollout: Any) -> Response:
+        type(self).asked += 1
+        if type(self).asked > 6:
+            raise EndpointError("the key has expired", has_worked=True)
+        return Response(output=[message("hi")])
+
+
+@pytest.mark.parametrize(("drain_s", "finished"), [(20.0, 6), (0.05, 0)])
+def test_what_needs_no_more_replies_finishes_when_an_endpoint_that_worked_refuses(
+    composed: Composed, drain_s: float, finished: int
+) -> None:
+    """
+    Six rollouts are in their verifiers: they come out before the error, unless they take longer than `drain_s`.
+    """
+
+    class World(Counted):
+        async def verify(self, trajectory: Trajectory) -> float:
+            await asyncio.sleep(0.5)
+            return 1.0
+
+    class Model_(Expired):
+        pass
+
+    composition = composed({"a": (World, 500)}, Model_, collect={"concurrency": 8, "drain_s": drain_s})
+    found: list[Rollout] = []
+
+    async def read(rollouts: AsyncIterator[Rollout]) -> None:
+        async for rollout in rollouts:
+            found.append(rollout)
+
+    async def play() -> None:
+        async with run(composition) as rollouts:
+            with pytest.raises(EndpointError, match="the key has expired"):
+                await read(rollouts)
+
+    began = time.perf_counter()
+    asyncio.run(asyncio.wait_for(play(), 20))
+
+    assert [rollout.reward is not None for rollout in found] == [True] * finished
+    assert Model_.asked == 8
+    assert len(World.closed) == len(set(World.closed)) == 8
+    assert time.perf_counter() - began < 5
+
+
 def test_an_endpoint_error_inside_a_task_group_ends_the_run_too(composed: Composed) -> None:
     """
     An agent may ask several models side by side; the group that wraps the error does not hide it.
@@ -613,22 +662,15 @@ def test_a_plugin_that_leaks_a_cancellation_loses_no_rollout(composed: Composed)
 # -- opening -----------------------------------------------------------------------------------------------------------
 
 
-def broken_bracket(when: str) -> Any:
-    """Return a bracket that fails on the way in or out."""
-
-    @asynccontextmanager
-    async def bracket(*arguments: Any) -> AsyncIterator[None]:
-        if when == "opened":
-            raise OSError("no connection")
-        yield
-        raise OSError("no connection")
-
-    return bracket
+@asynccontextmanager
+async def broken_bracket(*arguments: Any) -> AsyncIterator[None]:
+    """Fail on the way in."""
+    raise OSError("no connection")
+    yield
 
 
-@pytest.mark.parametrize("when", ["opened", "closed"])
 @pytest.mark.parametrize("what", ["model", "environment"])
-def test_a_plugin_that_cannot_bracket_the_run_is_named(composed: Composed, what: str, when: str) -> None:
+def test_a_plugin_that_cannot_bracket_the_run_is_named(composed: Composed, what: str) -> None:
     """
     `opened()` and `shared()` are plugin code too: what they raise is a PluginError that names the plugin.
     """
@@ -639,14 +681,13 @@ def test_a_plugin_that_cannot_bracket_the_run_is_named(composed: Composed, what:
     class Model_(Says):
         pass
 
-    bracket = broken_bracket(when)
     if what == "model":
-        Model_.opened = lambda self: bracket()  # type: ignore[method-assign]
+        Model_.opened = lambda self: broken_bracket()  # type: ignore[method-assign]
     else:
-        World.shared = classmethod(lambda cls, config: bracket())  # type: ignore[assignment]
+        World.shared = classmethod(lambda cls, config: broken_bracket())  # type: ignore[assignment]
     name = "testing:policy" if what == "model" else "testing:a"
 
-    with pytest.raises(PluginError, match=f"{name} could not be {when}: OSError: no connection") as caught:
+    with pytest.raises(PluginError, match=f"{name} could not be opened: OSError: no connection") as caught:
         asyncio.run(everything(composed({"a": (World, 1)}, Model_)))
 
     assert caught.value.plugin == name
@@ -659,7 +700,7 @@ def test_what_was_opened_is_closed_when_the_next_cannot_be(composed: Composed) -
     events: list[str] = []
 
     class World(Counted):
-        shared = classmethod(lambda cls, config: broken_bracket("opened")())
+        shared = classmethod(lambda cls, config: broken_bracket())
 
     class Opened(Says):
         @asynccontextmanager

@@ -25,7 +25,7 @@ from gymcore.interfaces import BoundModel, Environment, Solution
 from gymcore.records import Failure, FailureStage, ToolCall, Turn
 from gymcore.responses import Request, Response, message
 from gymcore.runtime import in_process
-from gymcore.runtime.faults import Fault, describe_fault, during
+from gymcore.runtime.faults import Fault, cancelled_by_plugin, describe_fault, during
 from gymcore.runtime.in_process import InProcess, TimeLimits
 from gymcore.runtime.isolation.channel import Channel, FrameError, Message, connect, socket_of
 from gymcore.runtime.isolation.orphans import end_with
@@ -108,6 +108,8 @@ class _Player:
         self._asked: asyncio.Queue[Message] = asyncio.Queue()
         self._doing = 0
         """The number of what is done in the task itself."""
+        self._unwanted: set[int] = set()
+        """Numbers of what the run has cancelled: it waits for no answer."""
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._instance: Instance
         self._solution: Solution | None = None
@@ -120,8 +122,10 @@ class _Player:
     def cancel(self, number: int) -> None:
         """Stop doing something, if it is being done."""
         if number in self._calls:
+            self._unwanted.add(number)
             self._calls[number].cancel()
         elif number == self._doing:
+            self._unwanted.add(number)
             self.task.cancel()
 
     async def ask_model(self, name: str, request: Request) -> Message:
@@ -164,7 +168,13 @@ class _Player:
             self._worker.send({"is": "error", "number": number, "error": error_to_json(failure)})
         except asyncio.CancelledError:
             if asked["do"] != "call":
-                self.task.uncancel()
+                while self.task.cancelling():
+                    self.task.uncancel()
+            if number not in self._unwanted and asked["do"] != "close":
+                failure = cancelled_by_plugin(_STAGES[asked["do"]])
+                self._worker.send({"is": "error", "number": number, "error": error_to_json(failure)})
+        finally:
+            self._unwanted.discard(number)
 
     async def _do(self, asked: Message) -> Any:
         match asked["do"]:

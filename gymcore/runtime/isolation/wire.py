@@ -108,16 +108,20 @@ def error_to_json(error: GymcoreError | Failure) -> dict[str, Any]:
     """Write what went wrong: a failure of one rollout, or what stops the whole run."""
     if isinstance(error, Failure):
         return {"failure": error.model_dump()}
-    kind = "EndpointError" if isinstance(error, EndpointError) else "PluginError"
-    return {"kind": kind, "message": error.message, "where": error.where, "hints": list(error.hints)}
+    told: dict[str, Any] = {"message": error.message, "where": error.where, "hints": list(error.hints)}
+    if isinstance(error, EndpointError):
+        return {"kind": "EndpointError", **told, "has_worked": error.has_worked}
+    return {"kind": "PluginError", **told}
 
 
 def error_from_json(value: Mapping[str, Any]) -> EndpointError | PluginError | Told:
     """Return what to raise for an error of the other process."""
     if "failure" in value:
         return told(Failure.model_validate(value["failure"]))
-    kind = EndpointError if value["kind"] == "EndpointError" else PluginError
-    return kind(value["message"], where=value["where"], hints=value["hints"])
+    facts = {"where": value["where"], "hints": value["hints"]}
+    if value["kind"] == "EndpointError":
+        return EndpointError(value["message"], **facts, has_worked=value["has_worked"])
+    return PluginError(value["message"], **facts)
 
 
 def config_to_json(config: Config) -> Any:

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import IO, TypeVar
@@ -25,7 +26,7 @@ from typing import IO, TypeVar
 from gymcore.errors import PlanError, Problem
 from gymcore.plan import RayPlan
 
-__all__ = ["Cluster", "open_cluster"]
+__all__ = ["Cluster", "open_cluster", "require_ray"]
 
 FOLDER_PREFIX = "gymcore-ray-"
 LOCK_NAME = "in-use"
@@ -104,15 +105,30 @@ def _address(plan: RayPlan) -> str | None:
     return plan.address or os.environ.get("RAY_ADDRESS") or None
 
 
+def require_ray() -> None:
+    """
+    Look whether Ray is installed, without importing it.
+
+    Raises:
+        PlanError: it is not.
+    """
+    if find_spec("ray") is None:
+        raise _absent("it is not installed")
+
+
+def _absent(reason: object) -> PlanError:
+    hint = "try: pip install 'gymcore[ray]', or --executor local"
+    message = f"the executor 'ray' needs Ray, which cannot be imported: {reason}"
+    return PlanError([Problem(message, where="collect.executor", hints=(hint,))])
+
+
 def _import(plan: RayPlan) -> ModuleType:
     # Some of this Ray reads when it is imported, and never again.
     with _environment(_settings() if _address(plan) is None else {}):
         try:
             import ray
         except ImportError as error:
-            hint = "try: pip install 'gymcore[ray]', or --executor local"
-            message = f"the executor 'ray' needs Ray, which cannot be imported: {error}"
-            raise PlanError([Problem(message, where="collect.executor", hints=(hint,))]) from None
+            raise _absent(error) from None
     module: ModuleType = ray
     return module
 

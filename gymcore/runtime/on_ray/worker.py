@@ -349,7 +349,9 @@ def _plain(error: BaseException) -> BaseException:
     """Return an error of the nearest class of ours, which ends the run with the same exit code."""
     if not isinstance(error, GymcoreError):
         return RuntimeError(f"{type(error).__name__}: {error}")
-    for kind in (EndpointError, StorageError, PluginError):
+    if isinstance(error, EndpointError):
+        return EndpointError(error.message, where=error.where, hints=error.hints, has_worked=error.has_worked)
+    for kind in (StorageError, PluginError):
         if isinstance(error, kind):
             return kind(error.message, where=error.where, hints=error.hints)
     return GymcoreError(error.message, where=error.where, hints=error.hints)

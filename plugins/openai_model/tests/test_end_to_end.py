@@ -101,3 +101,41 @@ def test_an_endpoint_that_refuses_the_key_ends_the_run(tmp_path):
         run_sync({**plan(endpoint.base_url), "collect": {"concurrency": 1}}, tmp_path / "run", environ={})
 
     assert len(endpoint.requests) == 1
+
+
+def test_with_a_seed_a_run_that_went_on_equals_one_that_was_never_stopped(tmp_path):
+    """
+    An endpoint that honours the seed says the same again: what a run says does not depend on when it was interrupted.
+    """
+
+    class Sampling:
+        """Answers by the seed alone; after `lasts` requests the key is refused."""
+
+        def __init__(self, lasts):
+            self.lasts = lasts
+
+        def __call__(self, body):
+            self.lasts -= 1
+            return says(f"sample {body['seed']}") if self.lasts >= 0 else status(401)
+
+    def said(folder):
+        return {rollout.key: rollout.trajectory.turns[-1].text for rollout in read_rollouts(folder)}
+
+    def play(folder, lasts):
+        with LoopbackEndpoint(Sampling(lasts)) as endpoint:
+            asked = {
+                **plan(endpoint.base_url, send_seed=True),
+                "environments": {"example_single_tool_call": {"limit": 4, "repeats": 5}},
+                "collect": {"concurrency": 4},
+            }
+            return run_sync(asked, folder, environ={})
+
+    play(tmp_path / "whole", 1000)
+    with pytest.raises(EndpointError, match="status 401"):
+        play(tmp_path / "stopped", 9)
+    before = said(tmp_path / "stopped")
+    play(tmp_path / "stopped", 1000)
+
+    assert 0 < len(before) < 20
+    assert said(tmp_path / "stopped") == said(tmp_path / "whole")
+    assert len(set(said(tmp_path / "whole").values())) == 20

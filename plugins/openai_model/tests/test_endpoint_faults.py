@@ -207,6 +207,35 @@ def test_a_quota_that_is_used_up_ends_the_run_and_not_its_rollouts():
     assert 1800 < run.took_s < 10 + 1800 + 300 + 5
 
 
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "0"}])
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("share", [0.06, 0.15, 0.3])
+def test_throttling_that_has_nothing_to_do_with_load_does_not_slow_the_run_down(share, status, headers):
+    """
+    Where a share of all requests is refused whatever is in flight, cutting is of no use, and is undone.
+    """
+    chance = random.Random(1)
+    endpoint = Endpoint(headers=headers).trouble(0.0, 1e9, lambda: status if chance.random() < share else None)
+    run = Run(Web(one=endpoint), max_retries=20).play(1600, workers=64)
+
+    ideal_s = 1600 * 4 / 64
+    assert len(run.finished) == 1600
+    assert run.took_s <= 2.5 * ideal_s
+
+
+def test_load_is_still_found_out_where_some_is_refused_by_chance():
+    """
+    An endpoint with room for 32 that also refuses one request in ten whatever is in flight: both are respected.
+    """
+    chance = random.Random(4)
+    endpoint = Endpoint(capacity=32).trouble(0.0, 1e9, lambda: 429 if chance.random() < 0.1 else None)
+    run = Run(Web(one=endpoint)).play(1000, workers=256)
+
+    assert len(run.finished) == 1000
+    assert len(endpoint.requests) <= 1.6 * endpoint.replies
+    assert run.took_s <= 2.5 * endpoint.replies / 32
+
+
 def test_an_endpoint_that_never_throttles_is_never_limited():
     """
     A thousand calls in flight run at the full speed of the endpoint.
@@ -421,10 +450,66 @@ def test_a_key_that_is_refused_in_the_middle_ends_the_run():
     """
     endpoint = Endpoint().trouble(10.5, 1e9, 401)
     run = Run(Web(one=endpoint))
-    with pytest.raises(EndpointError, match="refuses the key: status 401"):
+    with pytest.raises(EndpointError, match="refuses the key: status 401") as caught:
         run.play(1000, workers=16)
 
     assert endpoint.during(11.5, 1e9) == 0
+    assert caught.value.has_worked  # so that what needs no more replies may finish
+
+
+@pytest.mark.parametrize("what", [401, 403, 404, "refused"])
+def test_what_is_wrong_from_the_start_loses_nothing_by_stopping_at_once(what):
+    """
+    The error says that no reply has ever come, and comes within five seconds.
+    """
+    endpoint = Endpoint().trouble(0.0, 1e9, what)
+    run = Run(Web(one=endpoint))
+    with pytest.raises(EndpointError) as caught:
+        run.play(100, workers=16)
+
+    assert not caught.value.has_worked
+    assert run.took_s <= 5.0
+
+
+def test_an_address_that_swallows_everything_is_told_in_five_seconds():
+    """
+    Nobody refuses the connection and nobody accepts it: with the options as they are, the run ends as soon.
+    """
+
+    class BlackHole(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            await asyncio.sleep(request.extensions["timeout"]["connect"])
+            raise httpx.ConnectTimeout("")
+
+    run = Run(BlackHole())
+    with pytest.raises(EndpointError, match=r"cannot be reached: no connection within 5 s \(connect_timeout_s\)"):
+        run.play(100, workers=16)
+
+    assert run.took_s == pytest.approx(5.0)
+
+
+def test_whoever_asks_after_a_refusal_hears_the_same_error():
+    """
+    A rollout that comes back from its tool and needs another reply is told what the first was told.
+    """
+    endpoint = Endpoint().trouble(10.0, 1e9, 401)
+
+    async def ask():
+        model = OpenAIModel(OpenAIModelConfig(base_url=ONE), transport=Web(one=endpoint), steady=now)
+        async with model.opened():
+            early = rollout()
+            await model.respond(HELLO, early)
+            await asyncio.sleep(10)
+            both = await asyncio.gather(
+                model.respond(HELLO, rollout(1)), model.respond(HELLO, rollout(2)), return_exceptions=True
+            )
+            return [*both, *await asyncio.gather(model.respond(HELLO, early), return_exceptions=True)]
+
+    errors = run_in_simulated_time(ask())
+
+    assert [(type(error), error.has_worked) for error in errors] == [(EndpointError, True)] * 3
+    assert len({str(error) for error in errors}) == 1
+    assert len(endpoint.requests) <= 3
 
 
 def test_one_forbidden_request_is_not_a_refused_key():

@@ -52,6 +52,40 @@ def test_a_conversation_that_grows_or_forks_is_sent_whole(api, drop, first, turn
             assert sent == to_chat_body({"model": "m", **request.params}, wanted)
 
 
+@given(turns=ITEMS, seed=st.integers(0, 2**63 - 1))
+@pytest.mark.parametrize("api", ["responses", "chat"])
+def test_a_seed_is_in_every_request_of_a_rollout_and_asked_for_once(api, turns, seed):
+    """
+    It is put into what the requests of a rollout have in common.
+    """
+    writer = RequestBody(OpenAIModelConfig(base_url="http://127.0.0.1/v1", api=api))
+    state, asked = {}, []
+
+    def give():
+        asked.append(seed)
+        return seed
+
+    request = Request((message("Hello.", role="user"),), {"temperature": 0.5})
+    assert json.loads(writer.encode(request, state, give))["seed"] == seed
+    for item in turns:
+        request = request.continued([item])
+        assert json.loads(writer.encode(request, state, give))["seed"] == seed
+    assert asked == [seed]
+
+
+def test_a_seed_of_the_task_or_of_extra_body_wins():
+    """
+    And where none is sent, none is in the body.
+    """
+    request = Request((message("Hello.", role="user"),), {"seed": 3})
+    writer = RequestBody(OpenAIModelConfig(base_url="http://127.0.0.1/v1"))
+    forced = RequestBody(OpenAIModelConfig(base_url="http://127.0.0.1/v1", extra_body={"seed": 4}))
+
+    assert json.loads(writer.encode(request, {}, lambda: 9))["seed"] == 3
+    assert json.loads(forced.encode(request, {}, lambda: 9))["seed"] == 4
+    assert "seed" not in json.loads(writer.encode(Request(request.input, {}), {}))
+
+
 def test_other_parameters_are_not_taken_for_the_earlier_ones():
     """
     An agent may change how it asks in the middle of a conversation.

@@ -18,6 +18,7 @@ from gym_plugin_openai_model.breaker import Breaker
 from gym_plugin_openai_model.concurrency_limit import ConcurrencyLimit
 from gym_plugin_openai_model.line import Line
 from gym_plugin_openai_model.retries import MAX_RETRY_AFTER_S, Fault, RetryBudget
+from gymcore import Note
 
 __all__ = ["ElsewhereError", "Gate", "OutOfPatienceError", "Ticket"]
 
@@ -244,26 +245,32 @@ class Gate:
         """When waiting has no point any more."""
         return -math.inf if self._shut is not None else self.breaker.gives_up_at
 
-    def status(self, shown_time: Callable[[float], str]) -> str | None:
+    def status(self, shown_time: Callable[[float], str]) -> Note | None:
         """
         Say in a few words what keeps calls from passing; None when nothing does.
 
         Args:
             shown_time: Writes a moment of the gate's own clock as people read it.
+
+        Returns:
+            What is so, and since when, as its key; the counts and countdowns are details.
         """
         now = self._clock()
         waiting = len(self._queue.waiting) + len(self._retries.waiting)
         wait = f"{waiting:,} calls wait" if waiting != 1 else "1 call waits"
         if self._shut is not None:
-            return f"is not asked any more ({self._shut})"
+            return Note(f"is not asked any more ({self._shut})")
         if self.breaker.is_open and self.breaker.since is not None:
-            since = shown_time(self.breaker.since)
-            return f"is down since {since} ({self.breaker.why}), {wait}, next try in {self.breaker.wait_s(now):.0f} s"
+            key = f"is down since {shown_time(self.breaker.since)}"
+            return Note(f"{key} ({self.breaker.why}), {wait}, next try in {self.breaker.wait_s(now):.0f} s", key=key)
+        # One state, though it is seen in several ways, which take turns: more is asked than the endpoint wants.
         if self._is_paused and self._paused_until > now:
-            return f"asks everybody to wait, for another {self._paused_until - now:.0f} s; {wait}"
+            text = f"asks everybody to wait, for another {self._paused_until - now:.0f} s; {wait}"
+            return Note(text, key="throttles")
         if self._retries.waiting:
-            return f"gives more faults than replies ({self.breaker.why}), {wait}"
+            key = "gives more faults than replies"
+            return Note(f"{key} ({self.breaker.why}), {wait}", key=key)
         if self.limit.value != math.inf:
             what = "throttles" if self.limit.has_throttled else "answers again"
-            return f"{what}: {int(self.limit.value):,} in flight at most, {wait}"
+            return Note(f"{what}: {int(self.limit.value):,} in flight at most, {wait}", key=what)
         return None

@@ -16,7 +16,7 @@ from gym_plugin_openai_model.gate import ElsewhereError, Gate, OutOfPatienceErro
 from gym_plugin_openai_model.options import OpenAIModelConfig
 from gym_plugin_openai_model.request_body import RequestBody
 from gym_plugin_openai_model.retries import Fault, Patience
-from gymcore import EndpointError, Model, ModelError, Request, Response, RolloutContext
+from gymcore import EndpointError, Model, ModelError, Note, Request, Response, RolloutContext
 
 if TYPE_CHECKING:
     import httpx
@@ -35,8 +35,9 @@ class OpenAIModel(Model[OpenAIModelConfig]):
     Asks an OpenAI-compatible endpoint: one HTTP request for a model call, and a bounded number of further tries.
 
     A rollout stays with one address while that works. What is wrong for everybody (a refused key, a wrong path, nobody
-    listening) ends the run within seconds and can be resumed; an endpoint that worked and is down is waited for, and
-    one that throttles is asked less; anything else costs at most the rollout that met it.
+    listening) ends the run within seconds and can be resumed; where the endpoint has worked, rollouts that need no more
+    replies finish first. An endpoint that worked and is down is waited for, and one that throttles is asked less;
+    anything else costs at most the rollout that met it.
     """
 
     def __init__(
@@ -132,7 +133,8 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         """
         endpoint: Endpoint = rollout.state.get(self) or rollout.state.setdefault(self, self._endpoints.choose())
         assert self._exchange is not None, "open the model first: async with model.opened()"
-        content = self._body.encode(request, rollout.state)
+        seed = (lambda: rollout.sampling_seed) if self.config.send_seed else None
+        content = self._body.encode(request, rollout.state, seed)
         patience: Patience | None = None
         wait_s = 0.0
         while True:
@@ -179,20 +181,22 @@ class OpenAIModel(Model[OpenAIModelConfig]):
                 patience.excuse(self._steady() - began)
         return endpoint, ticket
 
-    def status(self) -> str | None:
+    def status(self) -> Note | None:
         """Say which addresses are down or throttle, and what that means for the calls; None while all is well."""
         offset_s = self._clock() - self._steady()
         told = [
             (item.shown, item.gate.status(lambda moment: _time_of_day(moment + offset_s))) for item in self._endpoints
         ]
-        return "; ".join(f"{url} {text}" for url, text in told if text is not None) or None
+        said = [(f"{url} {note}", f"{url} {note.key}") for url, note in told if note is not None]
+        return Note("; ".join(text for text, _ in said), key="; ".join(key for _, key in said)) if said else None
 
     # -- giving up ---------------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
         """Raise where somebody else has found out that asking is of no use."""
         if self._refusal is not None:
-            raise EndpointError(self._refusal.message, where=self._refusal.where, hints=self._refusal.hints)
+            told = self._refusal
+            raise EndpointError(told.message, where=told.where, hints=told.hints, has_worked=told.has_worked)
 
     def _next_wait_s(self, endpoint: Endpoint, ticket: Ticket, fault: Fault, patience: Patience) -> float:
         """Return how long to wait before the next try of this call; raise where there is none."""
@@ -242,8 +246,9 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         self._refuse(f"{told}: {breaker.why}", endpoint, hint)
 
     def _refuse(self, message: str, endpoint: Endpoint, hint: str) -> NoReturn:
-        """Stop this rollout and all others."""
-        self._refusal = EndpointError(message, where=endpoint.shown, hints=[hint])
+        """Stop this rollout and every other that asks; what needs no more replies may finish."""
+        has_worked = any(other.successes for other in self._endpoints)
+        self._refusal = EndpointError(message, where=endpoint.shown, hints=[hint], has_worked=has_worked)
         for other in self._endpoints:
             other.gate.shut(message)
         raise self._refusal

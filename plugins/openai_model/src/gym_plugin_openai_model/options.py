@@ -33,13 +33,16 @@ class OpenAIModelConfig(Config):
     temperature: float | None = option(None, ge=0, description="Used where a task's own parameters do not say.")
     top_p: float | None = option(None, gt=0, le=1, description="Used where a task's own parameters do not say.")
     max_output_tokens: int | None = option(None, ge=1, description="Used where a task's own parameters do not say.")
+    send_seed: bool = option(
+        False, description="Send a `seed` with each request: the rollout's own, other for each repeat of a task."
+    )
     extra_body: dict[str, Any] = option({}, description="Further keys of the request's body; they win over all others.")
     drop_input_reasoning_items: bool = option(False, description="Do not send earlier reasoning back to the model.")
     default_headers: dict[str, SecretStr] = option({}, description="Headers of every request.", operational=True)
     max_concurrent_requests: int | None = option(
         None, ge=1, description="Requests in flight at one address, at most.", operational=True
     )
-    connect_timeout_s: float = option(10.0, gt=0, description="Seconds for making a connection.", operational=True)
+    connect_timeout_s: float = option(5.0, gt=0, description="Seconds for making a connection.", operational=True)
     timeout_s: float = option(600.0, gt=0, description="Seconds for one request.", operational=True)
     max_retries: int = option(
         5, ge=0, description="Further tries of one model call, being throttled not counted.", operational=True

@@ -4,7 +4,7 @@ The body of a request: what the options say, over it what the task asks for, ove
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ class RequestBody:
         names = ("model", "temperature", "top_p", "max_output_tokens")
         self._defaults = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
-    def encode(self, request: Request, state: dict[Any, Any]) -> bytes:
+    def encode(self, request: Request, state: dict[Any, Any], seed: Callable[[], int] | None = None) -> bytes:
         """
         Return the bytes of a request's body; what an earlier one of the same rollout holds is not encoded again.
 
@@ -39,13 +39,14 @@ class RequestBody:
             request: What is asked.
             state: What is kept from one request of a rollout to the next. Items are taken to be the same as long as
                 they compare equal, so a changed one is encoded anew.
+            seed: Gives the `seed` of the rollout, where one is sent; asked once for the same parameters.
 
         Raises:
             ModelError: the API has no words for the request.
         """
         kept: _Kept | None = state.get(self)
         if kept is None or kept.params is not request.params:
-            kept = state[self] = _Kept(request.params, *self._head(request.params))
+            kept = state[self] = _Kept(request.params, *self._head(request.params, seed))
         if kept.is_whole:
             return kept.head
         count = len(kept.items)
@@ -62,7 +63,7 @@ class RequestBody:
             items = [item for item in items if item.get("type") != "reasoning"]
         return to_messages(items) if self._is_chat else items
 
-    def _head(self, asked: Mapping[str, Any]) -> tuple[bytes, bytes, bool]:
+    def _head(self, asked: Mapping[str, Any], seed: Callable[[], int] | None) -> tuple[bytes, bytes, bool]:
         """
         Put everything but the conversation together: the options, over them the task's, over both `extra_body`.
 
@@ -70,7 +71,8 @@ class RequestBody:
             The bytes up to where the conversation begins; what stands first in it; and whether the body is whole
             already, because `extra_body` brings a conversation of its own.
         """
-        params = {**self._defaults, **{key: value for key, value in asked.items() if value is not None}}
+        defaults = self._defaults if seed is None else {**self._defaults, "seed": seed()}
+        params = {**defaults, **{key: value for key, value in asked.items() if value is not None}}
         params.pop("stream", None)  # a reply is taken whole
         extra = dict(self._options.extra_body)
         if "metadata" in params:

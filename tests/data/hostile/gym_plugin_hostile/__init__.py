@@ -50,6 +50,8 @@ class World(Environment[WorldTask, WorldConfig]):
     async def shared(cls, config: WorldConfig) -> AsyncIterator[Any]:
         if config.fail_shared == "open":
             raise RuntimeError("no table")
+        if config.fail_shared == "hang":
+            await asyncio.Event().wait()
         yield {"pid": os.getpid()}
         if config.fail_shared == "close":
             raise RuntimeError("the table is stuck")
@@ -69,6 +71,8 @@ class World(Environment[WorldTask, WorldConfig]):
             raise ValueError("broken")
         while self.task.how == "blocks in open":
             pass
+        if self.task.how == "cancels itself in open":
+            await self.cancel()
 
     async def close(self) -> None:
         same = asyncio.current_task() is self.task_of_open
@@ -118,6 +122,15 @@ class World(Environment[WorldTask, WorldConfig]):
         return ""
 
     @tool
+    async def cancel(self) -> str:
+        """Cancel the task that this runs in."""
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+        return "never"
+
+    @tool
     def where(self) -> dict[str, Any]:
         """Tell where this is."""
         return {
@@ -139,6 +152,8 @@ class World(Environment[WorldTask, WorldConfig]):
     async def verify(self, trajectory: Trajectory) -> Reward:  # type: ignore[override]
         if self.task.how == "raises in verify":
             raise ValueError("broken")
+        if self.task.how == "cancels itself in verify":
+            await self.cancel()
         if self.task.how == "hangs in verify":
             await asyncio.Event().wait()
         if self.task.how == "dies after verify":

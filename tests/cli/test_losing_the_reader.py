@@ -1,0 +1,290 @@
+"""
+Nobody reads: a run goes on when stdout or stderr are closed, full, or a terminal that is gone; and what plugins may do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gymcore.testing import PluginFolder
+
+WORLD = '''
+import asyncio, contextlib, os, sys
+from gymcore import Environment, say
+
+class World(Environment):
+    """Does what KIT says to what is not its own."""
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def shared(cls, config):
+        if os.environ["KIT"] == "opening":
+            await asyncio.Event().wait()
+        yield
+        if os.environ["KIT"] == "closing":
+            await asyncio.Event().wait()
+        if os.environ["KIT"] == "closed badly":
+            raise ValueError("the index is still locked")
+
+    async def open(self):
+        what = os.environ["KIT"]
+        if what == "slow":
+            await asyncio.sleep(0.2)
+        if what == "hang":
+            await asyncio.Event().wait()
+        if what == "chdir":
+            os.chdir("/")
+        if what == "close":
+            sys.stdout.close(), sys.stderr.close(), sys.__stderr__.close(), sys.stderr.buffer.close()
+        if what == "detach":
+            sys.stdout.detach()
+        if what == "stop":
+            asyncio.get_running_loop().stop()
+        if what == "cancel all":
+            for task in asyncio.all_tasks():
+                task.cancel()
+        if what == "linger":
+            World.lingering = asyncio.create_task(self.linger())
+            await asyncio.sleep(0)
+
+    async def linger(self):
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except BaseException:
+                pass
+
+    def verify(self, trajectory):
+        return 1.0
+
+    async def solve(self):
+        yield say("done")
+'''
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginFolder]:
+    """A folder with an environment of eight tasks."""
+    rows = [{"responses_create_params": {"input": "x"}, "task_id": f"t{number}"} for number in range(8)]
+    with PluginFolder(tmp_path_factory.mktemp("kit")) as plugins:
+        plugins.install(
+            "gym-plugin-rude",
+            {
+                "rude_world/__init__.py": WORLD,
+                "rude_world/gym.yaml": "gym_api: 1\ndescription: Made by a test.\nsplits:\n  example: rows.jsonl\n",
+                "rude_world/rows.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+            },
+            {"gymcore.environments": {"rude": "rude_world:World"}},
+        )
+        yield plugins
+
+
+class Gym:
+    """Runs the command in a folder of its own."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        self.folder = folder
+        self.environ = environ
+        self.command = [sys.executable, "-m", "gymcore", "run", "--env", "rude", "--out", "run", "--concurrency", "2"]
+
+    def start(self, kit: str, *arguments: str, **streams: int) -> subprocess.Popen[str]:
+        """Start it, with its talk in a pipe unless it is to go elsewhere."""
+        chosen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+        command = [*self.command, *arguments]
+        environ = {**self.environ, "KIT": kit}
+        return subprocess.Popen(command, cwd=self.folder, env=environ, text=True, **chosen)  # type: ignore[call-overload, no-any-return]
+
+    def run(self, kit: str, *arguments: str) -> tuple[int, str, str]:
+        """Run it to its end."""
+        process = self.start(kit, *arguments)
+        out, err = process.communicate(timeout=30)
+        return process.returncode, out, err
+
+    def finished(self) -> int:
+        """Return how many rollouts are on disk."""
+        path = self.folder / "run" / "rollouts.jsonl"
+        return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+@pytest.fixture
+def gym(kit: PluginFolder, tmp_path: Path) -> Gym:
+    """The command, with the kit installed."""
+    return Gym(tmp_path, dict(kit.environ))
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code"),
+    [("2>/dev/full", 0), ("2>&-", 0), ("2>&1 | true", 0), (">/dev/full", 5), (">&-", 5), (">/dev/full 2>&1", 5)],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_run_survives_whoever_does_not_listen(gym: Gym, redirection: str, code: int, unbuffered: str) -> None:
+    """
+    Progress is a courtesy; a report that cannot be shown is one line, a code of its own, and still in the folder.
+    """
+    line = f'"$@" {redirection}; exit ${{PIPESTATUS[0]}}'
+    environ = {**gym.environ, "KIT": "well", "PYTHONUNBUFFERED": unbuffered}
+    command = ["bash", "-c", line, "bash", *gym.command]
+    done = subprocess.run(command, cwd=gym.folder, env=environ, capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.returncode == code
+    assert gym.finished() == 8
+    assert json.loads((gym.folder / "run" / "report.json").read_text())["total"]["finished"] == 8
+    assert "Traceback" not in done.stdout + done.stderr
+    if code == 5 and "2>" not in redirection:
+        assert done.stderr.count("stdout cannot be written: ") == 1
+
+
+@pytest.mark.parametrize("what", ["slow", "hang"])
+def test_a_closed_terminal_stops_a_run_as_a_signal_does(gym: Gym, what: str) -> None:
+    """
+    With nobody left to talk to, HUP drains the run, and a TERM after it ends what does not finish.
+    """
+    master, slave = pty.openpty()
+    process = gym.start(what, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    seen = b""
+    while b"2 in flight" not in seen:
+        seen += os.read(master, 65536)
+    os.close(master)
+    process.send_signal(signal.SIGHUP)
+    if what == "hang":
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+
+    assert process.wait(20) == 130
+    assert gym.finished() < 8
+    assert (gym.folder / "run" / "report.json").exists()
+    assert gym.run("well")[0] == 0
+    assert gym.finished() == 8
+
+
+def test_a_signal_is_heard_while_a_plugin_is_opened(gym: Gym) -> None:
+    """
+    Nothing was played, which the report says; there is nothing to wait for.
+    """
+    process = gym.start("opening")
+    assert process.stderr is not None
+    while "--model openai_model" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    assert "stopping: the plugins are not opened any further, and nothing is played" in err
+    assert "stopped: 8 rollouts are still owed; go on with: gym run run" in err
+    assert "0 / 8" in out
+    assert "Traceback" not in err
+
+
+def test_the_second_signal_leaves_a_plugin_that_does_not_close(gym: Gym) -> None:
+    """
+    Everything is played, so the run is done.
+    """
+    process = gym.start("closing")
+    end = time.monotonic() + 20
+    while gym.finished() < 8:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+
+    assert process.returncode == 0, err
+    assert "all is played and safe, and the plugins are being closed; Ctrl-C again to leave them" in err
+    assert "done: 8 rollouts" in err
+    assert "8 / 8" in out
+
+
+def test_an_error_while_closing_is_a_complaint(gym: Gym) -> None:
+    """
+    The report is shown and nothing is owed: the code is 0, and the plugin and its error are named.
+    """
+    code, out, err = gym.run("closed badly")
+
+    assert code == 0
+    assert "8 / 8" in out
+    assert "rude" in err
+    assert "the index is still locked" in err
+    assert "go on with" not in err
+
+
+@pytest.mark.parametrize("what", ["chdir", "close", "stop", "linger"])
+def test_what_plugins_do_to_the_process_ends_no_run(gym: Gym, what: str) -> None:
+    """
+    They go to another folder, close everybody's streams, stop the event loop, or leave a task that ignores its end.
+    """
+    code, out, err = gym.run(what)
+
+    assert code == 0, err
+    assert gym.finished() == 8
+    assert (gym.folder / "run" / "report.json").exists()
+    assert "8 / 8" in out
+    assert "done: 8 rollouts in run/rollouts.jsonl" in err
+
+
+def test_a_plugin_cannot_take_the_shared_stream_apart(gym: Gym) -> None:
+    """
+    Its rollouts fail for that, and the others' talk is shown on.
+    """
+    code, _, err = gym.run("detach")
+
+    assert code == 1
+    assert "not finished: 8 of 8" in err
+
+
+def test_a_plugin_that_cancels_everything_is_one_line(gym: Gym) -> None:
+    """
+    The run ends or goes on, but with a documented code and no traceback; what is finished is safe.
+    """
+    code, _, err = gym.run("cancel all")
+
+    assert code in (0, 1, 4), err
+    assert "Traceback" not in err
+    assert gym.run("well")[0] == 0
+    assert gym.finished() == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--out", ""), "--out is empty"),
+        (("--out", "x" * 300), "this cannot be used as a run folder: File name too long"),
+        (("--set", "=1"), "a setting looks like key.path=value; this one has no key"),
+        (("--plan", "/dev/zero"), "the plan cannot be read: it is no regular file"),
+    ],
+)
+def test_wrong_requests_are_answered_in_words(gym: Gym, arguments: tuple[str, str], message: str) -> None:
+    """
+    With code 2, and nothing is written.
+    """
+    code, out, err = gym.run("well", *arguments)
+
+    assert (code, out) == (2, "")
+    assert message in err
+    assert list(gym.folder.iterdir()) == []
+
+
+def test_a_signal_while_the_command_is_loaded_is_no_traceback(gym: Gym, tmp_path: Path) -> None:
+    """
+    Ctrl-C in the first moments ends with 130 and one word.
+    """
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environ = {**gym.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "gymcore", "--help"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
