@@ -5,7 +5,7 @@ Who plays rollouts: an executor. This one plays them here, on the event loop tha
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 from gymcore.composition import Composition, Route
@@ -21,7 +21,7 @@ from gymcore.runtime.placement import Placement
 from gymcore.runtime.schedule import Planned
 from gymcore.runtime.session import Session, Stage
 
-__all__ = ["Executor", "LocalExecutor", "open_executor", "open_local"]
+__all__ = ["Executor", "LocalExecutor", "open_local"]
 
 
 class Executor(Protocol):
@@ -75,25 +75,6 @@ class LocalExecutor:
         told = [model.status() for model in stage.models.values()]
         told += [place.status() for place in stage.placements.values()]
         return tuple(line for line in told if line is not None)
-
-
-def open_executor(composition: Composition, say: Say = log) -> AbstractAsyncContextManager[Executor]:
-    """
-    Open the executor that a plan names.
-
-    Args:
-        composition: What is to be played.
-        say: Told which plugin takes long to open or to close, and what went wrong while one was closed.
-
-    Raises:
-        PlanError: when entered: it cannot be used here.
-        PluginError: when entered: a plugin could not be opened.
-    """
-    if composition.plan.collect.executor == "ray":
-        from gymcore.runtime.on_ray.executor import open_ray  # here, because it builds on this file
-
-        return open_ray(composition)
-    return open_local(composition, say)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Container
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from gymcore.errors import EndpointError
 from gymcore.records import Failure, Rollout, RolloutKey, Trajectory
 from gymcore.runtime.brackets import Say, log
 from gymcore.runtime.budget import FailureBudgets, OverBudget
-from gymcore.runtime.executor import Executor, open_executor
+from gymcore.runtime.executor import Executor, open_local
 from gymcore.runtime.placement import SET_ASIDE
 from gymcore.runtime.poison import WorkerDeaths
 from gymcore.runtime.schedule import Planned, Schedule
@@ -252,12 +252,19 @@ async def run(
         EndpointError: while iterating: a model's endpoint cannot be used by anybody.
     """
     async with AsyncExitStack() as stack:
-        executor = await stack.enter_async_context(open_executor(composition, say))
+        executor = await stack.enter_async_context(_open_executor(composition, say))
         planned = composition.planned()
         schedule, budgets = Schedule(composition, finished), FailureBudgets(composition, planned)
         collect = composition.plan.collect
-        stream = RolloutStream(
-            executor, schedule, budgets, min(WAITING, collect.concurrency), collect.drain_s
-        )
+        stream = RolloutStream(executor, schedule, budgets, min(WAITING, collect.concurrency), collect.drain_s)
         stack.push_async_callback(stream.aclose)
         yield stream
+
+
+def _open_executor(composition: Composition, say: Say) -> AbstractAsyncContextManager[Executor]:
+    """Open the executor that a plan names; what it raises, it raises when entered."""
+    if composition.plan.collect.executor == "ray":
+        from gymcore.runtime.on_ray.executor import open_ray  # here, because few need it
+
+        return open_ray(composition)
+    return open_local(composition, say)
