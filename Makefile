@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 PLUGINS := $(wildcard plugins/*)
 PROJECTS := . $(PLUGINS)
-# With '.[ray]' the tests of the Ray executor run too; `make test` does that for the first Python.
+# With '.[ray,fast]' the tests of the Ray executor run too, and all on uvloop; `make test` does so for the first Python.
 CORE ?= .
 
 # The first Python that is new enough; PYTHON=... chooses another.
@@ -39,7 +39,7 @@ $(VENV)/.developing: $(VENV)/.installed
 	@touch $@
 
 test:
-	@core='.[ray]'; args='$(ARGS)'; $(SHELL) tests/interpreters.sh | while read -r version python; do \
+	@core='.[ray,fast]'; args='$(ARGS)'; $(SHELL) tests/interpreters.sh | while read -r version python; do \
 		echo "== Python $$version =="; \
 		$(MAKE) --no-print-directory test-one VENV=.venv-$$version PYTHON=$$python CORE="$$core" ARGS="$$args" \
 			</dev/null || exit 1; \

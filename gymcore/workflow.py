@@ -218,10 +218,11 @@ def run_async(work: Coroutine[Any, Any, Result]) -> Result:
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        from uvloop import new_event_loop
+        import uvloop
     except ImportError:
         return None
-    return new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 async def _to_its_end(work: Coroutine[Any, Any, Result], begun: list[asyncio.Task[Any]]) -> Result:
