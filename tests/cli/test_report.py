@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from gymcore import run_sync
-from gymcore.cli.report import command
+from gymcore.cli.report import _fitting, command
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,30 @@ def test_damage_and_failures_are_said(tmp_path: Path, folder: Path) -> None:
     assert "failed 3 x  tool: the \ufffd[2Jtool broke\n" in text
     assert "1 damaged lines do not count; the same run does them again" in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_a_narrow_terminal_shows_whose_numbers_they_are(width: int) -> None:
+    """
+    Columns are left out before a name is, and counts and rewards always stand; a wide terminal shows all.
+    """
+    columns = {
+        "environment": ["example_single_tool_call", "total"],
+        "rollouts": ["6,000 / 6,000"] * 2,
+        "failed": ["0"] * 2,
+        "reward": ["1.000 [0.998, 1.000]"] * 2,
+        "pass@1": ["1.000"] * 2,
+        "pass@2": ["1.000"] * 2,
+        "pass@3": ["1.000"] * 2,
+        "turns": ["2.0"] * 2,
+        "tokens": ["-"] * 2,
+        "p50": ["17 ms"] * 2,
+        "p95": ["25 ms"] * 2,
+        "retried": ["0"] * 2,
+    }
+
+    shown = list(_fitting(columns, width))
+
+    assert shown[:4] == ["environment", "rollouts", "failed", "reward"]
+    assert ("tokens" in shown) == ("pass@2" in shown) == (width == 200)
+    assert width > 80 or shown == ["environment", "rollouts", "failed", "reward"]
