@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
@@ -512,3 +512,30 @@ asyncio.run(work(httpx.URL(sys.argv[1])))
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert len(endpoint.requests) == 100
+
+
+def test_a_request_is_sent_once_whatever_happens_to_its_connection():
+    """
+    An endpoint that closes every connection after its first reply is asked once for each request: how often to try
+    again is decided where requests are counted.
+    """
+    asked = []
+
+    async def serve(reader, writer):
+        with suppress(asyncio.IncompleteReadError):
+            for answer in (WHOLE, b""):
+                await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(4)
+                asked.append(answer)
+                writer.write(answer)
+        writer.close()
+
+    async def work():
+        async with listening(serve) as address, carrier(address) as transport:
+            await asyncio.gather(*(ask(transport, address) for _ in range(5)))
+            with pytest.raises(httpx.TransportError, match="without a reply"):
+                await ask(transport, address)
+
+    asyncio.run(work())
+
+    assert asked == [WHOLE] * 5 + [b""]

@@ -84,29 +84,25 @@ class Connections(httpx.AsyncBaseTransport):
         assert self._is_open, "open the transport first: async with Connections(...)"
         loop = asyncio.get_running_loop()
         head, content = self._written(request)
-        while True:
-            connection = self._take_idle() or await self._connect(request.url)
-            was_used = connection.is_used
-            reply = connection.send(head, content)
-            alarm = loop.call_later(self._timeout_s, _ring, reply)
-            try:
-                raw = await reply
-                return Reply(raw.status, raw.headers, raw.content, request)
-            except _TooLateError:
-                raise httpx.ReadTimeout(f"no reply within {self._timeout_s:g} s (timeout_s)") from None
-            except TooLargeError as error:
-                raise ReplyTooLargeError(str(error)) from None
-            except ClosedError as error:
-                raise httpx.ReadError(str(error)) from None
-            except (HttpError, OSError) as error:
-                # An idle connection may be closed at the moment in which it is used; then nothing was answered.
-                if was_used and not connection.has_heard and self._is_open:
-                    continue
-                raise httpx.RemoteProtocolError(str(error) or type(error).__name__) from error
-            finally:
-                alarm.cancel()
-                if not reply.done() or reply.cancelled() or reply.exception() is not None:
-                    connection.abort()
+        connection = self._take_idle() or await self._connect(request.url)
+        reply = connection.send(head, content)
+        alarm = loop.call_later(self._timeout_s, _ring, reply)
+        try:
+            raw = await reply
+            return Reply(raw.status, raw.headers, raw.content, request)
+        except _TooLateError:
+            raise httpx.ReadTimeout(f"no reply within {self._timeout_s:g} s (timeout_s)") from None
+        except TooLargeError as error:
+            raise ReplyTooLargeError(str(error)) from None
+        except ClosedError as error:
+            raise httpx.ReadError(str(error)) from None
+        except (HttpError, OSError) as error:
+            # Also where an idle connection was closed at the moment of its use: whoever counts requests tries again.
+            raise httpx.RemoteProtocolError(str(error) or type(error).__name__) from error
+        finally:
+            alarm.cancel()
+            if not reply.done() or reply.cancelled() or reply.exception() is not None:
+                connection.abort()
 
     def _take_idle(self) -> Connection | None:
         while self._idle:

@@ -69,10 +69,7 @@ class Connection(asyncio.Protocol):
         self._ends_with_connection = False
         self._takes_no_more = False
         self._is_tunnelling = False
-        self.is_used = False
-        """Whether a reply has come over it."""
-        self.has_heard = False
-        """Whether anything came since the last request."""
+        self._has_heard = False
 
     # -- from here ---------------------------------------------------------------------------------------------------
 
@@ -86,7 +83,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         assert self._waiting is None
         self._waiting = asyncio.get_running_loop().create_future()
-        self.has_heard = False
+        self._has_heard = False
         if len(content) < 65_536:
             self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(content), content))
         else:
@@ -149,7 +146,7 @@ class Connection(asyncio.Protocol):
             self._takes_no_more = True
             self.abort()
             return
-        self.has_heard = True
+        self._has_heard = True
         try:
             self._parser.feed_data(data)
             if not self._is_in_body and self._waiting is not None:
@@ -171,7 +168,7 @@ class Connection(asyncio.Protocol):
         self._takes_no_more = True
         if self._is_in_body and self._ends_with_connection and error is None:
             self.on_message_complete()
-        began = "in the middle of a reply" if self.has_heard else "without a reply"
+        began = "in the middle of a reply" if self._has_heard else "without a reply"
         self._settle(error or HttpError(f"the endpoint closed the connection {began}"))
         self._on_lost(self)
 
@@ -227,7 +224,6 @@ class Connection(asyncio.Protocol):
         except (HttpError, TooLargeError) as error:
             self._fail(error)
             return
-        self.is_used = True
         if not self._parser.should_keep_alive():
             self._takes_no_more = True
         self._settle(RawReply(status, headers, content))
