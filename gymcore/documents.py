@@ -218,11 +218,20 @@ def encode_json(value: Any) -> bytes:
     import orjson
 
     try:
-        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(value)
+    except TypeError:
+        return _encode_anything(value)
+
+
+def _encode_anything(value: Any) -> bytes:
+    import json
+
+    import orjson
+
+    try:
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)  # for all, it would cost a third more
     except TypeError:
         # orjson refuses surrogates, big integers and 254 levels; the standard library is slower and refuses less.
-        import json
-
         text = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-8", "replace")
 

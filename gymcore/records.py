@@ -88,11 +88,12 @@ class Row:
     Two rows are equal when their values are, whatever their spacing.
     """
 
-    __slots__ = ("_value", "data")
+    __slots__ = ("_identity", "_value", "data")
 
     def __init__(self, data: bytes, value: dict[str, Any] | None = None) -> None:
         self.data = data
         self._value = value
+        self._identity: tuple[str, str] | None = None
 
     @property
     def value(self) -> dict[str, Any]:
@@ -104,12 +105,14 @@ class Row:
     @property
     def identity(self) -> tuple[str, str]:
         """Environment and task id; where they are the last members, as compose writes them, nothing is parsed."""
-        if self._value is None:
+        if self._identity is None:
             # An inner object would be followed by another brace, and in a text quotation marks are escaped.
-            found = _LAST_MEMBERS.search(self.data, max(0, len(self.data) - 300))
+            found = None if self._value else _LAST_MEMBERS.search(self.data, max(0, len(self.data) - 300))
             if found:
-                return found[1].decode(), found[2].decode()
-        return str(self.value["environment"]), str(self.value["task_id"])
+                self._identity = found[1].decode(), found[2].decode()
+            else:
+                self._identity = str(self.value["environment"]), str(self.value["task_id"])
+        return self._identity
 
     def extended(self, extra: Mapping[str, Any]) -> bytes:
         """Return the row's own bytes with `extra` added as last members, without re-encoding what was there."""
@@ -127,10 +130,9 @@ class Row:
 
 def extend_object(data: bytes, extra: bytes) -> bytes:
     """Join two JSON objects, given as bytes, into one that holds the members of both in order."""
-    head, tail = data.rstrip()[:-1].rstrip(), extra[1:]
-    if tail == b"}" or head.endswith(b"{"):
-        return head + tail
-    return head + b"," + tail
+    head = data.rstrip()[:-1].rstrip()
+    is_empty = len(extra) == 2 or head.endswith(b"{")
+    return b"".join((head, b"" if is_empty else b",", memoryview(extra)[1:]))
 
 
 def seed_of(plan_seed: int, task_id: str | int) -> int:
@@ -179,7 +181,7 @@ class Turn:
     """From asking the model to having the results of its tool calls."""
     attempts: int = 1
     """How often the endpoint was asked until it replied."""
-    _calls: tuple[ToolCall, ...] | None = field(default=None, init=False, repr=False, compare=False)
+    _calls: tuple[ToolCall, ...] | None = field(default=None, repr=False, compare=False)
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -208,8 +210,13 @@ class Turn:
 
 def calls_in(items: Iterable[Item]) -> tuple[ToolCall, ...]:
     """Return the tool calls among items, in order, well-formed or not."""
-    asked = [item for item in items if item.get("type") == "function_call"]
-    return tuple([ToolCall(_text(item, "name"), _text(item, "arguments"), _text(item, "call_id")) for item in asked])
+    return tuple(
+        [
+            ToolCall(_text(item, "name"), _text(item, "arguments"), _text(item, "call_id"))
+            for item in items
+            if item.get("type") == "function_call"
+        ]
+    )
 
 
 def _text(item: Item, key: str) -> str:

@@ -213,7 +213,7 @@ def text_of(item: Item) -> str:
     content = item.get("content")
     if isinstance(content, str):
         return content
-    if not isinstance(content, list | tuple):
+    if not isinstance(content, (list, tuple)):
         return ""
     texts = [part.get("text", part.get("refusal", "")) for part in content if isinstance(part, dict)]
     return "".join([text for text in texts if isinstance(text, str)])
@@ -236,12 +236,15 @@ def sum_usage(usages: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | No
 
 def _add(total: dict[str, Any], usage: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in usage.items():
-        if isinstance(value, dict):
-            inner = total.get(key)
-            total[key] = _add(dict(inner) if isinstance(inner, dict) else {}, value)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            before = total.get(key)
-            total[key] = (before if isinstance(before, int | float) else 0) + value
-        else:
-            total.setdefault(key, value)
+        kind = type(value)  # what JSON gives: no subclasses, and a bool is no number
+        before = total.get(key)
+        if kind is int or kind is float:
+            total[key] = before + value if type(before) in _NUMBERS else value
+        elif kind is dict:
+            total[key] = _add(dict(before) if type(before) is dict else {}, value)
+        elif before is None:
+            total[key] = value
     return total
+
+
+_NUMBERS = (int, float)

@@ -18,6 +18,7 @@ ROOT = Path(gymcore.__file__).parent
 LAYERS = (
     "errors",
     "documents",
+    "alarms",
     "compact_keys",
     "own_files",
     "responses",

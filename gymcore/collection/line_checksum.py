@@ -13,8 +13,8 @@ _LENGTH = len(b',"crc":"00000000"}')
 
 def with_checksum(line: bytes) -> bytes:
     """Close a JSON object with the CRC-32 of its bytes as its last member."""
-    head = line[:-1]
-    return b'%b,"crc":"%08x"}' % (head, zlib.crc32(head))
+    head = memoryview(line)[:-1]
+    return b"".join((head, b',"crc":"%08x"}' % zlib.crc32(head)))
 
 
 def is_whole(line: bytes) -> bool:

@@ -8,9 +8,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gymcore.alarms import Alarm, Alarms
 from gymcore.documents import encode_json
 from gymcore.errors import ModelError
 from gymcore.interfaces import Agent, BoundModel, Environment, Model, RolloutContext
@@ -43,6 +44,7 @@ class Stage:
     seed: int
     provenance: Mapping[str, Any]
     now: Callable[[], float] = time.time
+    alarms: Alarms = field(default_factory=Alarms)
 
 
 class _Clock:
@@ -52,15 +54,15 @@ class _Clock:
     Args:
         limit_s: How much there is.
         strike: Called when it is used up.
+        alarms: Who keeps the time.
     """
 
-    __slots__ = ("_due", "_handle", "_loop", "_since", "_stops", "_strike", "waited_s")
+    __slots__ = ("_alarm", "_due", "_since", "_stops", "_strike", "waited_s")
 
-    def __init__(self, limit_s: float, strike: Callable[[], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._due = self._loop.time() + limit_s
+    def __init__(self, limit_s: float, strike: Callable[[], None], alarms: Alarms) -> None:
         self._strike: Callable[[], None] | None = strike
-        self._handle = self._loop.call_at(self._due, self._struck)
+        self._alarm: Alarm | asyncio.TimerHandle = alarms.after(limit_s, self._struck)
+        self._due = self._alarm.due
         self._stops = 0
         self._since = 0.0
         self.waited_s = 0.0
@@ -68,25 +70,26 @@ class _Clock:
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Do not count the time spent inside; several may stop it at once."""
+        loop = asyncio.get_running_loop()
         if not self._stops:
-            self._since = self._loop.time()
-            self._handle.cancel()
+            self._since = loop.time()
+            self._alarm.cancel()
         self._stops += 1
         try:
             yield
         finally:
             self._stops -= 1
             if not self._stops:
-                passed_s = self._loop.time() - self._since
+                passed_s = loop.time() - self._since
                 self.waited_s += passed_s
                 self._due += passed_s
                 if self._strike is not None:
-                    self._handle = self._loop.call_at(self._due, self._struck)
+                    self._alarm = loop.call_at(self._due, self._struck)  # what is left is of no common length
 
     def end(self) -> None:
         """Strike no more."""
         self._strike = None
-        self._handle.cancel()
+        self._alarm.cancel()
 
     def _struck(self) -> None:
         strike, self._strike = self._strike, None
@@ -252,7 +255,7 @@ class Session:
         self._instance = instance = place.instance(self._planned, self._seed, self._models)
         self._stack = stack = AsyncExitStack()
         self._to_close = [instance.close, stack.aclose]
-        self._clock = _Clock(self._limits.rollout_s, self._strike_late)
+        self._clock = _Clock(self._limits.rollout_s, self._strike_late, self._stage.alarms)
         self._ended = loop.create_future()
         self._task = loop.create_task(self._run())
         self._task.add_done_callback(self._on_done)
@@ -347,7 +350,7 @@ class Session:
 
     async def _closed(self, close: Callable[[], Awaitable[None]]) -> None:
         """Wait for a clean-up within its bound; a failed one does not change the outcome, which is known by now."""
-        limit = asyncio.get_running_loop().call_later(self._limits.close_s, self._strike)
+        limit = self._stage.alarms.after(self._limits.close_s, self._strike)
         try:
             await close()
         except BaseException as error:  # whatever class a plugin made

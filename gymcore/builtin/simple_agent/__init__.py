@@ -59,6 +59,7 @@ class SimpleAgent(Agent[SimpleAgentConfig]):
                 status=response.status,
                 duration_s=time.perf_counter() - started,
                 attempts=model.attempts,
+                _calls=asked,
             )
             calls_left -= len(calls)
             stop = self._stop_after(response, turn, asked, calls)
@@ -69,7 +70,8 @@ class SimpleAgent(Agent[SimpleAgentConfig]):
                 else:
                     turn = replace(turn, answer=message(answer, role="user"))
             turns.append(turn)
-            size += sum(map(_size, turn.items))
+            added = turn.items
+            size += sum(map(_size, added))
             if stop is None and size > self.config.max_output_chars:
                 stop = "max_output"
             if stop is None and len(turns) == self.config.max_turns:
@@ -78,7 +80,7 @@ class SimpleAgent(Agent[SimpleAgentConfig]):
                 stop = "max_time"
             if stop is not None:
                 return Trajectory(turns=tuple(turns), stop=stop, envelope=response.envelope)
-            request = request.continued(turn.items)
+            request = request.continued(added)
 
     def _stop_after(
         self, response: Response, turn: Turn, asked: Sequence[ToolCall], calls: Sequence[ToolCall]

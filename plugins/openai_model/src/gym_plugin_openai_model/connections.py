@@ -13,6 +13,7 @@ import errno
 import os
 import socket
 import ssl
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,6 +23,7 @@ import httpx
 from gym_plugin_openai_model.endpoints import proxy_for
 from gym_plugin_openai_model.http1 import ClosedError, Connection, HttpError, RawReply, TooLargeError
 from gym_plugin_openai_model.prepared import Prepared, PreparedRequest, Reply
+from gymcore.alarms import Alarms
 
 __all__ = ["MAX_REPLY_BYTES", "Connections", "TooLargeError", "in_plain_words"]
 
@@ -69,6 +71,7 @@ class Connections(httpx.AsyncBaseTransport):
         self._all: set[Connection] = set()
         self._idle: list[Connection] = []
         self._heads: dict[Prepared, bytes] = {}
+        self._alarms = Alarms()
 
     async def __aenter__(self) -> Connections:
         self._is_open = True
@@ -82,11 +85,10 @@ class Connections(httpx.AsyncBaseTransport):
             httpx.TransportError: it could not be sent, or the reply is not whole or larger than anybody needs.
         """
         assert self._is_open, "open the transport first: async with Connections(...)"
-        loop = asyncio.get_running_loop()
         head, content = self._written(request)
         connection = self._take_idle() or await self._connect(request.url)
         reply = connection.send(head, content)
-        alarm = loop.call_later(self._timeout_s, _ring, reply)
+        alarm = self._alarms.after(self._timeout_s, partial(_ring, reply))
         try:
             raw = await reply
             return Reply(raw.status, raw.headers, raw.content, request)

@@ -64,7 +64,6 @@ class Exchange:
         """
         try:
             reply = await self._send(endpoint, content)
-            data = await reply.aread()
         except (TimeoutError, httpx.ReadTimeout):
             raise Fault("timeout", f"no reply within {self._timeout_s:g} s (timeout_s)") from None
         except httpx.ConnectTimeout:
@@ -77,7 +76,8 @@ class Exchange:
             raise Fault("terminal", str(error)) from None
         except httpx.HTTPError as error:
             raise Fault("transient", self.shown(str(error) or type(error).__name__)) from error
-        if not reply.is_success:
+        data = reply.content
+        if not 200 <= reply.status_code < 300:
             told = self.shown(_message_in(data) or reply.headers.get("location", "") or reply.reason_phrase)
             after_s = retry_after_s(reply.headers, self._clock())
             kind = kind_of_status(reply.status_code, has_retry_after=after_s is not None)

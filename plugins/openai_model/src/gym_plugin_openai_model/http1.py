@@ -35,7 +35,8 @@ class RawReply(NamedTuple):
     """A reply as it came, its content decoded."""
 
     status: int
-    headers: list[tuple[str, str]]
+    headers: list[tuple[bytes, bytes]]
+    """Names in lower case."""
     content: bytes
 
 
@@ -180,20 +181,22 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._chunks = []
         self._size = 0
+        self._ends_with_connection = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
         self._headers.append((name, value))
+        if name == b"content-length":
+            self._ends_with_connection = False
+            if value.isdigit() and int(value) > self._max_reply_bytes and not self._is_tunnelling:
+                raise too_large(self._max_reply_bytes)
+        elif name == b"transfer-encoding":
+            self._ends_with_connection = False
 
     def on_headers_complete(self) -> None:
         self._is_in_body = True
-        framing = {name.lower(): value for name, value in self._headers if name.lower() in _FRAMING}
-        self._ends_with_connection = not framing
         if self._is_tunnelling:
             self._answer_for_tunnel()
-            return
-        length = framing.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._max_reply_bytes:
-            raise too_large(self._max_reply_bytes)
 
     def _answer_for_tunnel(self) -> None:
         """Take the head of a CONNECT's reply for the whole; a new reader reads what comes through the tunnel."""
@@ -217,10 +220,9 @@ class Connection(asyncio.Protocol):
             return
         if self._ends_with_connection and status not in (204, 304):
             self._takes_no_more = True
-        headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._headers]
         content = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         try:
-            headers, content = decoded(headers, content, self._max_reply_bytes)
+            headers, content = decoded(self._headers, content, self._max_reply_bytes)
         except (HttpError, TooLargeError) as error:
             self._fail(error)
             return
@@ -233,15 +235,12 @@ class Connection(asyncio.Protocol):
             self.abort()
 
 
-_FRAMING = (b"content-length", b"transfer-encoding")
-
-
 def too_large(limit: int) -> TooLargeError:
     """Return the error for a reply of more than `limit` bytes."""
     return TooLargeError(f"the reply is too large; at most {limit:,} are read")
 
 
-def decoded(headers: list[tuple[str, str]], content: bytes, limit: int) -> tuple[list[tuple[str, str]], bytes]:
+def decoded(headers: list[tuple[bytes, bytes]], content: bytes, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """
     Undo the compression of a reply.
 
@@ -252,11 +251,11 @@ def decoded(headers: list[tuple[str, str]], content: bytes, limit: int) -> tuple
         HttpError: nobody here can undo it, or it is damaged.
         TooLargeError: there is more in it than `limit` bytes.
     """
-    codings = [value.strip().lower() for name, value in headers if name == "content-encoding"]
-    if not codings or codings == ["identity"]:
+    codings = [value.strip().lower() for name, value in headers if name == b"content-encoding"]
+    if not codings or codings == [b"identity"]:
         return headers, content
-    if codings not in (["gzip"], ["deflate"]):
-        raise HttpError(f"the reply is coded as {', '.join(codings)}, which nobody asked for")
+    if codings not in ([b"gzip"], [b"deflate"]):
+        raise HttpError(f"the reply is coded as {b', '.join(codings).decode('latin-1')}, which nobody asked for")
     try:
         unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
         plain = unpacker.decompress(content, limit + 1)
@@ -266,4 +265,4 @@ def decoded(headers: list[tuple[str, str]], content: bytes, limit: int) -> tuple
         raise too_large(limit)
     if not unpacker.eof:
         raise HttpError("the compressed reply is not whole")
-    return [pair for pair in headers if pair[0] not in ("content-encoding", "content-length")], plain
+    return [pair for pair in headers if pair[0] not in (b"content-encoding", b"content-length")], plain

@@ -74,7 +74,7 @@ class Reply(httpx.Response):
     default_encoding = "utf-8"
 
     # Not httpx's constructor: preparing to read a stream is what it would do.
-    def __init__(self, status: int, headers: list[tuple[str, str]], content: bytes, request: httpx.Request) -> None:
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes, request: httpx.Request) -> None:
         self.status_code = status
         self.request = request
         self._pairs = headers
