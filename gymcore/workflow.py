@@ -22,8 +22,8 @@ from gymcore.errors import GymcoreError, RunFolderError, StorageError
 from gymcore.hookspecs import Observers
 from gymcore.plan import Plan, load_environ
 from gymcore.records import Rollout, RolloutKey
-from gymcore.reporting import Report, report
-from gymcore.reporting.summary import write_report
+from gymcore.reporting import Report
+from gymcore.reporting.summary import RunningReport, write_report
 from gymcore.runtime import RolloutStream, run
 
 __all__ = ["DEFAULT_FOLDER", "collect_composition", "load_observers", "run_async", "run_sync"]
@@ -85,7 +85,10 @@ async def collect_composition(
     observers = observers or Observers({})
     shown, folder = shown or folder, _absolute(folder)
 
+    running = RunningReport(folder)
+
     def tell(rollouts: Sequence[Rollout]) -> None:
+        running.add(rollouts)
         if on_durable is not None:
             on_durable(rollouts)
         finished = [rollout for rollout in rollouts if rollout.failure is None]
@@ -93,7 +96,7 @@ async def collect_composition(
             observers.rollouts(folder, finished)
 
     repeats = {route.environment: route.repeats for route in composition.routes.values()}
-    with Journal(folder, repeats=repeats) as journal:
+    with Journal(folder, repeats=repeats, show=running.take) as journal:
         if read_lock(folder) != composition.lock:
             raise RunFolderError("another command has composed something else into this folder", where=str(folder))
         observers.run_start(folder, sum(composition.planned().values()))
@@ -118,9 +121,9 @@ async def collect_composition(
         except BaseException:
             # What ended the run is the news; that the same disk takes no report either is not.
             with suppress(StorageError):
-                _sum_up(folder, observers, shown)
+                _sum_up(running, folder, observers, shown)
             raise
-        return _sum_up(folder, observers, shown)
+        return _sum_up(running, folder, observers, shown)
 
 
 def _absolute(folder: Path) -> Path:
@@ -138,8 +141,8 @@ class _Either(Container[RolloutKey]):
         return key in self._first or key in self._second
 
 
-def _sum_up(folder: Path, observers: Observers, shown: Path) -> Report:
-    result = replace(report(folder), folder=shown)
+def _sum_up(running: RunningReport, folder: Path, observers: Observers, shown: Path) -> Report:
+    result = replace(running.result(), folder=shown)
     write_report(result, folder)
     observers.run_finish(folder, result.to_dict())
     return result

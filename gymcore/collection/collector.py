@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from gymcore.collection.journal import Collection, Journal
 from gymcore.records import Rollout
@@ -52,8 +53,7 @@ async def collect(
                     await _put(waiting, rollout, writer)
         finally:
             # Whatever ended the stream, what was taken from it still goes to the disk.
-            await _put(waiting, None, writer)
-            await asyncio.shield(writer)
+            await _to_the_end(_finish(waiting, writer))
         return Collection(
             folder=journal.folder,
             finished=journal.finished.copy(),
@@ -69,21 +69,47 @@ async def _left_with(writer: asyncio.Task[None]) -> AsyncIterator[None]:
     task = asyncio.current_task()
     assert task is not None
     before = task.cancelling()
-    is_over = False
+    is_inside = True
+    is_cancelled = False
 
     def leave(ended: asyncio.Task[None]) -> None:
-        nonlocal is_over
-        is_over = True
-        task.cancel()
+        nonlocal is_cancelled
+        if is_inside:  # it may be called a moment after it was removed
+            is_cancelled = True
+            task.cancel()
 
     writer.add_done_callback(leave)
     try:
         yield
+        is_inside = False
+        if is_cancelled:  # too late to have been noticed inside, and it must not hit whatever comes next
+            await asyncio.sleep(0)
     except asyncio.CancelledError:
-        if not is_over or task.uncancel() > before:  # somebody else cancelled us as well
+        if not is_cancelled or task.uncancel() > before:  # somebody else cancelled us as well
             raise
     finally:
+        is_inside = False
         writer.remove_done_callback(leave)
+
+
+async def _finish(waiting: asyncio.Queue[Rollout | None], writer: asyncio.Task[None]) -> None:
+    """Tell the writer that nothing more comes, and wait for it."""
+    await _put(waiting, None, writer)
+    await writer
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for something however often we are cancelled meanwhile: files must not be closed under the writer."""
+    task = asyncio.create_task(work)
+    is_cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            is_cancelled = True
+    task.result()
+    if is_cancelled:
+        raise asyncio.CancelledError
 
 
 async def _put(waiting: asyncio.Queue[Rollout | None], item: Rollout | None, writer: asyncio.Task[None]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from gymcore.collection.disk import Disk
 from gymcore.collection.finished import Finished
@@ -116,10 +117,18 @@ def _after_damage(offset: int, line: bytes) -> Iterator[tuple[int, bytes] | Dama
     yield Damage(offset, len(line), is_tail=False)
 
 
-def _scan(path: Path, longest: int, finished: Finished | None = None) -> Iterator[Damage]:
+Shown = Callable[[str, "dict[str, Any] | None"], None]
+"""Is told the name of a file and what a line of it says; None for one that is not whole."""
+
+
+def _scan(
+    path: Path, longest: int, finished: Finished | None = None, show: Shown = lambda name, line: None
+) -> Iterator[Damage]:
     """Read a journal file through: count the rollouts it holds, where somebody wants to know, and yield the damage."""
     for found in read_lines(path, longest):
         if isinstance(found, Damage):
+            if not found.is_tail:
+                show(path.name, None)
             yield found
             continue
         offset, line = found
@@ -129,7 +138,10 @@ def _scan(path: Path, longest: int, finished: Finished | None = None) -> Iterato
             if finished is not None:
                 finished.add(key, value.get("reward"))
         except (DocumentError, KeyError, TypeError, ValueError):
+            show(path.name, None)
             yield Damage(offset, len(line) + 1, is_tail=False)
+        else:
+            show(path.name, value)
 
 
 def _describe(path: Path, damages: Iterator[Damage]) -> tuple[str, ...]:
@@ -177,6 +189,7 @@ class Journal:
         disk: Where it lives.
         repeats: How many rollouts of each task of an environment are asked for; `finished` counts no others.
         longest: The bytes of the longest line; a rollout that needs a longer one is recorded as a failure.
+        show: Shown every line that is there on opening, so that nobody has to read them once more.
 
     Attributes:
         finished: Every rollout that has a reward and is safe on disk.
@@ -194,11 +207,13 @@ class Journal:
         *,
         repeats: Mapping[str, int] | None = None,
         longest: int = LONGEST_LINE,
+        show: Shown = lambda name, line: None,
     ) -> None:
         self.folder = folder.absolute()  # a plugin may change the working directory
         self.finished = Finished(repeats)
         self._repeats = repeats
         self._longest = longest
+        self._show = show
         self.damaged: tuple[str, ...] = ()
         self.duplicates = 0
         self.failed = 0
@@ -242,7 +257,7 @@ class Journal:
 
         def set_aside() -> Iterator[Damage]:  # one at a time: there may be more damage than memory
             nonlocal last
-            for damage in _scan(path, self._longest, finished):
+            for damage in _scan(path, self._longest, finished, self._show):
                 last = damage
                 if self._set_aside(path, damage):
                     yield damage
@@ -305,11 +320,11 @@ class Journal:
                 self.duplicates += 1
             elif rollout.failure is not None:
                 failed.append(rollout)
-            elif len(line := with_checksum(rollout.to_line())) < self._longest:
+            elif isinstance(line := _line_of(rollout, self._longest), bytes):
                 finished[key] = rollout
-                lines.append(line + b"\n")
+                lines.append(line)
             else:
-                failed.append(_too_long(rollout, len(line), self._longest))
+                failed.append(replace(rollout, reward=None, failure=line))
         if finished:
             self._write(ROLLOUTS_NAME, b"".join(lines))
             for key, rollout in finished.items():
@@ -367,9 +382,14 @@ def _bytes_of(path: Path, damage: Damage) -> Iterator[bytes]:
             left -= len(data)
 
 
-def _too_long(rollout: Rollout, size: int, longest: int) -> Rollout:
-    """Return what is recorded of a finished rollout that nobody could read again."""
-    message = f"the record of the rollout has {size:,} bytes; less than {longest:,} can be kept"
-    return replace(
-        rollout, reward=None, failure=Failure(stage="agent", error="RecordTooLong", message=message, retryable=False)
-    )
+def _line_of(rollout: Rollout, longest: int) -> bytes | Failure:
+    """Return the line of a finished rollout; where nobody could write it, or read it again, what is recorded of it."""
+    try:
+        line = with_checksum(rollout.to_line())
+    except Exception as error:  # one rollout that cannot be written must not keep all others from the disk
+        message = f"the rollout cannot be written down: {error}"[:2000].encode("utf-8", "replace").decode()
+        return Failure(stage="agent", error=type(error).__name__, message=message, retryable=False)
+    if len(line) < longest:
+        return line + b"\n"
+    message = f"the record of the rollout has {len(line):,} bytes; less than {longest:,} can be kept"
+    return Failure(stage="agent", error="RecordTooLong", message=message, retryable=False)

@@ -21,15 +21,19 @@ def read_poisoned(folder: Path) -> frozenset[RolloutKey]:
     Raises:
         StorageError: the file is there and cannot be read.
     """
-    found = set()
+    found: set[RolloutKey] = set()
     for line in read_lines(folder / FAILURES_NAME):
         # Looked for in the bytes first: there may be a million other failures.
-        if isinstance(line, Damage) or POISON.encode() not in line[1]:
+        if isinstance(line, Damage) or not (found or POISON.encode() in line[1]):
             continue
         try:
             value = decode_json(line[1])
-            if value["error"] == POISON:
-                found.add((str(value["environment"]), str(value["task_id"]), int(value["repeat"])))
+            key = (str(value["environment"]), str(value["task_id"]), int(value["repeat"]))
+            # The last failure decides: told to, a run may have played it again. A plugin's exception may have any name.
+            if value["error"] == POISON and value["stage"] == "worker":
+                found.add(key)
+            else:
+                found.discard(key)
         except (DocumentError, KeyError, TypeError, ValueError):
             continue  # the journal says what is damaged
     return frozenset(found)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from gymcore.errors import StorageError
 from gymcore.records import Row
 
 __all__ = ["Dataset", "DatasetWriter", "route_numbers"]
@@ -55,8 +56,20 @@ class Dataset:
         return (self.row(position) for position in range(len(self)))
 
     def row(self, position: int) -> Row:
-        """Read the row at a position of the mix, from 0."""
-        return Row(os.pread(self._file.fileno(), self._lengths[position], self._offsets[position]))
+        """
+        Read the row at a position of the mix, from 0.
+
+        Raises:
+            StorageError: the disk fails, or somebody has cut the file off.
+        """
+        length = self._lengths[position]
+        try:
+            data = os.pread(self._file.fileno(), length, self._offsets[position])
+        except OSError as error:
+            raise StorageError(f"the dataset cannot be read: {error.strerror}") from None
+        if len(data) != length:
+            raise StorageError("the dataset has become shorter while it was used")
+        return Row(data)
 
     def counts(self) -> dict[str, int]:
         """Return for each route how many rows it has."""

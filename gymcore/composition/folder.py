@@ -126,7 +126,8 @@ def _write_files(composition: Composition, folder: Path) -> None:
         sync_folder(folder)
         # The lock comes last. Once its part is whole, all are, and whoever comes next can put them in place.
         write_part(folder / LOCK_NAME, lock)
-        _put_in_place(folder)
+    # From here on parts that are not in place yet are finished by whoever comes next, and must not be removed.
+    _put_in_place(folder)
 
 
 def _put_in_place(folder: Path) -> None:
@@ -163,12 +164,13 @@ def _is_foreign(folder: Path) -> bool:
 
 @contextmanager
 def _clearing_parts(folder: Path) -> Iterator[None]:
-    """Leave no part behind, whatever happened: those in place have another name by then."""
+    """Leave no part behind where not all could be written."""
     try:
         yield
-    finally:
+    except BaseException:
         with suppress(OSError):
             _remove_parts(folder)
+        raise
 
 
 def _remove_parts(folder: Path) -> None:

@@ -1,12 +1,14 @@
 """
 `report()`: one pass over a run folder, then numbers per environment and in total.
+
+`RunningReport` is the same for a folder that is being written: nothing that went through our hands is read again.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -18,11 +20,12 @@ from gymcore.composition.folder import read_lock
 from gymcore.documents import decode_json
 from gymcore.errors import RunFolderError, StorageError
 from gymcore.plan import Plan
+from gymcore.records import Rollout
 from gymcore.reporting.statistics import mean_interval, pass_at_k, quantiles
 from gymcore.reporting.tallies import Reasons, Spread, TaskRewards
-from gymcore.run_folder import FAILURES_NAME, PLAN_NAME, REPORT_NAME, ROLLOUTS_NAME, write_whole
+from gymcore.run_folder import FAILURES_NAME, LOCK_NAME, PLAN_NAME, REPORT_NAME, ROLLOUTS_NAME, write_whole
 
-__all__ = ["EnvironmentReport", "Report", "report", "write_report"]
+__all__ = ["EnvironmentReport", "Report", "RunningReport", "report", "write_report"]
 
 
 @dataclass
@@ -45,24 +48,33 @@ class _Tally:
     sums: dict[str, float] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Count one finished rollout, unless it was counted already."""
-        if not self.rewards.add(str(line["task_id"]), line["repeat"], float(line["reward"])):
+    def add(
+        self,
+        task_id: str,
+        repeat: int,
+        reward: float,
+        *,
+        attempts: Sequence[int],
+        duration_s: float,
+        usage: Mapping[str, Any] | None,
+        stop: str,
+        metrics: Mapping[str, Any],
+    ) -> None:
+        """Count one finished rollout, unless it was counted already; `attempts` has a number for each turn."""
+        if not self.rewards.add(task_id, repeat, reward):
             return
-        self.as_planned += self.repeats is not None and line["repeat"] < self.repeats
-        turns = line["turns"]
-        self.turns += len(turns)
-        self.most_turns = max(self.most_turns, len(turns))
-        self.durations.add(line["timing"]["duration_s"])
-        usage = line["response"].get("usage") or {}
-        if isinstance(usage.get("total_tokens"), int | float):
-            self.tokens += usage["total_tokens"]
+        self.as_planned += self.repeats is not None and repeat < self.repeats
+        self.turns += len(attempts)
+        self.most_turns = max(self.most_turns, len(attempts))
+        self.durations.add(duration_s)
+        tokens = (usage or {}).get("total_tokens")
+        if isinstance(tokens, (int, float)):
+            self.tokens += tokens
             self.with_tokens += 1
-        if any(turn["attempts"] > 1 for turn in turns):
-            self.retried += 1
-        self.stops[line["stop"]] += 1
-        for name, value in line["metrics"].items():
-            if isinstance(value, int | float):
+        self.retried += max(attempts, default=0) > 1
+        self.stops[stop] += 1
+        for name, value in metrics.items():
+            if isinstance(value, (int, float)):
                 self.sums[name] = self.sums.get(name, 0.0) + value
                 self.counts[name] += 1
 
@@ -150,37 +162,107 @@ def report(collection: Collection | Path | str) -> Report:
         StorageError: its files cannot be read.
     """
     folder = collection.folder if isinstance(collection, Collection) else Path(collection)
-    lock = read_lock(folder)
-    if lock is None and not (folder / ROLLOUTS_NAME).exists():
+    if not (folder / LOCK_NAME).exists() and not (folder / ROLLOUTS_NAME).exists():
         raise RunFolderError("there is no run in this folder", where=str(folder), hints=["try: gym run --out ..."])
-    repeats = _repeats(folder, lock)
-    tallies = {name: _Tally(repeats.get(name)) for name in (lock["environments"] if lock else ())}
-    damaged = 0
-    for line in _lines(folder / ROLLOUTS_NAME):
+    running = RunningReport(folder)
+    for name in (ROLLOUTS_NAME, FAILURES_NAME):
+        for found in read_lines(folder / name):
+            running.take(name, None if isinstance(found, Damage) else decode_json(found[1]))
+    return running.result()
+
+
+class RunningReport:
+    """
+    Sums a run folder up while it is written; memory grows by some 60 bytes a rollout.
+
+    Args:
+        folder: The run folder; its lock and its plan say what was planned.
+
+    Raises:
+        RunFolderError: the lock is damaged, or of another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = read_lock(folder)
+        self._repeats = _repeats(folder, self._lock)
+        environments = self._lock["environments"] if self._lock else ()
+        self._tallies = {name: _Tally(self._repeats.get(name)) for name in environments}
+        self._failed = Reasons()
+        self._damaged = 0
+
+    def take(self, name: str, line: Mapping[str, Any] | None) -> None:
+        """
+        Count a line of the folder's files.
+
+        Args:
+            name: The file's: `rollouts.jsonl` or `failures.jsonl`.
+            line: What it says; None where it is not whole.
+        """
         if line is None:
-            damaged += 1
-            continue
-        tally = tallies.get(line["environment"])
+            self._damaged += 1
+        elif name == FAILURES_NAME:
+            key = line["environment"], str(line["task_id"]), line["repeat"]
+            self._fail(*key, line["stage"], line["message"])
+        else:
+            self._finish(
+                line["environment"],
+                str(line["task_id"]),
+                line["repeat"],
+                float(line["reward"]),
+                attempts=[turn["attempts"] for turn in line["turns"]],
+                duration_s=line["timing"]["duration_s"],
+                usage=line["response"].get("usage"),
+                stop=line["stop"],
+                metrics=line["metrics"],
+            )
+
+    def add(self, rollouts: Iterable[Rollout]) -> None:
+        """Count rollouts that were written just now."""
+        for rollout in rollouts:
+            if rollout.failure is not None:
+                self._fail(*rollout.key, rollout.failure.stage, rollout.failure.message)
+            elif rollout.reward is not None:
+                self._finish(
+                    *rollout.key,
+                    rollout.reward.value,
+                    attempts=[turn.attempts for turn in rollout.trajectory.turns],
+                    duration_s=rollout.duration_s,
+                    usage=rollout.trajectory.usage,
+                    stop=rollout.trajectory.stop,
+                    metrics=rollout.reward.metrics,
+                )
+
+    def _finish(self, environment: str, task_id: str, repeat: int, reward: float, **seen: Any) -> None:
+        tally = self._tallies.get(environment)
         if tally is None:
-            tally = tallies[line["environment"]] = _Tally()
-        tally.add(line)
-    failed = Reasons()
-    for line in _lines(folder / FAILURES_NAME):
-        if line is None:
-            damaged += 1
-            continue
-        environment, task_id, repeat = line["environment"], str(line["task_id"]), line["repeat"]
-        if environment not in tallies or (task_id, repeat) not in tallies[environment].rewards:
-            failed.add(environment, task_id, repeat, f"{line['stage']}: {line['message'].splitlines()[0]}")
-    planned = {name: lock["environments"][name]["tasks"] * count for name, count in repeats.items()} if lock else {}
-    open_failures = failed.by_environment()
-    names = list(dict.fromkeys([*tallies, *open_failures]))
-    entries = tuple(
-        _summarise(name, [tallies.get(name, _Tally())], planned.get(name), open_failures.get(name, 0)) for name in names
-    )
-    every = sum(planned.values()) if planned else None
-    total = _summarise("total", list(tallies.values()), every, len(failed))
-    return Report(folder, entries, total, dict(Counter(failed.by_reason()).most_common(20)), damaged)
+            tally = self._tallies[environment] = _Tally()
+        tally.add(task_id, repeat, reward, **seen)
+        self._failed.forget(environment, task_id, repeat)
+
+    def _fail(self, environment: str, task_id: str, repeat: int, stage: str, message: str) -> None:
+        tally = self._tallies.get(environment)
+        if tally is None or (task_id, repeat) not in tally.rewards:
+            self._failed.add(environment, task_id, repeat, f"{stage}: {next(iter(message.splitlines()), '')}")
+
+    def result(self) -> Report:
+        """Return the report on everything that was counted."""
+        tallies, failed = self._tallies, self._failed
+        planned = (
+            {name: self._lock["environments"][name]["tasks"] * count for name, count in self._repeats.items()}
+            if self._lock
+            else {}
+        )
+        open_failures = failed.by_environment()
+        names = list(dict.fromkeys([*tallies, *open_failures]))
+        entries = tuple(
+            _summarise(name, [tallies.get(name, _Tally())], planned.get(name), open_failures.get(name, 0))
+            for name in names
+        )
+        every = sum(planned.values()) if planned else None
+        total = _summarise("total", list(tallies.values()), every, len(failed))
+        reasons = dict(Counter(failed.by_reason()).most_common(20))
+        return Report(self._folder, entries, total, reasons, self._damaged)
 
 
 def write_report(result: Report, folder: Path | None = None) -> None:
@@ -199,12 +281,6 @@ def write_report(result: Report, folder: Path | None = None) -> None:
         write_whole(path, result.to_json().encode("utf-8", "replace") + b"\n")
     except OSError as error:
         raise StorageError(f"the report cannot be written: {error.strerror}", where=str(path)) from None
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield what each line says, and None for one that is not whole."""
-    for found in read_lines(path):
-        yield None if isinstance(found, Damage) else decode_json(found[1])
 
 
 def _repeats(folder: Path, lock: Mapping[str, Any] | None) -> dict[str, int]:

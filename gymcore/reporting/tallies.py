@@ -113,42 +113,59 @@ class Reasons:
 
     DISTINCT = 4096
     OTHER = "(other reasons)"
+    _NONE = 0xFFFF
+    """Instead of the number of a reason: the rollout was finished after all."""
 
     def __init__(self) -> None:
         self._rollouts = KeyNumbers()
         self._reasons = array("H")
+        self._forgotten = 0
         self._environments = array("I")
         self._reason_numbers: dict[str, int] = {}
         self._environment_numbers: dict[str, int] = {}
 
     def add(self, environment: str, task_id: str, repeat: int, reason: str) -> None:
         """Remember why a rollout failed, instead of why it failed before."""
-        rollout = self._rollouts.number(f"{environment}\0{repeat}\0{task_id}".encode("utf-8", "surrogatepass"))
+        rollout = self._rollouts.number(_key(environment, task_id, repeat))
         if len(self._reason_numbers) >= self.DISTINCT and reason not in self._reason_numbers:
             reason = self.OTHER
         number = self._reason_numbers.setdefault(reason, len(self._reason_numbers))
         if rollout < len(self._reasons):
+            self._forgotten -= self._reasons[rollout] == self._NONE
             self._reasons[rollout] = number
             return
         self._reasons.append(number)
         environments = self._environment_numbers
         self._environments.append(environments.setdefault(environment, len(environments)))
 
+    def forget(self, environment: str, task_id: str, repeat: int) -> None:
+        """Take a rollout out: it was finished after all."""
+        if not self._reasons:
+            return
+        rollout = self._rollouts.find(_key(environment, task_id, repeat))
+        if rollout is not None and self._reasons[rollout] != self._NONE:
+            self._reasons[rollout] = self._NONE
+            self._forgotten += 1
+
     def __len__(self) -> int:
         """Return the number of rollouts."""
-        return len(self._reasons)
+        return len(self._reasons) - self._forgotten
 
     def by_environment(self) -> dict[str, int]:
         """Return how many rollouts of each environment failed."""
-        return _counted(self._environment_numbers, self._environments)
+        return self._counted(self._environment_numbers, self._environments)
 
     def by_reason(self) -> dict[str, int]:
         """Return how many rollouts failed for each reason, in the order in which the reasons came up."""
-        return _counted(self._reason_numbers, self._reasons)
+        return self._counted(self._reason_numbers, self._reasons)
+
+    def _counted(self, numbers: dict[str, int], found: array[int]) -> dict[str, int]:
+        counts = [0] * len(numbers)
+        for number, reason in zip(found, self._reasons, strict=True):
+            if reason != self._NONE:
+                counts[number] += 1
+        return {name: counts[number] for name, number in numbers.items() if counts[number]}
 
 
-def _counted(numbers: dict[str, int], found: array[int]) -> dict[str, int]:
-    counts = [0] * len(numbers)
-    for number in found:
-        counts[number] += 1
-    return {name: counts[number] for name, number in numbers.items() if counts[number]}
+def _key(environment: str, task_id: str, repeat: int) -> bytes:
+    return f"{environment}\0{repeat}\0{task_id}".encode("utf-8", "surrogatepass")

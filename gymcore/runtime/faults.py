@@ -153,10 +153,16 @@ def describe_fault(stage: FailureStage, error: BaseException, ours: Iterable[str
         stage=stage,
         error=TimeoutError.__name__ if isinstance(error, Late) else type(error).__name__,
         message=message_of(error),
-        # An endpoint may recover; the same code on the same task will fail again.
-        retryable=error.retryable if isinstance(error, ModelError) else isinstance(error, OSError | TimeoutError),
+        retryable=_is_retryable(error),
         location=None if is_told or not own else f"{own[-1].filename}:{own[-1].lineno}",
     )
+
+
+def _is_retryable(error: BaseException) -> bool:
+    """An endpoint may recover; the same code on the same task will fail again."""
+    if isinstance(error, ModelError):
+        return bool(getattr(error, "retryable", True))  # a subclass may not have called our constructor
+    return isinstance(error, OSError | TimeoutError)
 
 
 def cancelled_by_plugin(stage: FailureStage) -> Failure:

@@ -14,13 +14,18 @@ from gymcore.records import Failure, Reward, Task, ToolCall, Trajectory, Turn
 from gymcore.responses import Request
 from gymcore.runtime.schedule import Planned
 
-__all__ = ["SET_ASIDE", "Instance", "Models", "Placement"]
+__all__ = ["SET_ASIDE", "Instance", "Models", "Placement", "is_set_aside"]
 
 SET_ASIDE = "SetAside"
-"""The `error` of a failure after which no rollout of its environment can be played in this run."""
+"""The `error` of a failure of the stage `worker` after which no rollout of its environment can be played here."""
 
 Models = Callable[[Environment[Any, Any]], Mapping[str, BoundModel]]
 """Gives the models that an environment may ask, bound to its rollout."""
+
+
+def is_set_aside(failure: Failure) -> bool:
+    """Whether its environment was set aside; not whether a plugin has an exception that is called so."""
+    return failure.stage == "worker" and failure.error == SET_ASIDE
 
 
 class Instance(Protocol):

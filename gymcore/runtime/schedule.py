@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat as repeat_value
 from operator import itemgetter
 
@@ -26,6 +27,10 @@ run may have millions of them.
 """
 
 
+FEW = 8
+"""So many suspects are played one at a time; of more, as many at once as there will be such groups."""
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """One rollout that is still to be played."""
@@ -35,6 +40,8 @@ class Planned:
     route: Route
     row: Row
     repeat: int
+    is_alone: bool = False
+    """Whether nothing else of its environment may be in flight, so that a worker that dies has died of it."""
 
     @property
     def key(self) -> RolloutKey:
@@ -59,17 +66,39 @@ class _Room:
 class _Lane:
     """The planned rollouts of one environment, read ahead by one."""
 
-    __slots__ = ("_rollouts", "head", "is_alone", "is_stopped", "model", "room", "suspects")
+    __slots__ = (
+        "_group",
+        "_group_size",
+        "_rollouts",
+        "_together",
+        "accused",
+        "head",
+        "is_apart",
+        "is_stopped",
+        "model",
+        "returned",
+        "room",
+        "suspects",
+    )
 
     def __init__(self, rollouts: Iterator[Planned | None], room: _Room, model: _Room) -> None:
         self._rollouts: Iterator[Planned | None] | None = rollouts
         self.room = room
         self.model = model
         self.head: Planned | None = None
+        self.returned: deque[Planned] = deque()
+        """Rollouts that were taken and not begun."""
         self.suspects: deque[Planned] = deque()
-        """Rollouts to play once more, each with nothing else of this environment in flight."""
-        self.is_alone = False
-        """Whether one of them is in flight."""
+        """Rollouts whose worker died, to be played once more in small groups, with nothing else in flight."""
+        self.accused: deque[Planned] = deque()
+        """Those of a group whose worker died again, to be played one at a time."""
+        self.is_apart = False
+        """Whether what is in flight are some of these."""
+        self._together = 0
+        """How many suspects make a group, as long as there are some."""
+        self._group = 0
+        """How many more may join the group in flight."""
+        self._group_size = 0
         self.is_stopped = False
 
     @property
@@ -80,12 +109,18 @@ class _Lane:
     @property
     def is_over(self) -> bool:
         """Whether nothing more is to be started."""
-        return self.is_stopped or (self.head is None and self._rollouts is None and not self.suspects)
+        return self.is_stopped or (self._following() is None and self._rollouts is None)
 
     @property
     def next_position(self) -> int:
-        planned = self.suspects[0] if self.suspects else self.head
+        planned = self._following()
         return -1 if planned is None else planned.position
+
+    def _following(self) -> Planned | None:
+        for waiting in (self.accused, self.suspects, self.returned):
+            if waiting:
+                return waiting[0]
+        return self.head
 
     def look(self) -> None:
         """Find out what comes next, or at least pass over some of what is finished."""
@@ -99,15 +134,20 @@ class _Lane:
         """Whether there is a rollout, and room for it."""
         if self.is_stopped or self.model.is_full:
             return False
-        if self.suspects or self.is_alone:
+        if self.accused:
             return self.room.in_flight == 0
-        return self.head is not None and not self.room.is_full
+        if self.suspects or self.is_apart:
+            is_of_the_group = self._group > 0 and bool(self.suspects)
+            return self.room.in_flight == 0 or (is_of_the_group and not self.room.is_full)
+        return (self.head is not None or bool(self.returned)) and not self.room.is_full
 
     def take(self) -> Planned:
         """Take the next rollout, which is in flight from now on."""
         taken = self.head
-        if self.suspects:
-            taken, self.is_alone = self.suspects.popleft(), True
+        if self.accused or self.suspects:
+            taken = self._take_suspect()
+        elif self.returned:
+            taken = self.returned.popleft()
         else:
             self.head = None
             self.look()
@@ -115,6 +155,34 @@ class _Lane:
         self.room.in_flight += 1
         self.model.in_flight += 1
         return taken
+
+    def _take_suspect(self) -> Planned:
+        """
+        Take one of those whose worker died.
+
+        A worker that dies takes innocent rollouts with it. One after the other, five hundred of them would play for
+        days; in groups of their square root it is so many groups, and then one group whose members play alone.
+        """
+        if self.room.in_flight == 0:
+            self.is_apart = True
+            count = len(self.suspects)
+            self._together = max(self._together, 1 if count <= FEW else math.isqrt(count - 1) + 1)
+            self._group = self._group_size = 1 if self.accused else self._together
+        self._group -= 1
+        taken = (self.accused or self.suspects).popleft()
+        if not self.suspects:
+            self._together = 0
+        return replace(taken, is_alone=self._group_size == 1)
+
+    def leave(self) -> bool:
+        """Take note that a rollout is over, and return whether others were held back beside it."""
+        self.room.in_flight -= 1
+        self.model.in_flight -= 1
+        if not self.is_apart or self.room.in_flight:
+            return False
+        self.is_apart = False
+        self._group = 0
+        return True
 
 
 class Schedule:
@@ -223,8 +291,19 @@ class Schedule:
         self._changed.set()
 
     def put_back(self, planned: Planned) -> None:
-        """Play a rollout, which is in flight, once more when it is over: with nothing else of its environment."""
-        self._lanes[planned.route.environment].suspects.append(planned)
+        """Play a rollout, which was in flight and not begun, after all."""
+        self._lanes[planned.route.environment].returned.append(planned)
+
+    def suspect(self, planned: Planned, deaths: int) -> None:
+        """
+        Play a rollout, which is in flight, once more when it is over: with few or no others of its environment.
+
+        Args:
+            planned: The rollout.
+            deaths: How often its worker has died.
+        """
+        lane = self._lanes[planned.route.environment]
+        (lane.suspects if deaths == 1 else lane.accused).append(planned)
 
     def stop(self, environment: str) -> None:
         """Start nothing more of one environment."""
@@ -241,12 +320,9 @@ class Schedule:
         return {name: lane.room.in_flight for name, lane in self._lanes.items()}
 
     def _leave(self, planned: Planned) -> None:
-        lane = self._lanes[planned.route.environment]
-        for room in (lane.room, lane.model, self._total):
-            room.in_flight -= 1
-        if lane.is_alone:
-            lane.is_alone = False
-            self._changed.set()  # what was held back beside it may start, and that may be several
+        self._total.in_flight -= 1
+        if self._lanes[planned.route.environment].leave():
+            self._changed.set()  # what was held back may start, and that may be several
 
     def _is_looking(self) -> bool:
         return any(lane.is_looking and not lane.is_stopped for lane in self._lanes.values())

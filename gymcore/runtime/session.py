@@ -19,7 +19,15 @@ from gymcore.records import Failure, Reward, Rollout, Task, ToolCall, Trajectory
 from gymcore.responses import Item, Request, Response, function_call_output, message
 from gymcore.runtime import in_process
 from gymcore.runtime.abandon import abandon, whereabouts
-from gymcore.runtime.faults import Fault, cancelled_by_plugin, describe_fault, during, is_from_outside
+from gymcore.runtime.faults import (
+    MESSAGE_LENGTH,
+    Fault,
+    cancelled_by_plugin,
+    describe_fault,
+    during,
+    is_from_outside,
+    message_of,
+)
 from gymcore.runtime.in_process import TimeLimits
 from gymcore.runtime.placement import Instance, Placement
 from gymcore.runtime.schedule import Planned
@@ -311,7 +319,9 @@ class Session:
             return True
 
     def _take_error(self, error: BaseException) -> None:
-        if isinstance(error, Fault) and not (self._is_stopped and not self._is_late):
+        if isinstance(error, Fault) and self._is_late:
+            self._failure = self._instance.lost() or self._describe_late(error)
+        elif isinstance(error, Fault) and not self._is_stopped:
             self._failure = self._instance.lost() or describe_fault(error.stage, error.error, _OURS)
         elif isinstance(error, Fault):
             self._error = asyncio.CancelledError()  # it came of being stopped
@@ -435,9 +445,12 @@ class Session:
         else:
             self._error = asyncio.CancelledError()
 
-    def _describe_late(self) -> Failure:
+    def _describe_late(self, fault: Fault | None = None) -> Failure:
+        """Say that the bound was met; `fault` is what a plugin made of being cancelled for it."""
         bound = f"the rollout took longer than {self._limits.rollout_s:g} s (collect.timeout_s)"
-        return Failure(stage="timeout", error=TimeoutError.__name__, message=bound, retryable=True)
+        if fault is not None:
+            bound += f", and ended in {fault.stage} with {type(fault.error).__name__}: {message_of(fault.error)}"
+        return Failure(stage="timeout", error=TimeoutError.__name__, message=bound[:MESSAGE_LENGTH], retryable=True)
 
     def _models(self, environment: Environment[Any, Any]) -> Mapping[str, BoundModel]:
         # Judges get a context of their own, or their retries would be counted as the policy's.
@@ -468,8 +481,56 @@ class Session:
 
 
 def _check_trajectory(trajectory: Any) -> None:
+    """
+    Refuse what could not be written down, or would read back as something else.
+
+    Raises:
+        TypeError: it is no trajectory of JSON objects; with the place.
+    """
     if not isinstance(trajectory, Trajectory):
         raise TypeError(f"play() returned a {type(trajectory).__name__}, not a Trajectory")
-    for turn in trajectory.turns:
+    _check_type("stop", trajectory.stop, str)
+    _check_type("envelope", trajectory.envelope, dict)
+    for number, turn in enumerate(trajectory.turns):
         if not isinstance(turn, Turn):
             raise TypeError(f"play() returned a Trajectory with a {type(turn).__name__} among its turns")
+        if not _is_plain(turn):
+            for name, kinds in _OF_A_TURN.items():
+                _check_type(f"turns[{number}].{name}", getattr(turn, name), *kinds)
+            raise TypeError(f"play() returned a Trajectory whose turns[{number}] holds items that are no JSON objects")
+
+
+def _is_plain(turn: Turn) -> bool:
+    """Whether a turn holds what it says; spelled out, because every turn passes here."""
+    usage, response_id, status = turn.usage, turn.response_id, turn.status
+    if not (
+        isinstance(turn.output, tuple)
+        and isinstance(turn.results, tuple)
+        and (usage is None or isinstance(usage, dict))
+        and (response_id is None or isinstance(response_id, str))
+        and (status is None or isinstance(status, str))
+        and isinstance(turn.duration_s, (float, int))
+        and isinstance(turn.attempts, int)
+    ):
+        return False
+    for item in turn.items:  # noqa: SIM110, a generator would cost more than it looks at
+        if not isinstance(item, dict):
+            return False
+    return True
+
+
+_OF_A_TURN: dict[str, tuple[type, ...]] = {
+    "output": (tuple,),
+    "results": (tuple,),
+    "usage": (dict, type(None)),
+    "response_id": (str, type(None)),
+    "status": (str, type(None)),
+    "duration_s": (float, int),
+    "attempts": (int,),
+}
+
+
+def _check_type(name: str, value: Any, *kinds: type) -> None:
+    if not isinstance(value, kinds):
+        wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise TypeError(f"play() returned a Trajectory whose {name} is a {type(value).__name__}, not {wanted}")

@@ -17,7 +17,7 @@ from gymcore.records import Failure, Rollout, RolloutKey, Trajectory
 from gymcore.runtime.brackets import Say, log
 from gymcore.runtime.budget import FailureBudgets, OverBudget
 from gymcore.runtime.executor import Executor, open_local
-from gymcore.runtime.placement import SET_ASIDE
+from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.poison import WorkerDeaths
 from gymcore.runtime.schedule import Planned, Schedule
 
@@ -66,7 +66,7 @@ class RolloutStream:
         self._executor = executor
         self._schedule = schedule
         self._budgets = budgets
-        self._deaths = WorkerDeaths()
+        self._deaths = WorkerDeaths(schedule)
         self._drain_s = drain_s
         self._ended: asyncio.Queue[Rollout | None] = asyncio.Queue(maxsize=waiting)
         self._supervisor: asyncio.Task[None] | None = None
@@ -80,7 +80,7 @@ class RolloutStream:
         """Return where the run stands; may be asked from any thread."""
         try:
             notes = self._executor.notes()
-        except Exception as error:  # what a plugin says of itself never costs a rollout
+        except (Exception, SystemExit) as error:  # what a plugin says of itself never costs a rollout
             notes = (f"status() of a model raised {type(error).__name__}: {error}",)
         return Status(self._schedule.in_flight(), self._stopping, notes, self._budgets.over)
 
@@ -128,12 +128,21 @@ class RolloutStream:
                 _forget_cancellation()
 
     async def _play_all(self, workers: set[asyncio.Task[None]]) -> None:
-        await self._start_workers(workers)
+        try:
+            await self._start_workers(workers)
+        except Exception as error:  # the dataset cannot be read any more, say
+            self._fail(error)
         while workers:
             await asyncio.wait(workers)
         if self._drain is not None:
             self._drain.cancel()
         await self._ended.put(None)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the run; the first error is the cause, what fails while everything is being cancelled is not."""
+        if self._error is None:
+            self._error = error
+        self.cancel()
 
     async def _start_workers(self, workers: set[asyncio.Task[None]]) -> None:
         started = 0
@@ -166,12 +175,12 @@ class RolloutStream:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            # The first error is the cause; what fails while everything is being cancelled is not.
+            if not (isinstance(error, EndpointError) and error.has_worked):
+                self._fail(error)
+                return
             if self._error is None:
                 self._error = error
-            if not (isinstance(error, EndpointError) and error.has_worked):
-                self.cancel()
-            elif self._drain is None:
+            if self._drain is None:
                 self.stop(self._drain_s)
         finally:
             if planned is not None:
@@ -203,13 +212,14 @@ class RolloutStream:
     def _judged(self, planned: Planned, rollout: Rollout) -> Rollout | None:
         """Return what comes out of an attempt; None where the rollout is to be played once more."""
         if rollout.failure is None:
+            self._deaths.acquit(planned)
             return rollout
-        failure = self._deaths.judge(planned.key, rollout.failure)
+        is_hopeless = is_set_aside(rollout.failure)
+        failure = rollout.failure if is_hopeless else self._deaths.judge(planned, rollout.failure)
         if failure is None:
-            self._schedule.put_back(planned)
             return None
         is_over = self._budgets.add(planned.route.environment, failure) is not None
-        if is_over or failure.error == SET_ASIDE:
+        if is_over or is_hopeless:
             self._schedule.stop(planned.route.environment)
         return rollout if failure is rollout.failure else replace(rollout, failure=failure)
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gymcore.collection import Journal, collect, read_rollouts
+from gymcore.collection.disk import Disk
 from gymcore.documents import encode_json
 from gymcore.errors import EndpointError, RunFolderError, StorageError
 from gymcore.records import Failure, Reward, Rollout, Row, Trajectory
@@ -184,3 +186,74 @@ def test_a_busy_pool_of_threads_does_not_keep_rollouts_from_the_disk(tmp_path: P
             await asyncio.gather(*blocked)
 
     assert asyncio.run(play()) == 5
+
+
+class BrokenDisk(Disk):
+    """A disk that takes nothing, and says when it was asked."""
+
+    def __init__(self, asked: Callable[[], None]) -> None:
+        self.asked = asked
+
+    def write(self, file: int, data: memoryview) -> int:
+        """Refuse."""
+        self.asked()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_disk_that_fails_as_the_stream_ends_is_a_storage_error_and_nothing_else(tmp_path: Path, turns: int) -> None:
+    """
+    In whichever turn of the event loop the two meet, nothing is cancelled that comes afterwards.
+    """
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        gate = asyncio.Event()
+
+        async def one() -> AsyncIterator[Rollout]:
+            yield rollout(0)
+            await gate.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+        disk = BrokenDisk(lambda: loop.call_soon_threadsafe(gate.set))
+        with Journal(tmp_path, disk) as journal, pytest.raises(StorageError):
+            await collect(one(), journal)
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    for _ in range(20):
+        asyncio.run(work())
+
+
+def test_however_often_it_is_cancelled_the_files_stay_open_until_the_writer_is_done(tmp_path: Path) -> None:
+    """
+    A descriptor that was closed under a thread that writes would be somebody else's file.
+    """
+    writing, go_on = threading.Event(), threading.Event()
+
+    class SlowDisk(Disk):
+        def write(self, file: int, data: memoryview) -> int:
+            writing.set()
+            go_on.wait(10)
+            return super().write(file, data)
+
+    async def endless() -> AsyncIterator[Rollout]:
+        yield rollout(0)
+        await asyncio.sleep(60)
+
+    async def work() -> None:
+        with Journal(tmp_path, SlowDisk()) as journal:
+            collecting = asyncio.create_task(collect(endless(), journal))
+            await asyncio.to_thread(writing.wait, 10)
+            for _ in range(3):
+                collecting.cancel()
+                await asyncio.sleep(0.01)
+                assert not collecting.done()
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await collecting
+
+    asyncio.run(work())
+
+    assert tasks_in(tmp_path) == [0]

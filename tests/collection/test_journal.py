@@ -11,13 +11,15 @@ import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gymcore.collection import Finished, Journal, read_collection, read_rollouts
+from gymcore.collection import Finished, Journal, read_collection, read_poisoned, read_rollouts
 from gymcore.collection.finished import EnvironmentTally
 from gymcore.collection.journal import Damage, read_lines
 from gymcore.collection.line_checksum import is_whole, with_checksum
@@ -463,3 +465,42 @@ def test_looking_at_a_folder_that_is_not_there_finds_nothing(tmp_path: Path) -> 
     """
     assert len(read_collection(tmp_path / "none").finished) == 0
     assert list(read_rollouts(tmp_path / "none")) == []
+
+
+def test_a_rollout_that_cannot_be_written_is_a_failure_and_keeps_no_other_from_the_disk(tmp_path: Path) -> None:
+    """
+    An agent may return anything; what no line can hold is recorded with its reason, and is no reward.
+    """
+    bad = replace(rollout(1), trajectory=Trajectory(turns=None))  # type: ignore[arg-type]
+
+    with Journal(tmp_path) as journal:
+        written = journal.append([rollout(0), bad, rollout(2)])
+
+    assert [found.key[1] for found in written] == ["0", "2", "1"]
+    assert known(read_collection(tmp_path).finished) == keys([0, 2])
+    (line,) = (tmp_path / "failures.jsonl").read_text().splitlines()
+    failure = json.loads(line)
+    assert (failure["task_id"], failure["stage"], failure["error"]) == ("1", "agent", "TypeError")
+    assert "cannot be written down" in failure["message"]
+    assert "reward" not in failure
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ({}, {key(1)}),
+        ({"stage": "verify"}, set()),
+        ({"error": "WorkerDied"}, set()),
+    ],
+    ids=["recorded", "a plugin's own exception of that name", "played again, and failed otherwise"],
+)
+def test_poison_is_what_was_recorded_last(tmp_path: Path, last: dict[str, str], expected: set[Any]) -> None:
+    """
+    Only the runtime calls a rollout poison, and only until it is played again.
+    """
+    poison = Failure(stage="worker", error="Poison", message="it died twice", retryable=False)
+    with Journal(tmp_path) as journal:
+        journal.append([replace(rollout(1, reward=None), failure=poison)])
+        journal.append([replace(rollout(1, reward=None), failure=poison.model_copy(update=last))])
+
+    assert read_poisoned(tmp_path) == expected

@@ -4,6 +4,7 @@ A composition on disk: written whole or not at all, read back the same, and refu
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gymcore.composition import Composition, open_composition, write_composition
+from gymcore.composition.dataset import Dataset
 from gymcore.composition.lock import differences, lock_digest
 from gymcore.discovery import Catalog, discover
 from gymcore.errors import GymcoreError, RunFolderError
@@ -221,18 +223,50 @@ def test_a_name_that_no_disk_takes_is_refused(composed: Compose, tmp_path: Path)
     assert error.hints[0].startswith("try: another ")
 
 
+class _Failing(Dataset):
+    """A dataset whose last bytes the disk does not take."""
+
+    def write(self, path: Path) -> str:
+        """Write, and fail."""
+        super().write(path)
+        raise OSError(errno.EIO, "Input/output error")
+
+
 def test_a_write_that_fails_leaves_no_part_behind(composed: Compose, tmp_path: Path) -> None:
     """
-    Where one of the files cannot be put in place, what was begun is cleared away.
+    Where one of the files cannot be written, what was begun is cleared away, and what was there stays.
     """
     folder = tmp_path / "run"
     write_composition(composed(ECHO), folder)
-    (folder / "plan.yaml").unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    composition = composed({"environments": {"echo": {"limit": 1}}})
+    composition.dataset.__class__ = _Failing
+
+    _refused(lambda: write_composition(composition, folder), GymcoreError)
+
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_could_not_be_put_in_place_is_put_there_by_the_next_command(
+    composed: Compose, catalog: Catalog, tmp_path: Path
+) -> None:
+    """
+    A run with rollouts gets more rows; interrupted between two of its files, it is neither the old one nor lost.
+    """
+    folder = tmp_path / "run"
+    write_composition(composed({"environments": {"echo": {"limit": 2}}}), folder)
+    (folder / "rollouts.jsonl").write_text("{}\n")
+    (folder / "plan.yaml").rename(tmp_path / "aside")
     (folder / "plan.yaml").mkdir()
     (folder / "plan.yaml" / "in the way").write_text("")
+    more = composed({"environments": {"echo": {"limit": 4}}})
 
-    _refused(lambda: write_composition(composed(ECHO, "collect.concurrency=1"), folder), GymcoreError)
+    _refused(lambda: write_composition(more, folder), GymcoreError)
+    (folder / "plan.yaml" / "in the way").unlink()
+    (folder / "plan.yaml").rmdir()
 
+    write_composition(more, folder)
+    assert open_composition(folder, catalog, environ={}).lock == more.lock
     assert [path.name for path in folder.iterdir() if path.name.endswith(".part")] == []
 
 

@@ -18,7 +18,7 @@ from gymcore.errors import GymcoreError, RunFolderError, StorageError
 from gymcore.plan import Plan
 from gymcore.records import Failure, Reward, Rollout, Row, Trajectory, Turn
 from gymcore.reporting import Report, report
-from gymcore.reporting.summary import write_report
+from gymcore.reporting.summary import RunningReport, write_report
 from gymcore.responses import message
 from gymcore.run_folder import REPORT_NAME
 
@@ -54,11 +54,19 @@ def failed(task: str, text: str = "no", *, environment: str = "world", stage: An
 
 
 def written(folder: Path, rollouts: Sequence[Rollout]) -> Report:
-    """Write rollouts into a folder and report on it."""
-    with Journal(folder) as journal:
-        for each in rollouts:
-            journal.append([each])
-    return report(folder)
+    """
+    Write rollouts into a folder and report on it: as they came, and read once more, which is the same.
+
+    They are written by two journals, so half of them are counted when the second one finds them.
+    """
+    half = len(rollouts) // 2
+    for some in (rollouts[:half], rollouts[half:]):
+        running = RunningReport(folder)
+        with Journal(folder, show=running.take) as journal:
+            for each in some:
+                journal.append([each], running.add)
+    assert running.result() == report(folder)
+    return running.result()
 
 
 def strict(text: str) -> Any:

@@ -62,16 +62,24 @@ def test_numbers_of_several_spreads_come_back_in_order(parts: list[list[float]],
         assert found == [every[0], every[-1]]
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), TASKS, st.integers(0, 2), st.sampled_from("xyz")), max_size=60))
-def test_the_last_reason_of_each_rollout_counts(failures: list[tuple[str, str, int, str]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), TASKS, st.integers(0, 2), st.sampled_from(["x", "y", "z", None])), max_size=60
+    )
+)
+def test_the_last_reason_of_each_rollout_counts(failures: list[tuple[str, str, int, str | None]]) -> None:
     """
-    A rollout that failed three times is one failure, of its environment and of its last reason.
+    A rollout that failed three times is one failure, of its environment and of its last reason; finished, it is none.
     """
     reasons = Reasons()
     expected: dict[tuple[str, str, int], str] = {}
     for environment, task, repeat, reason in failures:
-        reasons.add(environment, task, repeat, reason)
-        expected[environment, task, repeat] = reason
+        if reason is None:
+            reasons.forget(environment, task, repeat)
+            expected.pop((environment, task, repeat), None)
+        else:
+            reasons.add(environment, task, repeat, reason)
+            expected[environment, task, repeat] = reason
 
     assert len(reasons) == len(expected)
     assert reasons.by_reason() == Counter(expected.values())

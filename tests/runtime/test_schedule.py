@@ -158,15 +158,18 @@ class Law:
                 continue
             if self.suspects[name]:
                 assert in_flight[name] > 0, f"a suspect of {name} could be played"
-            elif self.fresh[name] and not self.is_alone(held, name):
+            elif self.fresh[name] and not self.is_apart(held, name):
                 assert limit is not None, f"{name} could play"
                 assert in_flight[name] == limit, f"{name} could play"
 
-    def is_alone(self, held: Held, name: str) -> bool:
-        """Whether a suspect of an environment is in flight; then nothing else of it is."""
+    def is_apart(self, held: Held, name: str) -> bool:
+        """Whether suspects of an environment are in flight; then nothing else of it is, and beside some nobody."""
         starts = Counter(item.key for item in held.started)
-        suspects = [key for key in held.ends if key[0] == name and starts[key] == 2]
-        assert not suspects or [key[0] for key in held.ends].count(name) == 1
+        last = {item.key: item for item in held.started}
+        playing = [key for key in held.ends if key[0] == name]
+        suspects = [key for key in playing if starts[key] > 1]
+        assert not suspects or suspects == playing
+        assert len(playing) == 1 or not any(last[key].is_alone for key in playing)
         return bool(suspects)
 
 
@@ -206,7 +209,7 @@ def test_every_rollout_once_within_all_limits_and_no_slot_idle(composed: Compose
                 break
             key = chance.choice(list(held.ends))
             if key in deadly:
-                law.suspects[key[0]] += starts[key] == 1
+                law.suspects[key[0]] += not next(item for item in reversed(held.started) if item.key == key).is_alone
                 held.end(key, DEATH)
             else:
                 held.end(key)
@@ -402,3 +405,38 @@ def test_a_suspect_is_owed_when_the_run_is_stopped(composed: Composed) -> None:
         return [rollout async for rollout in rollouts]
 
     assert asyncio.run(asyncio.wait_for(play(), 20)) == []
+
+
+def test_many_that_died_together_are_played_in_groups_until_the_one_is_found(composed: Composed) -> None:
+    """
+    Of a hundred rollouts one kills its worker: ten groups of ten, then ten alone, and not a hundred one by one.
+    """
+    composition = composed({"a": (World, 120)}, Nobody, collect={"concurrency": 100})
+    killer = ("a", "a/57", 0)
+
+    async def play() -> tuple[list[Rollout], list[int]]:
+        rollouts, held = streamed(composition)
+        found: list[Rollout] = []
+        rounds: list[int] = []
+
+        async def read() -> None:
+            async for rollout in rollouts:
+                found.append(rollout)
+
+        reading = asyncio.create_task(read())
+        while not reading.done():
+            for _ in range(12):
+                await asyncio.sleep(0)
+            together = list(held.ends)
+            rounds.append(len(together))
+            for key in together:
+                held.end(key, DEATH if killer in together else None)
+        return found, rounds
+
+    found, rounds = asyncio.run(asyncio.wait_for(play(), 20))
+
+    assert len(found) == 120
+    assert [rollout.key for rollout in found if rollout.failure is not None] == [killer]
+    assert rounds[0] == 100
+    assert max(rounds[1:-1]) <= 20
+    assert len([size for size in rounds if size]) <= 1 + 10 + 10 + 1

@@ -344,6 +344,51 @@ def test_what_a_model_error_says_about_trying_again_is_kept() -> None:
     assert [failure and failure.retryable for failure in verdicts.values()] == [True, False, False]
 
 
+class CarelessError(ModelError):
+    """An error whose author has forgotten to call the constructor that it inherits."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+@pytest.mark.parametrize("error", [CarelessError("x"), ModelError("x", retryable=None)])  # type: ignore[arg-type]
+def test_a_malformed_model_error_is_a_failure_like_any_other(error: Exception) -> None:
+    """
+    It costs its rollout, not the run.
+    """
+    failure = play(Plain, ROW, ScriptedModel(error)).failure
+
+    assert failure is not None
+    assert (failure.stage, failure.error) == ("model", type(error).__name__)
+
+
+@pytest.mark.parametrize(
+    ("turn", "place"),
+    [
+        ({"usage": object()}, "turns[0].usage is a object, not dict or None"),
+        ({"results": None}, "turns[0].results is a NoneType, not tuple"),
+        ({"output": [message("hi")]}, "turns[0].output is a list, not tuple"),
+        ({"output": (object(),)}, "turns[0] holds items that are no JSON objects"),
+        ({"response_id": 7}, "turns[0].response_id is a int, not str or None"),
+        ({"attempts": "1"}, "turns[0].attempts is a str, not int"),
+    ],
+)
+def test_a_trajectory_that_nobody_could_read_again_is_a_failure_of_the_agent(turn: dict[str, Any], place: str) -> None:
+    """
+    It is refused where it comes from, with the place, and not when it is written.
+    """
+
+    class Odd(Agent):
+        async def play(self, environment: Any, model: Any) -> Trajectory:
+            return Trajectory(turns=(Turn(**{"output": (message("hi"),), **turn}),))
+
+    failure = play(Plain, ROW, ScriptedModel(), agent=Odd()).failure
+
+    assert failure is not None
+    assert (failure.stage, failure.error) == ("agent", "TypeError")
+    assert place in failure.message
+
+
 def test_a_failure_names_the_line_of_the_plugin() -> None:
     """
     Whoever reads failures.jsonl finds the code that raised.
@@ -375,6 +420,25 @@ def test_a_rollout_that_takes_too_long_is_a_failure_of_time() -> None:
     assert (rollout.failure.stage, rollout.failure.retryable) == ("timeout", True)
     assert "collect.timeout_s" in rollout.failure.message
     assert CLOSED == ["closed"]
+
+
+def test_what_a_plugin_makes_of_its_end_does_not_hide_that_it_was_late() -> None:
+    """
+    An error that came of being cancelled for the bound is told behind the bound, and not in its place.
+    """
+
+    class Converts(Plain):
+        async def open(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise ConnectionError("aborted") from None
+
+    failure = play(Converts, ROW, ScriptedModel(), timeout_s=0.02).failure
+
+    assert failure is not None
+    assert (failure.stage, failure.error, failure.retryable) == ("timeout", "TimeoutError", True)
+    assert failure.message.endswith("(collect.timeout_s), and ended in open with ConnectionError: aborted")
 
 
 class NeverAnswers(Plain):

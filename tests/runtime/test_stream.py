@@ -23,7 +23,9 @@ from gymcore import (
     run,
 )
 from gymcore.composition import Composition
-from gymcore.records import ROUTE_KEYS
+from gymcore.composition.dataset import Dataset
+from gymcore.errors import StorageError
+from gymcore.records import ROUTE_KEYS, Row
 from gymcore.responses import message
 
 Composed = Callable[..., Composition]
@@ -808,3 +810,67 @@ def test_what_a_model_wants_to_be_known_stands_in_the_status(composed: Composed,
 
     assert len(notes) == (shown is not None)
     assert all((shown or "ValueError: out of order") in note for note in notes)
+
+
+class _Unreadable(Dataset):
+    """A dataset on a disk that fails after a while."""
+
+    def row(self, position: int) -> Row:
+        """Read the first rows."""
+        if position >= 3:
+            raise StorageError("the dataset cannot be read: Input/output error")
+        return super().row(position)
+
+
+def test_a_dataset_that_cannot_be_read_any_more_ends_the_run(composed: Composed) -> None:
+    """
+    The error is raised to whoever reads the stream, who would else wait for ever.
+    """
+
+    class World(Counted):
+        pass
+
+    composition = composed({"a": (World, 10)}, Says, collect={"concurrency": 8})
+    composition.dataset.__class__ = _Unreadable
+
+    with pytest.raises(StorageError, match="Input/output error"):
+        asyncio.run(asyncio.wait_for(everything(composition), 10))
+
+
+def test_a_plugins_exception_of_any_name_is_a_failure_of_one_rollout(composed: Composed) -> None:
+    """
+    What the runtime calls its own verdicts is no word of command in the mouth of a plugin.
+    """
+
+    class SetAside(Exception):
+        pass
+
+    class World(Counted):
+        async def open(self) -> None:
+            await super().open()
+            if self.task.task_id == "a/0":
+                raise SetAside("no")
+
+    rollouts = asyncio.run(everything(composed({"a": (World, 12)}, Says, collect={"concurrency": 2})))
+
+    assert len(rollouts) == 12
+    assert [rollout.key[1] for rollout in rollouts if rollout.failure is not None] == ["a/0"]
+
+
+def test_what_a_model_says_of_itself_ends_no_run(composed: Composed) -> None:
+    """
+    Not even by SystemExit.
+    """
+
+    class Leaves(Says):
+        def status(self) -> str | None:
+            raise SystemExit(3)
+
+    class World(Counted):
+        pass
+
+    async def work() -> tuple[str, ...]:
+        async with run(composed({"a": (World, 1)}, Leaves)) as rollouts:
+            return rollouts.status().notes
+
+    assert asyncio.run(work()) == ("status() of a model raised SystemExit: 3",)

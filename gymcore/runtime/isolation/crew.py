@@ -98,7 +98,7 @@ class Crew:
         """
         while True:
             if self.is_set_aside:
-                raise told(Failure(stage="open", error=SET_ASIDE, message=self._set_aside()[:2000], retryable=True))
+                raise told(Failure(stage="worker", error=SET_ASIDE, message=self._set_aside()[:2000], retryable=True))
             alive = [worker for worker in self._alive if worker.death is None]
             if alive:
                 return min(alive, key=lambda worker: worker.in_flight)
