@@ -42,6 +42,10 @@ Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)]
 Seconds = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
+Weight = Annotated[int | float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+"""How much of the mix, in relation to the others; `2` and `0.3` are taken exactly as they are written."""
+ShareOfPhase = Annotated[int | float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+
 PLAN_BYTES = 2**24
 """The size of a file that nobody takes for a plan."""
 
@@ -97,8 +101,10 @@ class EnvironmentPlan(Record):
     """Which of its own splits to take; `mix.split` where it is absent, and `example` where there are no data either."""
     data: Files = Field(default_factory=list)
     """JSON-lines files to take instead of a split; every row is a task of this environment."""
+    weight: Weight | None = None
+    """Its share of the mix in relation to the others; 1 where it is absent and others have one."""
     limit: Count | None = None
-    """At most this many tasks, the first of the data; `mix.limit` where it is absent."""
+    """At most this many tasks, the first in the order of its rows; `mix.limit` where it is absent."""
     repeats: Count | None = None
     """Rollouts of each task; `collect.repeats` where it is absent."""
     concurrency: Count | None = None
@@ -129,15 +135,67 @@ class EnvironmentPlan(Record):
     """Options of the environment; `gym show NAME` lists them."""
 
 
+class MixPhase(Record):
+    """A stretch of the mix with weights of its own."""
+
+    until: Count | None = None
+    """The row of the mix with which it ends, counted from 1; only the last may say nothing."""
+    weights: dict[Name, ShareOfPhase] = Field(min_length=1)
+    """The weight of each environment; one that is not named has no rows in this phase."""
+
+
+Exhausted = Literal["once", "stop", "repeat"]
+"""What happens when an environment has no more rows."""
+
+
 class MixPlan(Record):
     """How the environments' tasks are put in order."""
 
     seed: Seed = 0
-    """The source of all chance: each task's own seed is derived from it."""
+    """The source of all chance: each task's own seed is derived from it, and the order of shuffled rows."""
     split: str | None = None
     """The split of every environment of the plan that names none itself."""
     limit: Count | None = None
-    """At most this many tasks of every environment that says nothing else."""
+    """At most this many tasks of every environment that says nothing else; see `size` for all together."""
+    size: Count | None = None
+    """How many rows the mix has, of all environments together."""
+    batch: Count | None = None
+    """Rows of a training batch: every one of them holds the shares, rounded."""
+    exhausted: Exhausted | None = None
+    """
+    When an environment has no more rows: `stop` ends the mix, `repeat` begins its next epoch, and `once` takes every
+    row exactly once, which leaves no choice of weights. `repeat` where there is a size, `stop` where there are only
+    weights, `once` where there is neither.
+    """
+    shuffle: bool | None = None
+    """Whether the rows of each environment are put in an order by chance; so where there are weights, size or batch."""
+    weight_by: Literal["rows", "tokens"] = "rows"
+    """What weights are shares of."""
+    tokenizer: str = "words"
+    """What counts tokens: `words`, what white space separates, or the path of a `tokenizer.json`."""
+    allow_starved: bool = False
+    """Accept a share below one row of a batch, with which some batches hold no row of that environment."""
+    schedule: list[MixPhase] = Field(default_factory=list)
+    """A curriculum: weights that change as the mix goes on, in the place of those of the environments."""
+
+    @property
+    def total(self) -> int | None:
+        """How many rows the mix is to have, where it says so."""
+        return self.size or (self.schedule[-1].until if self.schedule else None)
+
+    def exhausted_or_default(self, *, is_weighted: bool) -> Exhausted:
+        """Return what happens when an environment has no more rows."""
+        if self.exhausted is not None:
+            return self.exhausted
+        if self.total is not None:
+            return "repeat"
+        return "stop" if is_weighted or self.schedule else "once"
+
+    def is_shuffled(self, *, is_weighted: bool) -> bool:
+        """Whether rows are put in an order by chance."""
+        if self.shuffle is not None:
+            return self.shuffle
+        return is_weighted or self.total is not None or self.batch is not None or bool(self.schedule)
 
 
 class RayPlan(Record):

@@ -38,8 +38,8 @@ __all__ = [
     "seed_of",
 ]
 
-ROUTE_KEYS = ("agent_ref", "environment", "task_id")
-"""The keys that compose adds to a row."""
+ROUTE_KEYS = ("agent_ref", "environment", "task_id", "epoch")
+"""The keys that compose adds to a row; `epoch` only where a mix repeats its rows."""
 
 ROLLOUT_KEYS = (
     "repeat",
@@ -78,7 +78,7 @@ class Task(BaseModel):
     """What identifies the task; a digest of its content where its author gave none."""
 
 
-_LAST_MEMBERS = re.compile(rb',"environment":"([^"\\]*)","task_id":"([^"\\]*)"\}\s*\Z')
+_LAST_MEMBERS = re.compile(rb',"environment":"([^"\\]*)","task_id":"([^"\\]*)"(?:,"epoch":(\d+))?\}\s*\Z')
 
 
 class Row:
@@ -88,12 +88,13 @@ class Row:
     Two rows are equal when their values are, whatever their spacing.
     """
 
-    __slots__ = ("_identity", "_value", "data")
+    __slots__ = ("_epoch", "_identity", "_value", "data")
 
     def __init__(self, data: bytes, value: dict[str, Any] | None = None) -> None:
         self.data = data
         self._value = value
         self._identity: tuple[str, str] | None = None
+        self._epoch = 1
 
     @property
     def value(self) -> dict[str, Any]:
@@ -110,9 +111,17 @@ class Row:
             found = None if self._value else _LAST_MEMBERS.search(self.data, max(0, len(self.data) - 300))
             if found:
                 self._identity = found[1].decode(), found[2].decode()
+                self._epoch = int(found[3] or 1)
             else:
                 self._identity = str(self.value["environment"]), str(self.value["task_id"])
+                self._epoch = self.value.get("epoch", 1)
         return self._identity
+
+    @property
+    def epoch(self) -> int:
+        """How often the mix has come round to this task, from 1; more than 1 only where a mix repeats its rows."""
+        _ = self.identity
+        return self._epoch
 
     def extended(self, extra: Mapping[str, Any]) -> bytes:
         """Return the row's own bytes with `extra` added as last members, without re-encoding what was there."""

@@ -95,8 +95,7 @@ async def collect_composition(
         if finished:
             observers.rollouts(folder, finished)
 
-    repeats = {route.environment: route.repeats for route in composition.routes.values()}
-    with Journal(folder, repeats=repeats, show=running.take) as journal:
+    with Journal(folder, repeats=composition.attempts(), show=running.take) as journal:
         if read_lock(folder) != composition.lock:
             raise RunFolderError("another command has composed something else into this folder", where=str(folder))
         observers.run_start(folder, sum(composition.planned().values()))

@@ -24,8 +24,9 @@ __all__ = ["command", "describe_composition", "print_notes", "refuse_no_name"]
 @click.command("compose")
 @plan_options
 @click.option("--out", metavar="FOLDER", help="Where to; runs/<environments>-<digest>, where nothing is said.")
+@click.option("--dry-run", is_flag=True, help="Print the table and the notes, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(flags: PlanFlags, out: str | None, as_json: bool) -> None:
+def command(flags: PlanFlags, out: str | None, dry_run: bool, as_json: bool) -> None:
     """
     Turn environments into one routed dataset: plan.yaml, gym.lock and dataset.jsonl.
 
@@ -39,13 +40,17 @@ def command(flags: PlanFlags, out: str | None, as_json: bool) -> None:
         composition = compose(flags.to_plan(), catalog, environ=load_environ())
         load_observers(composition.plan, catalog).plan(composition.plan.to_dict())
     folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
-    write_composition(composition, folder)
+    if not dry_run:
+        write_composition(composition, folder)
     described = describe_composition(composition, folder)
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
     print_notes(composition)
     _print_table(described)
+    if dry_run:
+        click.echo(f"nothing is written; without --dry-run: {folder} ({len(composition.dataset):,} rows)")
+        return
     click.echo(f"wrote {folder}: plan.yaml, gym.lock, dataset.jsonl ({len(composition.dataset):,} rows)")
     click.echo(f"next: gym run {folder}")
 
@@ -61,7 +66,9 @@ def describe_composition(composition: Composition, folder: Path) -> dict[str, An
             "route": route.name,
             "split": route.plan.split,
             "tasks": tasks[name],
+            "requested": composition.shares.get(name),
             "share": tasks[name] / len(composition.dataset),
+            "epochs": composition.attempts()[name] // route.repeats,
             "rollouts": planned[name],
         }
         for name, route in {route.environment: route for route in composition.routes.values()}.items()
@@ -93,11 +100,15 @@ def print_notes(composition: Composition) -> None:
 
 
 def _print_table(described: dict[str, Any]) -> None:
-    rows = [("ENVIRONMENT", "SPLIT", "ROUTE", "TASKS", "SHARE")]
+    head = ("ENVIRONMENT", "SPLIT", "ROUTE", "ROWS", "REQUESTED", "REALISED", "EPOCHS")
+    rows: list[tuple[str, ...]] = [head]
     for entry in described["environments"]:
-        split = entry["split"] or "(data)"
-        rows.append((entry["environment"], split, entry["route"], f"{entry['tasks']:,}", f"{entry['share']:.1%}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        requested = "-" if entry["requested"] is None else f"{entry['requested']:.2%}"
+        numbers = (f"{entry['tasks']:,}", requested, f"{entry['share']:.2%}", f"{entry['epochs']}")
+        rows.append((entry["environment"], entry["split"] or "(data)", entry["route"], *numbers))
+    if all(entry["epochs"] == 1 for entry in described["environments"]):
+        rows = [row[:-1] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
         right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]

@@ -29,6 +29,11 @@ class PlanFlags:
     agent: str | None = None
     split: str | None = None
     limit: int | None = None
+    size: int | None = None
+    batch: int | None = None
+    shuffle: bool | None = None
+    exhausted: str | None = None
+    allow_starved: bool = False
     repeats: int | None = None
     concurrency: int | None = None
     executor: str | None = None
@@ -41,7 +46,9 @@ class PlanFlags:
 
     def names_work(self) -> bool:
         """Whether the flags say what to play, and not only how."""
-        return bool(self.plan or self.env or self.data or self.split or self.limit is not None)
+        chosen = (self.limit, self.size, self.batch, self.shuffle, self.exhausted)
+        is_mixed = any(value is not None for value in chosen) or self.allow_starved
+        return bool(self.plan or self.env or self.data or self.split or is_mixed)
 
     def settings(self) -> list[str]:
         """Return the flags that change how a plan is carried out, as `key.path=value`; what is typed last wins."""
@@ -55,6 +62,11 @@ class PlanFlags:
             ("collect.max_failures", self.max_failures),
             ("collect.drain_s", self.drain),
             ("mix.seed", self.seed),
+            ("mix.size", self.size),
+            ("mix.batch", self.batch),
+            ("mix.shuffle", None if self.shuffle is None else str(self.shuffle).lower()),
+            ("mix.exhausted", self.exhausted),
+            ("mix.allow_starved", "true" if self.allow_starved else None),
         ]
         return [*(f"{key}={value}" for key, value in chosen if value is not None), *self.set]
 
@@ -76,7 +88,7 @@ class PlanFlags:
         if isinstance(value, dict):
             self._change(value)
         text = read_plan(YamlDocument(value, document.lines), source=source, settings=self.settings())
-        return replace(text, problems=(*_twice(self.env), *text.problems))
+        return replace(text, problems=(*_twice([name.partition("=")[0] for name in self.env]), *text.problems))
 
     def _change(self, value: dict[str, Any]) -> None:
         """Change the plain values of a plan by the flags that are no single setting."""
@@ -87,12 +99,15 @@ class PlanFlags:
         environments = value.get("environments") or {}
         if isinstance(environments, dict):
             value["environments"] = environments
-            for name in self.env:
+            for asked in self.env:
+                name, equals, weight = asked.partition("=")
                 # A qualified name is no key of a plan: `distribution:name` plays under its own name.
                 key = name.rpartition(":")[2]
                 environments[key] = environments.get(key) or {}
                 if key != name:
                     environments[key]["use"] = name
+                if equals:
+                    environments[key]["weight"] = _number(weight)
         self._change_for_all(value, "mix", {"split": self.split, "limit": self.limit})
         self._change_for_all(value, "collect", self.for_all())
 
@@ -105,6 +120,16 @@ class PlanFlags:
         for entry in entries.values() if isinstance(entries, dict) else ():
             for key in chosen if isinstance(entry, dict) else ():
                 entry.pop(key, None)
+
+
+def _number(text: str) -> Any:
+    """Return the number that a text writes, or the text, which the plan will refuse with its place."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _twice(names: Sequence[str]) -> Iterable[Problem]:
@@ -131,12 +156,27 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     options = [
         click.option("--plan", metavar="FILE", help="A plan in YAML; flags change it."),
-        click.option("--env", "-e", multiple=True, metavar="NAME", help="An environment to play; again for each."),
+        click.option(
+            "--env",
+            "-e",
+            multiple=True,
+            metavar="NAME[=WEIGHT]",
+            help="An environment to play, and its share of the mix in relation to the others; again for each.",
+        ),
         click.option("--data", multiple=True, metavar="FILE", help="Rows that carry their route; again for each file."),
         click.option("--model", metavar="NAME", help="The model that answers; oracle, where nothing is said."),
         click.option("--agent", metavar="NAME", help="The agent that plays, where an environment names none."),
         click.option("--split", metavar="NAME", help="The split of every environment; example, where nothing is said."),
         click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N tasks of each environment."),
+        click.option("--size", type=click.IntRange(min=1), metavar="N", help="N rows of all environments together."),
+        click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Hold the shares in every N rows."),
+        click.option("--shuffle/--no-shuffle", default=None, help="Order each environment's rows by chance, or not."),
+        click.option(
+            "--exhausted",
+            type=click.Choice(["once", "stop", "repeat"]),
+            help="What to do when an environment has no more rows.",
+        ),
+        click.option("--allow-starved", is_flag=True, help="Accept batches without a row of some environment."),
         click.option("--repeats", type=click.IntRange(min=1), metavar="N", help="Rollouts of each task."),
         click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Rollouts in flight, at most."),
         click.option("--executor", type=click.Choice(["local", "ray"]), help="Play in this process, or on Ray."),

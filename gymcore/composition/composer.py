@@ -8,15 +8,17 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
 from gymcore.composition.dataset import Dataset, DatasetWriter
 from gymcore.composition.lock import describe_lock
-from gymcore.composition.mixing import interleave
+from gymcore.composition.order import Order, mistakes_in
 from gymcore.composition.routes import DEFAULT_SPLIT, ModelChoice, Resolver, Route
 from gymcore.composition.rows import RowReader, RowSource, numbered_lines
+from gymcore.composition.tokens import prompt_of, token_counter
 from gymcore.discovery import Catalog
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError, PlanError, Problem, StorageError, nearest
@@ -39,6 +41,8 @@ class Composition:
     """What the plan became: versions, options and digests; what it says decides what finished work means."""
     notes: tuple[str, ...] = ()
     """Remarks on the rows that are no mistakes, one line each."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Which part of the rows each environment was to have, from 0.0 to 1.0; `tasks` says what it has."""
 
     def planned(self) -> dict[str, int]:
         """Return how many rollouts each environment is to have."""
@@ -56,6 +60,14 @@ class Composition:
             counts[environment] = counts.get(environment, 0) + count
         return counts
 
+    def attempts(self) -> dict[str, int]:
+        """Return how many rollouts one task of each environment has at most: its repeats, in every epoch."""
+        entries = self.lock.get("environments", {})
+        return {
+            route.environment: route.repeats * entries.get(route.environment, {}).get("epochs", 1)
+            for route in self.routes.values()
+        }
+
     def name(self) -> str:
         """Name the composition by its environments and the digest of its plan: the folder it goes to by default."""
         environments = "+".join(sorted(self.tasks()))
@@ -71,6 +83,7 @@ def plan_digest(lock: Mapping[str, Any]) -> str:
         "models": {name: [entry["plugin"].split(" ")[0], entry["config"]] for name, entry in lock["models"].items()},
         "seed": lock["seed"],
         "data": [source["file"] for source in lock["data"]],
+        **({"mix": lock["mix"]} if lock.get("mix") else {}),
     }
     return hashlib.blake2b(encode_json(_sorted(asked)), digest_size=4).hexdigest()
 
@@ -144,6 +157,14 @@ class _Composer:
         self.resolver = resolver
         self.plan = resolver.plan
         self.catalog = catalog
+        self.is_shuffled = self.plan.mix.is_shuffled(
+            is_weighted=any(entry.weight is not None for entry in self.plan.environments.values())
+        )
+        self.count_tokens = None
+        self.tokens: dict[str, int] = {}
+        self.epochs: dict[str, int] = {}
+        if self.plan.mix.weight_by == "tokens":
+            self.count_tokens = token_counter(self.plan.mix.tokenizer, "mix.tokenizer")
         self.reader = RowReader()
         self.writer = DatasetWriter(file)
         self.sources: list[tuple[str, RowSource]] = []
@@ -157,17 +178,52 @@ class _Composer:
         self.resolver.raise_errors()
         self.reader.raise_problems()
         self._refuse_environments_without_rows()
+        dataset, order = self._mixed()
         # Routes without rows serve nobody: they are there only because rows name another agent.
-        sizes = self.writer.sizes()
-        routes = {name: self.resolver.routes[name] for name in sizes}
-        names = sorted(sizes)
-        dataset = self.writer.finish(names[index] for index in interleave([sizes[name] for name in names]))
+        routes = {name: self.resolver.routes[name] for name in dataset.route_names}
         written = self.resolver.written_plan()
         # By owner, because the order in which environments are named means nothing; that of one owner's files does.
         sources = [source.to_dict(owner) for owner, source in sorted(self.sources, key=lambda entry: entry[0])]
-        lock = describe_lock(routes, self.resolver.models, sources, dataset, self.plan.mix.seed)
-        notes = tuple(f"{note} ({count} rows)" for note, count in self.reader.notes.items())
-        return Composition(written, routes, self.resolver.models, dataset, lock, notes)
+        lock = describe_lock(routes, self.resolver.models, sources, dataset, self.plan)
+        notes = [f"{note} ({count} rows)" for note, count in self.reader.notes.items()]
+        notes += order.remarks(len(dataset))
+        return Composition(
+            written, routes, self.resolver.models, dataset, lock, tuple(notes), order.requested(len(dataset))
+        )
+
+    def _mixed(self) -> tuple[Dataset, Order]:
+        """
+        Put the rows in order.
+
+        Raises:
+            PlanError: the plan asks for a mix that cannot be.
+        """
+        mix = self.plan.mix
+        weights = {
+            name: Fraction(str(entry.weight))
+            for name, entry in self.plan.environments.items()
+            if entry.weight is not None
+        }
+        limits = {route.environment: route.plan.limit for route in self.resolver.routes.values()}
+        sizes = {name: min(size, limits[name] or size) for name, size in self.writer.sizes().items()}
+        for problem in mistakes_in(mix, sizes, weights):
+            self.resolver.complain(problem)
+        self.resolver.raise_errors()
+        order = Order.of(mix, sizes, weights, self.tokens if self.count_tokens is not None else None)
+        for problem in () if mix.allow_starved else order.starved():
+            self.resolver.complain(problem)
+        if self.epochs and order.exhausted == "repeat":
+            told = "rows that say their epoch come from a mix that has repeated them, and cannot be repeated again"
+            self.resolver.complain(Problem(told, "mix.exhausted", ("try: --exhausted stop",)))
+        self.resolver.raise_errors()
+        dataset = self.writer.finish(
+            (order.names[index] for index in order),
+            limits=limits,
+            shuffle=mix.seed if self.is_shuffled else None,
+            repeat=order.exhausted == "repeat",
+            most_epochs=self.epochs,
+        )
+        return dataset, order
 
     def _read_environment(self, route: Route) -> None:
         """Read the rows that an environment brings itself: files the plan gives it, or a split of its package."""
@@ -189,16 +245,29 @@ class _Composer:
                 self.resolver.errors.append(error)
 
     def _read_own(self, route: Route, lines: Iterable[bytes], source: RowSource) -> None:
-        limit = route.plan.limit
         for number, line in numbered_lines(lines, source):
-            # Rows beyond the limit are counted for the lock's digest and not looked at.
-            if limit is not None and self.writer.size(route.name) >= limit:
+            if self._has_enough(route):
                 continue
             where = f"{source.name}:{number}"
             row = self.reader.parse(line, where)
-            routed = self.reader.routed(line, row, route, where) if row is not None else None
-            if routed is not None:
-                self.writer.add(route.name, routed)
+            if row is not None:
+                self._take(line, row, route, where)
+
+    def _has_enough(self, route: Route) -> bool:
+        """Whether the rows that follow are counted for the lock's digest and not looked at."""
+        limit = route.plan.limit
+        return limit is not None and not self.is_shuffled and self.writer.size(route.environment) >= limit
+
+    def _take(self, line: bytes, row: dict[str, Any], route: Route, where: str) -> None:
+        routed = self.reader.routed(line, row, route, where)
+        if routed is None:
+            return
+        self.writer.add(route.environment, route.name, *routed)
+        if "epoch" in row:
+            self.epochs[route.name] = max(self.epochs.get(route.name, 1), row["epoch"])
+        if self.count_tokens is not None:
+            tokens = self.count_tokens(prompt_of(row["responses_create_params"]))
+            self.tokens[route.environment] = self.tokens.get(route.environment, 0) + tokens
 
     def _read_routed_file(self, path: str) -> None:
         """Read rows that carry their own route, made here or by somebody else."""
@@ -209,12 +278,8 @@ class _Composer:
                 route = self._route_of(row, where) if row is not None else None
                 if row is None or route is None:
                     continue
-                limit = route.plan.limit
-                if limit is not None and self.writer.size(route.name) >= limit:
-                    continue
-                routed = self.reader.routed(line, row, route, where)
-                if routed is not None:
-                    self.writer.add(route.name, routed)
+                if not self._has_enough(route):
+                    self._take(line, row, route, where)
 
     def _opened(self, path: str, where: str) -> _OpenedFile:
         return _OpenedFile(self, path, where)
@@ -257,7 +322,7 @@ class _Composer:
         return None
 
     def _refuse_environments_without_rows(self) -> None:
-        served = {self.resolver.routes[name].environment for name in self.writer.sizes()}
+        served = self.writer.sizes()
         empty = [name for name in self.plan.environments if name not in served]
         if not served and not empty:
             raise PlanError([Problem("the data files hold no rows", where=", ".join(self.plan.data))])

@@ -1,5 +1,5 @@
 """
-A Dataset: routed rows in order, on disk, with an index of 14 bytes a row in memory.
+A Dataset: routed rows in order, on disk, with an index of some 16 bytes a row in memory.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import os
 import weakref
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
@@ -36,16 +37,28 @@ class Dataset:
         lengths: Length of each row in bytes.
         routes: For each row, the index of its route in `route_names`.
         route_names: The `agent_ref.name` of each route.
+        epochs: For each row, how often the mix has come round to its task, from 1; None where the rows say it
+            themselves, or no mix repeats them.
+        most_epochs: The highest epoch of the rows of each route, where the rows say it themselves.
     """
 
     def __init__(
-        self, file: IO[bytes], offsets: array[int], lengths: array[int], routes: array[int], route_names: list[str]
+        self,
+        file: IO[bytes],
+        offsets: array[int],
+        lengths: array[int],
+        routes: array[int],
+        route_names: list[str],
+        epochs: array[int] | None = None,
+        most_epochs: Mapping[str, int] | None = None,
     ) -> None:
         self._file = file
         weakref.finalize(self, file.close)
         self._offsets = offsets
         self._lengths = lengths
         self._routes = routes
+        self._epochs = epochs
+        self._most_epochs = dict(most_epochs or {})
         self._positions: dict[str, array[int]] | None = None
         self.route_names = route_names
 
@@ -69,12 +82,24 @@ class Dataset:
             raise StorageError(f"the dataset cannot be read: {error.strerror}") from None
         if len(data) != length:
             raise StorageError("the dataset has become shorter while it was used")
+        if self._epochs is not None:
+            data = b'%b,"epoch":%d}' % (data[:-1], self._epochs[position])
         return Row(data)
 
     def counts(self) -> dict[str, int]:
         """Return for each route how many rows it has."""
         found = Counter(self._routes)
         return {name: found[index] for index, name in enumerate(self.route_names)}
+
+    def epochs(self) -> dict[str, int]:
+        """Return for each route the highest epoch of its rows."""
+        if self._epochs is None:
+            return {name: self._most_epochs.get(name, 1) for name in self.route_names}
+        most = [1] * len(self.route_names)
+        for route, epoch in zip(self._routes, self._epochs, strict=True):
+            if epoch > most[route]:
+                most[route] = epoch
+        return dict(zip(self.route_names, most, strict=True))
 
     def positions(self) -> dict[str, Sequence[int]]:
         """Return for each route the positions of its rows, in order; they are kept, in 4 or 8 bytes a row."""
@@ -111,7 +136,7 @@ class Dataset:
 
 class DatasetWriter:
     """
-    Takes rows route by route and gives them back as a Dataset in the order of a mix.
+    Takes rows environment by environment and gives them back as a Dataset in the order of a mix.
 
     Args:
         file: An empty file opened for reading and writing; it becomes the dataset's.
@@ -120,42 +145,114 @@ class DatasetWriter:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._end = 0
-        self._route_names: list[str] = []
-        self._offsets: list[array[int]] = []
-        self._lengths: list[array[int]] = []
-        self._index: dict[str, int] = {}
+        self._routes: dict[str, int] = {}
+        self._rows: dict[str, _Rows] = {}
 
-    def add(self, route: str, row: bytes) -> None:
-        """Append a row to a route; a line break inside it would be a mistake of the caller."""
-        index = self._index.get(route)
-        if index is None:
-            index = self._index[route] = len(self._route_names)
-            self._route_names.append(route)
-            self._offsets.append(array("Q"))
-            self._lengths.append(array("I"))
+    def add(self, environment: str, route: str, row: bytes, identity: str = "") -> None:
+        """
+        Append a row to an environment; a line break inside it would be a mistake of the caller.
+
+        Args:
+            environment: Whose row it is.
+            route: The route that serves it.
+            row: Its bytes.
+            identity: What names its task among all others of the environment; decides its place in a shuffled order.
+        """
+        rows = self._rows.get(environment)
+        if rows is None:
+            rows = self._rows[environment] = _Rows()
         self._file.write(row)
-        self._offsets[index].append(self._end)
-        self._lengths[index].append(len(row))
+        rows.offsets.append(self._end)
+        rows.lengths.append(len(row))
+        rows.routes.append(self._routes.setdefault(route, len(self._routes)))
+        rows.identities.append(_eight_bytes(blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8)))
         self._end += len(row)
 
-    def size(self, route: str) -> int:
-        """Return how many rows a route has so far."""
-        index = self._index.get(route)
-        return 0 if index is None else len(self._offsets[index])
+    def size(self, environment: str) -> int:
+        """Return how many rows an environment has so far."""
+        rows = self._rows.get(environment)
+        return 0 if rows is None else len(rows.offsets)
 
     def sizes(self) -> dict[str, int]:
-        """Return how many rows each route has so far."""
-        return {name: len(self._offsets[index]) for name, index in self._index.items()}
+        """Return how many rows each environment has so far."""
+        return {name: len(rows.offsets) for name, rows in self._rows.items()}
 
-    def finish(self, order: Iterable[str]) -> Dataset:
-        """Return the dataset whose rows follow each other as `order` names their routes."""
+    def finish(
+        self,
+        order: Iterable[str],
+        *,
+        limits: Mapping[str, int | None] | None = None,
+        shuffle: int | None = None,
+        repeat: bool = False,
+        most_epochs: Mapping[str, int] | None = None,
+    ) -> Dataset:
+        """
+        Return the dataset whose rows follow each other as `order` names their environments.
+
+        Args:
+            order: The environment of each row; it must not ask for more rows than an environment has, unless they are
+                repeated.
+            limits: How many rows of an environment are taken, the first in its order.
+            shuffle: The seed by which each environment's rows are put in order; None keeps the order of the files.
+            repeat: Begin the next epoch, in another order, where an environment has no more rows.
+            most_epochs: The highest epoch of the rows of each route, where the rows say one.
+        """
         self._file.flush()
-        offsets, lengths, routes = array("Q"), array("I"), route_numbers(len(self._route_names))
-        taken = [0] * len(self._route_names)
+        offsets, lengths, routes = array("Q"), array("I"), route_numbers(len(self._routes))
+        epochs = array("I")
+        orders = {
+            name: _epochs_of(name, rows, (limits or {}).get(name), shuffle, is_endless=repeat)
+            for name, rows in self._rows.items()
+        }
         for name in order:
-            index = self._index[name]
-            offsets.append(self._offsets[index][taken[index]])
-            lengths.append(self._lengths[index][taken[index]])
-            routes.append(index)
-            taken[index] += 1
-        return Dataset(self._file, offsets, lengths, routes, self._route_names)
+            epoch, index = next(orders[name])
+            rows = self._rows[name]
+            offsets.append(rows.offsets[index])
+            lengths.append(rows.lengths[index])
+            routes.append(rows.routes[index])
+            epochs.append(epoch)
+        said = epochs if repeat and max(epochs, default=1) > 1 else None
+        return Dataset(self._file, offsets, lengths, routes, list(self._routes), said, most_epochs)
+
+
+class _Rows:
+    """Where the rows of one environment stand: 24 bytes each."""
+
+    def __init__(self) -> None:
+        self.offsets = array("Q")
+        self.lengths = array("I")
+        self.routes = array("I")
+        self.identities = array("Q")
+
+
+def _epochs_of(
+    name: str, rows: _Rows, limit: int | None, seed: int | None, *, is_endless: bool
+) -> Iterator[tuple[int, int]]:
+    """Yield (epoch, index) of an environment's rows, in order."""
+    taken: Sequence[int] = range(len(rows.offsets))
+    if seed is not None:
+        taken = _shuffled(name, rows, taken, seed, epoch=1)
+    taken = taken[:limit]
+    epoch = 1
+    yield from ((epoch, index) for index in taken)
+    while is_endless:
+        epoch += 1
+        if seed is not None:
+            taken = _shuffled(name, rows, taken, seed, epoch)
+        for index in taken:
+            yield epoch, index
+
+
+def _shuffled(name: str, rows: _Rows, taken: Sequence[int], seed: int, epoch: int) -> Sequence[int]:
+    # Hash each task on its own instead of shuffling one list: adding or dropping rows, or a whole environment, then
+    # leaves every other task in the order it had, so two datasets stay comparable.
+    salt = blake2b(f"{seed}/{epoch}/{name}".encode(), digest_size=16).digest()
+    identities = rows.identities
+    keys = array("Q", bytes(8 * len(identities)))
+    for index in taken:
+        keys[index] = _eight_bytes(blake2b(identities[index].to_bytes(8), key=salt, digest_size=8))
+    return array("I", sorted(taken, key=keys.__getitem__))
+
+
+def _eight_bytes(digest: blake2b) -> int:
+    return int.from_bytes(digest.digest())

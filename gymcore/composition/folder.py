@@ -276,7 +276,7 @@ def open_composition(
             resolver.resolve_environment(name, agent)
     resolver.raise_errors()
     dataset, digest = _index(folder / DATASET_NAME, list(resolver.routes))
-    here = describe_lock(resolver.routes, resolver.models, lock["data"], dataset, plan.mix.seed, digest)
+    here = describe_lock(resolver.routes, resolver.models, lock["data"], dataset, plan, digest)
     found = [*differences(_fixed(written, lock["environments"]), _fixed(plan)), *differences(lock, here)]
     only_models = all(line.startswith("models.") for line in found)
     if found and not (only_models and size_of(folder / ROLLOUTS_NAME) == 0):
@@ -322,13 +322,16 @@ def _index(path: Path, route_names: list[str]) -> tuple[Dataset, str]:
         raise RunFolderError(f"the dataset cannot be read: {error.strerror}", where=str(path)) from None
     index = {name: number for number, name in enumerate(route_names)}
     offsets, lengths, routes = array("Q"), array("I"), route_numbers(len(route_names))
+    most_epochs = dict.fromkeys(route_names, 1)
     digest = hashlib.sha256()
     position = 0
     for number, line in enumerate(file, start=1):
         digest.update(line)
         try:
-            name = decode_json(line)["agent_ref"]["name"]
+            row = decode_json(line)
+            name = row["agent_ref"]["name"]
             routes.append(index[name])
+            most_epochs[name] = max(most_epochs[name], row.get("epoch", 1))
         except (DocumentError, KeyError, TypeError):
             file.close()
             problem = Problem("this row was not written by `gym compose`", f"{path}:{number}")
@@ -336,4 +339,4 @@ def _index(path: Path, route_names: list[str]) -> tuple[Dataset, str]:
         offsets.append(position)
         lengths.append(len(line.rstrip(b"\n")))
         position += len(line)
-    return Dataset(file, offsets, lengths, routes, route_names), digest.hexdigest()
+    return Dataset(file, offsets, lengths, routes, route_names, most_epochs=most_epochs), digest.hexdigest()

@@ -13,10 +13,11 @@ from gymcore.composition.dataset import Dataset
 from gymcore.composition.routes import ModelChoice, Route
 from gymcore.discovery import Plugin
 from gymcore.documents import encode_json
+from gymcore.plan import Plan
 
 __all__ = ["LOCK_FORMAT", "conflicts", "describe_lock", "differences", "lock_digest"]
 
-LOCK_FORMAT = 1
+LOCK_FORMAT = 2
 
 
 def describe_lock(
@@ -24,7 +25,7 @@ def describe_lock(
     models: Mapping[str, ModelChoice],
     sources: Iterable[dict[str, Any]],
     dataset: Dataset,
-    seed: int,
+    plan: Plan,
     sha256: str | None = None,
 ) -> dict[str, Any]:
     """
@@ -35,12 +36,18 @@ def describe_lock(
         models: Every model of the plan.
         sources: What is to be said of each file that rows came from.
         dataset: The tasks in order.
-        seed: The plan's seed.
+        plan: What was asked for; its seed and its mix are of interest.
         sha256: The digest of the dataset's file, where it is known already.
     """
-    lock = _describe_routes(routes, models, seed)
+    lock = _describe_routes(routes, models, plan)
     for name, count in _tasks(routes, dataset).items():
         lock["environments"][name]["tasks"] = count
+    for name, epochs in dataset.epochs().items():
+        if epochs > 1:
+            # Each epoch plays every task anew: how often, decides which rollout is which.
+            entry = lock["environments"][routes[name].environment]
+            entry["epochs"] = max(epochs, entry.get("epochs", 1))
+            entry["asked"]["repeats"] = routes[name].repeats
     return {
         **lock,
         "data": list(sources),
@@ -55,7 +62,7 @@ def _tasks(routes: Mapping[str, Route], dataset: Dataset) -> dict[str, int]:
     return counts
 
 
-def _describe_routes(routes: Mapping[str, Route], models: Mapping[str, ModelChoice], seed: int) -> dict[str, Any]:
+def _describe_routes(routes: Mapping[str, Route], models: Mapping[str, ModelChoice], plan: Plan) -> dict[str, Any]:
     """Write down the part of a lock that does not depend on the rows."""
     used = {route.model for route in routes.values()}
     environments: dict[str, Any] = {}
@@ -81,7 +88,8 @@ def _describe_routes(routes: Mapping[str, Route], models: Mapping[str, ModelChoi
     return {
         "format": LOCK_FORMAT,
         "gymcore": version("gymcore"),
-        "seed": seed,
+        "seed": plan.mix.seed,
+        "mix": _mix(plan),
         "environments": environments,
         "models": {
             name: {"plugin": _plugin(choice.plugin), "config": choice.options.meaning}
@@ -90,6 +98,15 @@ def _describe_routes(routes: Mapping[str, Route], models: Mapping[str, ModelChoi
             if name in used or name != "policy"
         },
     }
+
+
+def _mix(plan: Plan) -> dict[str, Any]:
+    """Write down what decides the order of rows, apart from the seed; empty where every row comes once."""
+    asked = plan.mix.model_dump(exclude_defaults=True, exclude={"seed", "split", "limit", "allow_starved"})
+    weights = {name: plan.environments[name].weight for name in sorted(plan.environments)}
+    if any(weight is not None for weight in weights.values()):
+        asked["weights"] = {name: 1 if weight is None else weight for name, weight in weights.items()}
+    return asked
 
 
 def _plugin(plugin: Plugin) -> str:
@@ -132,6 +149,8 @@ def _grown(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
         # A verifier sees every model, so another one may mean something to environments that are there already.
         "models": {**(here["models"] if added else {}), **there["models"]},
     }
+    # The order of the tasks means nothing to finished work; that all are still there is looked at elsewhere.
+    grown["mix"] = here["mix"]
     files = {(entry["for"], entry["file"]): entry["rows"] for entry in here["data"]}
     if all(files.get((entry["for"], entry["file"]), -1) >= entry["rows"] for entry in there["data"]):
         grown["data"] = here["data"]
@@ -152,6 +171,7 @@ def _grown_environment(there: Mapping[str, Any], here: Mapping[str, Any]) -> dic
         "asked": asked,
         "agents": {**here["agents"], **there["agents"]},
         "tasks": max(there["tasks"], here["tasks"]),
+        **({"epochs": here["epochs"]} if here.get("epochs", 1) > there.get("epochs", 1) else {}),
     }
 
 

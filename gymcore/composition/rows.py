@@ -124,9 +124,9 @@ class RowReader:
             return None
         return row
 
-    def routed(self, line: bytes, row: dict[str, Any], route: Route, where: str) -> bytes | None:
+    def routed(self, line: bytes, row: dict[str, Any], route: Route, where: str) -> tuple[bytes, str] | None:
         """
-        Check a row against its environment and return it with its route, or reject it.
+        Check a row against its environment and return it with its route, and its task's id, or reject it.
 
         The author's bytes are kept as they are; only a route key that says something else is replaced.
         """
@@ -135,6 +135,9 @@ class RowReader:
             self.reject(where, "; ".join(reasons))
             return None
         offered = self._offered_tools(row, route)
+        epoch = row.get("epoch", 1)
+        if type(epoch) is not int or epoch < 1:
+            reasons.append(f"`epoch` counts from 1 and says {_shown(epoch)}; a key of the author's needs another name")
         environment = row.get("environment", route.environment)
         if environment != route.environment:
             reasons.append(f"`environment` says {_shown(environment)}, but its route leads to {route.environment!r}")
@@ -155,10 +158,10 @@ class RowReader:
         given = row.get("agent_ref")
         if isinstance(given, dict) and given.get("name") == route.name:
             wanted["agent_ref"] = given
-        if any(key in row and row[key] != wanted[key] for key in ROUTE_KEYS):
-            return encode_json({**row, **wanted})
+        if any(key in row and row[key] != value for key, value in wanted.items()):
+            return encode_json({**row, **wanted}), str(task_id)
         missing = {key: value for key, value in wanted.items() if key not in row}
-        return extend_object(line, encode_json(missing)) if missing else line
+        return extend_object(line, encode_json(missing)) if missing else line, str(task_id)
 
     def _offered_tools(self, row: dict[str, Any], route: Route) -> _OfferedTools:
         tools = row["responses_create_params"].get("tools")
@@ -185,7 +188,7 @@ class RowReader:
             if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
                 self.reject(where, f"`task_id` must be a text or an integer, not {_shown(own)}")
                 return None
-            if not self._own_ids.add(f"{route.environment}\0{own}".encode()):
+            if not self._own_ids.add(f"{route.environment}\0{row.get('epoch', 1)}\0{own}".encode()):
                 self.reject(where, f"the `task_id` {_shown(own)} stands twice in {route.environment!r}")
                 return None
             return own

@@ -33,7 +33,7 @@ class _Tally:
     """What is remembered of the rollouts of one environment: sums, and two numbers each for what is no sum."""
 
     repeats: int | None = None
-    """How many rollouts of each task are planned; None where nobody planned."""
+    """How many rollouts of each task are planned at most, all epochs together; None where nobody planned."""
     as_planned: int = 0
     """How many are among those that are planned: fewer repeats may be asked for than there are."""
     rewards: TaskRewards = field(default_factory=TaskRewards)
@@ -187,7 +187,11 @@ class RunningReport:
         self._lock = read_lock(folder)
         self._repeats = _repeats(folder, self._lock)
         environments = self._lock["environments"] if self._lock else ()
-        self._tallies = {name: _Tally(self._repeats.get(name)) for name in environments}
+        self._tallies = {}
+        for name in environments:
+            repeats = self._repeats.get(name)
+            epochs = self._lock["environments"][name].get("epochs", 1) if self._lock else 1
+            self._tallies[name] = _Tally(None if repeats is None else repeats * epochs)
         self._failed = Reasons()
         self._damaged = 0
 

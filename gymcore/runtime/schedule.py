@@ -228,7 +228,8 @@ class Schedule:
         for position, route in in_order:
             row = self._composition.dataset.row(position)
             task_id = row.identity[1]
-            for repeat in range(route.repeats):
+            first = (row.epoch - 1) * route.repeats  # each epoch plays the task anew
+            for repeat in range(first, first + route.repeats):
                 if (route.environment, task_id, repeat) not in self._finished:
                     yield Planned(position, route, row, repeat)
                     continue

@@ -47,8 +47,8 @@ def test_compose_writes_a_run_folder_and_says_what_went_where(gym: Gym, plugins:
     written = {path.name for path in (tmp_path / "mix").iterdir()} - {".writer"}
     assert written == {"dataset.jsonl", "gym.lock", "plan.yaml"}
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert lines[1] == ["echo", "example", "echo_simple_agent", "3", "50.0%"]
-    assert lines[2] == ["shout", "example", "shout_voice", "3", "50.0%"]
+    assert lines[1] == ["echo", "example", "echo_simple_agent", "3", "50.00%", "50.00%"]
+    assert lines[2] == ["shout", "example", "shout_voice", "3", "50.00%", "50.00%"]
     assert done.stdout.endswith("next: gym run mix\n")
 
 

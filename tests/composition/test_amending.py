@@ -312,6 +312,7 @@ ENVIRONMENTS = st.dictionaries(
 LOCKS = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 1),
+        "mix": st.dictionaries(NAMES, st.integers(0, 1), max_size=1),
         "environments": ENVIRONMENTS,
         "models": st.dictionaries(NAMES, st.integers(0, 1), max_size=2),
         "data": st.lists(

@@ -91,7 +91,7 @@ def compose_by_hand(
         for number, extra in enumerate(given):
             row = {"responses_create_params": {"input": f"task {number}"}, **extra}
             identity = {"agent_ref": {"name": route.name}, "environment": name, "task_id": f"{name}/{number}"}
-            writer.add(route.name, encode_json({**row, **identity}))
+            writer.add(name, route.name, encode_json({**row, **identity}))
     names = sorted(writer.sizes())
     dataset = writer.finish(names[index] for index in interleave([writer.sizes()[name] for name in names]))
     dataset.__class__ = CountingDataset

@@ -1,0 +1,52 @@
+"""
+How many tokens a prompt has: counted by a tokenizer where one is named, and by words where none is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gymcore.errors import PlanError, Problem
+from gymcore.responses import text_of
+
+__all__ = ["WORDS", "prompt_of", "token_counter"]
+
+WORDS = "words"
+
+
+def token_counter(name: str, where: str) -> Callable[[str], int]:
+    """
+    Return what counts the tokens of a text.
+
+    Args:
+        name: `words` for what white space separates, or the path of a `tokenizer.json`.
+        where: How messages name the place where it is asked for.
+
+    Raises:
+        PlanError: the tokenizer cannot be loaded.
+    """
+    if name == WORDS:
+        return lambda text: len(text.split())
+    if not Path(name).is_file():
+        hint = "try: words, or the path of a tokenizer.json"
+        raise PlanError([Problem(f"there is no tokenizer {name!r}", where, (hint,))])
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        hint = "try: pip install 'gymcore[tokenizers]'"
+        raise PlanError([Problem("a tokenizer needs the package `tokenizers`", where, (hint,))]) from None
+    try:
+        tokenizer = Tokenizer.from_file(name)
+    except Exception as error:  # the library raises no class of its own
+        raise PlanError([Problem(f"the tokenizer cannot be loaded: {error}", f"{where}: {name}")]) from None
+    return lambda text: len(tokenizer.encode(text).ids)
+
+
+def prompt_of(params: Mapping[str, Any]) -> str:
+    """Return the text of a row's prompt, its messages joined by line breaks."""
+    given = params.get("input")
+    if isinstance(given, str):
+        return given
+    return "\n".join(text_of(item) for item in given or () if isinstance(item, dict))
