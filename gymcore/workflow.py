@@ -241,11 +241,11 @@ async def _to_its_end(work: Coroutine[Any, Any, Result], begun: list[asyncio.Tas
     own = asyncio.current_task()
     assert own is not None
     begun.append(own)
-    try:
-        await asyncio.wait([task])
-    except asyncio.CancelledError:
-        task.cancel()
-        await asyncio.wait([task])
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
     if begun[-1] is own:
         await _end_all(asyncio.all_tasks() - set(begun))
     return task.result()

@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
-from gymcore.composition.dataset import Dataset, DatasetWriter
+from gymcore.composition.dataset import BLOCK, Dataset, DatasetWriter
 from gymcore.composition.lock import describe_lock
 from gymcore.composition.order import Order, mistakes_in
 from gymcore.composition.routes import DEFAULT_SPLIT, ModelChoice, Resolver, Route
@@ -126,7 +126,7 @@ def compose(plan: Plan | PlanText, catalog: Catalog, *, environ: Mapping[str, st
     resolver.find_hooks()
     resolver.raise_errors()
     try:
-        file: IO[bytes] = tempfile.TemporaryFile(prefix="gymcore-")  # noqa: SIM115, the dataset owns it
+        file: IO[bytes] = tempfile.TemporaryFile(prefix="gymcore-", buffering=BLOCK)  # noqa: SIM115, the dataset owns it
         try:
             return _Composer(resolver, catalog, file).compose(own)
         except BaseException:
@@ -347,7 +347,7 @@ class _OpenedFile:
         source = RowSource(self.path)
         self.composer.sources.append((self.where, source))
         try:
-            self.file = Path(self.path).open("rb")
+            self.file = Path(self.path).open("rb", buffering=BLOCK)
         except OSError as error:
             problem = Problem(f"the data file cannot be read: {error.strerror}", f"{self.where}: {self.path}")
             self.composer.resolver.complain(problem)

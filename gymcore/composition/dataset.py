@@ -17,7 +17,10 @@ from typing import IO
 from gymcore.errors import StorageError
 from gymcore.records import Row
 
-__all__ = ["Dataset", "DatasetWriter", "route_numbers"]
+__all__ = ["BLOCK", "Dataset", "DatasetWriter", "route_numbers"]
+
+BLOCK = 1 << 17
+"""How many bytes of a file are read and written at once."""
 
 
 def route_numbers(routes: int) -> array[int]:
@@ -60,6 +63,7 @@ class Dataset:
         self._epochs = epochs
         self._most_epochs = dict(most_epochs or {})
         self._positions: dict[str, array[int]] | None = None
+        self._sha256: str | None = None
         self.route_names = route_names
 
     def __len__(self) -> int:
@@ -75,13 +79,8 @@ class Dataset:
         Raises:
             StorageError: the disk fails, or somebody has cut the file off.
         """
-        length = self._lengths[position]
-        try:
-            data = os.pread(self._file.fileno(), length, self._offsets[position])
-        except OSError as error:
-            raise StorageError(f"the dataset cannot be read: {error.strerror}") from None
-        if len(data) != length:
-            raise StorageError("the dataset has become shorter while it was used")
+        offset = self._offsets[position]
+        data = self._bytes(offset, offset + self._lengths[position])
         if self._epochs is not None:
             data = b'%b,"epoch":%d}' % (data[:-1], self._epochs[position])
         return Row(data)
@@ -116,22 +115,49 @@ class Dataset:
 
         The file is not renamed or synchronised here: the caller decides when it is whole.
         """
-        digest = hashlib.sha256()
-        with path.open("wb") as out:
-            for row in self:
-                line = row.data + b"\n"
-                digest.update(line)
+        with path.open("wb", buffering=BLOCK) as out:
+            for line in self._lines():
                 out.write(line)
             out.flush()
             os.fsync(out.fileno())
-        return digest.hexdigest()
+        return self.sha256()
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the file that `write` writes."""
-        digest = hashlib.sha256()
-        for row in self:
-            digest.update(row.data + b"\n")
-        return digest.hexdigest()
+        """Return the SHA-256 of the file that `write` writes; it is worked out once."""
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            for line in self._lines():
+                digest.update(line)
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield what the rows are in a file, line breaks included; rows that follow each other in one go."""
+        if self._epochs is not None:
+            yield from (row.data + b"\n" for row in self)
+            return
+        begin, end = 0, 0
+        for offset, length in zip(self._offsets, self._lengths, strict=True):
+            if offset != end or end - begin > BLOCK:
+                yield from self._stretch(begin, end)
+                begin = offset
+            end = offset + length + 1
+        yield from self._stretch(begin, end)
+
+    def _stretch(self, begin: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes of some rows that follow each other; the last line break may be missing in the file."""
+        if begin < end:
+            yield self._bytes(begin, end - 1)
+            yield b"\n"
+
+    def _bytes(self, begin: int, end: int) -> bytes:
+        try:
+            data = os.pread(self._file.fileno(), end - begin, begin)
+        except OSError as error:
+            raise StorageError(f"the dataset cannot be read: {error.strerror}") from None
+        if len(data) != end - begin:
+            raise StorageError("the dataset has become shorter while it was used")
+        return data
 
 
 class DatasetWriter:
@@ -161,12 +187,12 @@ class DatasetWriter:
         rows = self._rows.get(environment)
         if rows is None:
             rows = self._rows[environment] = _Rows()
-        self._file.write(row)
+        self._file.write(b"%b\n" % row)
         rows.offsets.append(self._end)
         rows.lengths.append(len(row))
         rows.routes.append(self._routes.setdefault(route, len(self._routes)))
         rows.identities.append(_eight_bytes(blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8)))
-        self._end += len(row)
+        self._end += len(row) + 1
 
     def size(self, environment: str) -> int:
         """Return how many rows an environment has so far."""

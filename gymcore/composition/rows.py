@@ -86,6 +86,7 @@ class RowReader:
     """How often each content was seen, by its number."""
     _own_ids: KeySet = field(default_factory=KeySet)
     _offered: dict[tuple[str, bytes], _OfferedTools] = field(default_factory=dict)
+    _last_offered: tuple[str, Any, _OfferedTools] = ("", None, _NO_TOOLS)
 
     def raise_problems(self) -> None:
         """
@@ -167,12 +168,16 @@ class RowReader:
         tools = row["responses_create_params"].get("tools")
         if not tools:
             return _NO_TOOLS
+        environment, before, known = self._last_offered
+        if environment == route.environment and before == tools:  # nearly always, and cheaper than a digest
+            return known
         key = (route.environment, hashlib.blake2b(encode_json(tools), digest_size=16).digest())
         offered = self._offered.get(key)
         if offered is None:
             if len(self._offered) == REMEMBERED_TOOLS:
                 self._offered.clear()
             offered = self._offered[key] = _compared_tools(tools, route)
+        self._last_offered = (route.environment, tools, offered)
         return offered
 
     def _identify(self, row: dict[str, Any], route: Route, where: str) -> str | int | None:
@@ -192,13 +197,15 @@ class RowReader:
                 self.reject(where, f"the `task_id` {_shown(own)} stands twice in {route.environment!r}")
                 return None
             return own
-        digest = hashlib.blake2b(canonical, digest_size=10, key=route.environment.encode()[:64])
-        number = self._contents.number(digest.digest())
+        digest = hashlib.sha256(route.environment.encode() + b"\0")
+        digest.update(canonical)
+        name = digest.hexdigest()[:20]
+        number = self._contents.number(f"{route.environment}\0{name}".encode())
         if number == len(self._twins):
             self._twins.append(0)
         self._twins[number] += 1
         twin = f"-{self._twins[number]}" if self._twins[number] > 1 else ""
-        return f"{route.environment}/{digest.hexdigest()}{twin}"
+        return f"{route.environment}/{name}{twin}"
 
 
 def _reasons_of_model(row: dict[str, Any], route: Route) -> list[str]:
