@@ -34,7 +34,7 @@ __all__ = [
     "turn_to_json",
 ]
 
-_TURN_FIELDS = tuple(field.name for field in fields(Turn) if field.init)
+_TURN_FIELDS = tuple(field.name for field in fields(Turn) if not field.name.startswith("_"))
 
 
 def turn_to_json(turn: Turn) -> dict[str, Any]:
