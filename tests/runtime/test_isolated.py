@@ -492,6 +492,30 @@ def test_an_environment_whose_workers_keep_dying_is_set_aside(worlds: ModuleType
     assert "exit code 7" in status
 
 
+def test_a_plugin_that_cancels_all_tasks_blinds_nobody_to_a_death(worlds: ModuleType, rig: Any) -> None:
+    """
+    A worker that dies afterwards is noticed and replaced, also when its replacement was just being started.
+    """
+    where = ScriptedModel(calls("where"), says("done"))
+
+    def cancel_all() -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    async def playing() -> list[Rollout]:
+        async with asyncio.timeout(20), rig(worlds.World) as opened:
+            cancel_all()
+            before = await opened.play("well", where)
+            os.kill(told_by(before)["pid"], signal.SIGKILL)
+            await asyncio.sleep(0.2)
+            cancel_all()
+            return [before, await opened.play("well", where)]
+
+    before, after = asyncio.run(playing())
+
+    assert told_by(after)["pid"] != told_by(before)["pid"]
+
+
 def test_workers_share_the_rollouts(worlds: ModuleType, rig: Any) -> None:
     """
     A rollout goes to the worker with the fewest, and the death of one leaves those in the other alone.

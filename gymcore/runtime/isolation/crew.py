@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from gymcore.errors import GymcoreError, PluginError
 from gymcore.records import Failure
@@ -19,9 +21,22 @@ from gymcore.runtime.placement import SET_ASIDE
 __all__ = ["Crew"]
 
 
+@dataclass(eq=False, slots=True)
+class _Seat:
+    """A place for one worker at a time."""
+
+    worker: Worker | None = None
+    pause: asyncio.TimerHandle | None = None
+    """Until the next worker is started."""
+    starting: asyncio.Task[None] | None = None
+
+
 class Crew:
     """
     Keeps workers alive: a dead one is replaced, after a pause that doubles with every death.
+
+    No task does that, which a plugin elsewhere in the run could cancel, but callbacks: of a death, of a pause, and of
+    a start that has ended, however it did.
 
     After several deaths without a finished rollout between them the environment is set aside.
 
@@ -39,8 +54,8 @@ class Crew:
         self._hello = hello
         self._limits = limits
         self._on_ask = on_ask
-        self._alive: list[Worker] = []
-        self._keepers: list[asyncio.Task[None]] = []
+        self._seats = [_Seat() for _ in range(launch.workers)]
+        self._is_closing = False
         self._changed = asyncio.Event()
         self._deaths = 0
         self._last_death = ""
@@ -58,13 +73,11 @@ class Crew:
             GymcoreError: the environment could not be opened.
         """
         try:
-            starts = await asyncio.gather(*(self._start() for _ in range(self._launch.workers)), return_exceptions=True)
+            starts = await asyncio.gather(*map(self._start, self._seats), return_exceptions=True)
         except asyncio.CancelledError:
             await self.close()
             raise
-        started = [worker for worker in starts if isinstance(worker, Worker)]
-        failed = [error for error in starts if isinstance(error, BaseException)]
-        self._keepers = [asyncio.create_task(self._keep(worker)) for worker in started]
+        failed = [error for error in starts if error is not None]
         if failed:
             await self.close()
             if isinstance(failed[0], WorkerDied | OSError):
@@ -79,12 +92,16 @@ class Crew:
         Raises:
             PluginError: what the rollouts shared could not be closed.
         """
-        for keeper in self._keepers:
-            keeper.cancel()
-        if self._keepers:
-            await asyncio.wait(self._keepers)
-        workers, self._alive = self._alive, []
-        for said in await asyncio.gather(*(worker.close() for worker in workers)):
+        self._is_closing = True
+        for seat in self._seats:
+            if seat.pause is not None:
+                seat.pause.cancel()
+        starting = [seat.starting for seat in self._seats if seat.starting is not None]
+        for start in starting:
+            start.cancel()
+        if starting:
+            await asyncio.wait(starting)
+        for said in await asyncio.gather(*(worker.close() for worker in self._alive())):
             if said is not None:
                 plugin = self._launch.plugin
                 raise PluginError(f"{plugin} could not be closed: {said}", plugin=plugin)
@@ -99,7 +116,7 @@ class Crew:
         while True:
             if self.is_set_aside:
                 raise told(Failure(stage="worker", error=SET_ASIDE, message=self._set_aside()[:2000], retryable=True))
-            alive = [worker for worker in self._alive if worker.death is None]
+            alive = self._alive()
             if alive:
                 return min(alive, key=lambda worker: worker.in_flight)
             self._changed.clear()
@@ -114,7 +131,7 @@ class Crew:
         """Say what a person should know; None while nothing is wrong."""
         if self.is_set_aside:
             return self._set_aside()
-        if self._deaths and len(self._alive) < self._launch.workers:
+        if self._deaths and len(self._alive()) < self._launch.workers:
             return f"{self._launch.name} waits for a new worker: {self._last_death.partition(PRINTED)[0]}"
         return None
 
@@ -124,30 +141,44 @@ class Crew:
             f"the last time, {self._last_death}"
         )
 
-    async def _start(self) -> Worker:
-        worker = Worker(self._launch, self._on_ask)
-        await worker.start(self._hello, self._limits)
-        self._alive.append(worker)
-        self._changed.set()
-        return worker
+    def _alive(self) -> list[Worker]:
+        return [seat.worker for seat in self._seats if seat.worker is not None]
 
-    async def _keep(self, worker: Worker) -> None:
-        """Replace a worker whenever it dies."""
-        alive: Worker | None = worker
-        while True:
-            if alive is not None:
-                self._last_death = await alive.ended()
-                self._alive.remove(alive)
-                alive = None
-            self._deaths += 1
-            if self.is_set_aside:
-                self._changed.set()
-                return
-            launch = self._launch
-            await asyncio.sleep(min(launch.max_backoff_s, launch.backoff_s * 2 ** (self._deaths - 1)))
-            if self.is_set_aside:
-                return
-            try:
-                alive = await self._start()
-            except (WorkerDied, GymcoreError, OSError) as error:
-                self._last_death = str(error)
+    async def _start(self, seat: _Seat) -> None:
+        worker = Worker(self._launch, self._on_ask, partial(self._on_death, seat))
+        await worker.start(self._hello, self._limits)
+        if worker.death is not None:
+            raise WorkerDied(worker.death)
+        seat.worker = worker
+        self._changed.set()
+
+    def _on_death(self, seat: _Seat, worker: Worker) -> None:
+        if seat.worker is worker:  # else it died while it was started
+            seat.worker = None
+            self._count(seat, worker.death or "")
+
+    def _count(self, seat: _Seat, death: str) -> None:
+        """Start another worker after a pause, unless there were too many deaths."""
+        if self._is_closing:
+            return
+        self._last_death = death
+        self._deaths += 1
+        self._changed.set()
+        self._pause(seat)
+
+    def _pause(self, seat: _Seat) -> None:
+        if not (self._is_closing or self.is_set_aside):
+            pause_s = min(self._launch.max_backoff_s, self._launch.backoff_s * 2 ** (self._deaths - 1))
+            seat.pause = asyncio.get_running_loop().call_later(pause_s, self._restart, seat)
+
+    def _restart(self, seat: _Seat) -> None:
+        if not self.is_set_aside:
+            seat.starting = asyncio.create_task(self._start(seat))
+            seat.starting.add_done_callback(partial(self._on_started, seat))
+
+    def _on_started(self, seat: _Seat, start: asyncio.Task[None]) -> None:
+        seat.starting = None
+        if start.cancelled():
+            self._pause(seat)
+        elif (error := start.exception()) is not None:
+            self._count(seat, str(error))
