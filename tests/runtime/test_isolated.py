@@ -49,6 +49,7 @@ from gymcore.errors import PlanError
 from gymcore.interfaces import Config, Environment
 from gymcore.records import Row, Trajectory, Turn
 from gymcore.responses import Request, Response, message
+from gymcore.runtime.brackets import Bounds
 from gymcore.runtime.budget import FailureBudgets
 from gymcore.runtime.executor import LocalExecutor
 from gymcore.runtime.in_process import InProcess, TimeLimits
@@ -379,6 +380,26 @@ def test_a_process_that_blocks_where_nothing_else_bounds_it_is_found(worlds: Mod
     assert (late.failure.stage, late.failure.error) == ("open", "TimeoutError")
     assert late.failure.message == "open blocked its process for 1.2 s"
     assert after.reward is not None
+
+
+def test_what_takes_long_and_blocks_nothing_is_not_late(worlds: ModuleType, rig: Any) -> None:
+    """
+    Waiting quietly in `open` and `reply` is bounded by the rollout's bound alone, as it is here.
+    """
+
+    async def playing() -> Rollout:
+        async with rig(worlds.World, tool_s=0.2, verify_s=0.2) as opened:
+            rollout: Rollout = await opened.play("takes its time", ScriptedModel(says("done")))
+            return rollout
+
+    assert asyncio.run(playing()).failure is None
+
+
+def test_opening_may_take_as_long_in_a_process_as_here() -> None:
+    """
+    What rollouts share may be a model's weights, wherever the environment plays.
+    """
+    assert Launch.start_s == Bounds().opening_s
 
 
 DEATHS = [

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from gymcore.errors import GymcoreError, PluginError
+from gymcore.errors import PluginError
 from gymcore.records import Failure
 from gymcore.runtime.faults import told
 from gymcore.runtime.in_process import TimeLimits

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gymcore.runtime.brackets import Bounds
+
 __all__ = ["Launch", "allowed_environ"]
 
 _ALLOWED = re.compile(
@@ -51,8 +53,8 @@ class Launch:
     """Variables that it may see besides the harmless ones."""
     memory_mb: int | None = None
     """The address space of each process, in megabytes."""
-    start_s: float = 120.0
-    """For importing the class and opening what its rollouts share."""
+    start_s: float = Bounds().opening_s
+    """For importing the class and opening what its rollouts share; as long as where it plays in the run's process."""
     stop_s: float = 30.0
     """For closing that again; then it is killed."""
     grace_s: float = 5.0

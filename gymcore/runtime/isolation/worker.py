@@ -33,7 +33,7 @@ EXIT_S = 5.0
 LAST_WORDS_S = 0.5
 """For reading what a dead process has sent."""
 SLACK_S = 1.0
-"""A worker keeps the bounds of its tools itself; so much later it is taken for unable to."""
+"""A worker keeps the bounds of its tools itself; one that is asked then and silent for so long is unable to."""
 
 
 class WorkerDied(Exception):
@@ -49,6 +49,12 @@ class _Waiting:
     """When it was sent, as the loop counts time."""
     limit_s: float
     bound: str
+    is_bounded_there: bool
+
+    def fail(self, error: Exception) -> None:
+        """Let whoever waits for the answer have an error, unless there is an answer."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class _Process(asyncio.SubprocessProtocol):
@@ -100,8 +106,9 @@ class Worker:
         self._numbers = itertools.count(1)
         self._reason: str | None = None
         self._heard_at = self._beat_at = self._loop.time()
-        self._probed_at: float | None = None
-        self._why_probed = ""
+        self._probed_at = 0.0
+        self._suspect: _Waiting | None = None
+        """The request over which it was asked whether it still answers."""
         self._process = _Process(self._on_exit)
         self._output: Output
         self._timer: asyncio.TimerHandle
@@ -140,7 +147,12 @@ class Worker:
             os.close(self._output.writing)
         self._timer = self._loop.call_later(BEAT_S, self._beat)
         bound = f"was not ready within {launch.start_s:g} s"
-        about = {"version": __version__, "path": sys.path, "target": launch.target, "limits": asdict(limits)}
+        about: dict[str, Any] = {
+            "version": __version__,
+            "path": sys.path,
+            "target": launch.target,
+            "limits": asdict(limits),
+        }
         try:
             await connect(ours, self._channel)
             await self.ask("hello", bound, launch.start_s, memory_mb=launch.memory_mb, **about, **hello)
@@ -151,24 +163,26 @@ class Worker:
             await self.kill("it is not needed any more")
             raise
 
-    async def ask(self, do: str, bound: str, limit_s: float, /, **fields: Any) -> Any:
+    async def ask(
+        self, do: str, bound: str, limit_s: float, /, *, is_bounded_there: bool = False, **fields: Any
+    ) -> Any:
         """
         Have something done.
-
-        What blocks the process is done one after the other there, so a request is not late as long as others are
-        answered; what does not block is bounded there.
 
         Args:
             do: What.
             bound: What the error says when it takes too long.
-            limit_s: How long the process may be silent over it.
+            limit_s: How long it may take.
+            is_bounded_there: Whether the process bounds it itself, as long as nothing blocks it. What does is done one
+                after the other there, so the request is late only when the process was silent for as long, and then
+                does not answer when it is asked whether it still can.
             fields: What it needs.
 
         Returns:
             What came of it: a plain value.
 
         Raises:
-            Late: it took too long, and nothing else was heard of the process meanwhile.
+            Late: it took too long.
             WorkerDied: the process ended first.
             Told: the environment raised.
             FrameError: something is too large to be sent.
@@ -176,7 +190,7 @@ class Worker:
         if self.death is not None:
             raise WorkerDied(self.death)
         number = next(self._numbers)
-        waiting = _Waiting(self._loop.create_future(), self._loop.time(), limit_s, bound)
+        waiting = _Waiting(self._loop.create_future(), self._loop.time(), limit_s, bound, is_bounded_there)
         self._waiting[number] = waiting
         try:
             self._channel.send({"do": do, "number": number, **fields})
@@ -240,8 +254,7 @@ class Worker:
         self.death = self._describe_end(code)
         self._channel.abort()
         for waiting in self._waiting.values():
-            if not waiting.answer.done():
-                waiting.answer.set_exception(WorkerDied(self.death))
+            waiting.fail(WorkerDied(self.death))
         self._dead.set()
         self._on_death(self)
 
@@ -255,22 +268,30 @@ class Worker:
         self._timer = self._loop.call_later(BEAT_S, self._beat)
 
     def _keep_time(self, now: float) -> None:
-        """Give up the request over which the process was silent too long, and find out whether it still answers."""
-        if self._probed_at is not None:
-            # The others are not late: they are held up by that one, or by a process that is about to be killed.
-            if now - self._probed_at > self._launch.grace_s:
-                self._strike(f"{self._why_probed}, and it did not answer for {self._launch.grace_s:g} s")
-            return
+        """Give up what is late, and the process when it answers no more."""
         for waiting in self._waiting.values():
-            if now - max(waiting.since, self._heard_at) > waiting.limit_s and not waiting.answer.done():
-                waiting.answer.set_exception(Late(waiting.bound))
-                self._probed_at, self._why_probed = now, waiting.bound
+            if not waiting.is_bounded_there and now - waiting.since > waiting.limit_s:
+                waiting.fail(Late(waiting.bound))
+        suspect, silent_s = self._suspect, now - self._probed_at
+        if suspect is None:
+            self._probe(now)
+        elif silent_s > SLACK_S:
+            # The others are not late: they are held up by that one, or by a process that is about to be killed.
+            suspect.fail(Late(suspect.bound))
+            if silent_s > SLACK_S + self._launch.grace_s:
+                self._strike(f"{suspect.bound}, and it did not answer for {self._launch.grace_s:g} s")
+
+    def _probe(self, now: float) -> None:
+        """Ask a process that was silent over a request for as long as that may take whether it still answers."""
+        for waiting in self._waiting.values():
+            if waiting.is_bounded_there and now - max(waiting.since, self._heard_at) > waiting.limit_s:
+                self._probed_at, self._suspect = now, waiting
                 self._channel.send({"do": "ping", "number": 0})
                 return
 
     def _on_message(self, message: Message) -> None:
         self._heard_at = self._loop.time()
-        self._probed_at = None
+        self._suspect = None
         told = message.get("is")
         if told in ("asks", "unasks"):
             self._on_ask(self, message)

@@ -71,6 +71,8 @@ class World(Environment[WorldTask, WorldConfig]):
             raise ValueError("broken")
         while self.task.how == "blocks in open":
             pass
+        if self.task.how == "takes its time":
+            await asyncio.sleep(2.0)
         if self.task.how == "cancels itself in open":
             await self.cancel()
 
@@ -147,6 +149,8 @@ class World(Environment[WorldTask, WorldConfig]):
     async def reply(self, turn: Turn) -> str | None:
         if self.task.how == "raises in reply":
             raise ValueError("broken")
+        if self.task.how == "takes its time":
+            await asyncio.sleep(2.0)
         return "go on" if turn.text == "one" else None
 
     async def verify(self, trajectory: Trajectory) -> Reward:  # type: ignore[override]
