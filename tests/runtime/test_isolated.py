@@ -111,11 +111,12 @@ def rig(composed: Callable[..., Composition]) -> Callable[..., Any]:
         tool_s: float = 30.0,
         verify_s: float = 30.0,
         rollout_s: float = 30.0,
+        bounds: dict[str, float] | None = None,
         **launch: Any,
     ) -> AsyncIterator[Rig]:
         composition = composed({"w": (environment, 0)}, Oracle)
         config = config or environment.config_model()
-        limits = TimeLimits(rollout_s=rollout_s, tool_s=tool_s, verify_s=verify_s)
+        limits = TimeLimits(rollout_s=rollout_s, tool_s=tool_s, verify_s=verify_s, **(bounds or {}))
         stage = Stage(
             agents={"w_agent": SimpleAgent()},
             models={} if judge is None else {"judge": judge},
@@ -574,6 +575,41 @@ def test_a_rollout_that_is_stopped_is_closed_in_its_process(worlds: ModuleType, 
     assert failure.stage == "timeout"
     lines = (tmp_path / "log").read_text().splitlines()
     assert lines == ["hang cancelled", "closed well in the task of open", "shared closed"]
+
+
+@pytest.mark.parametrize(
+    ("how", "model"),
+    [
+        ("stays in open", ScriptedModel()),
+        ("stays in reply", ScriptedModel(says("hm"))),
+        ("stays in close", ScriptedModel(says("hm"))),
+        ("well", ScriptedModel(calls("stay"))),
+    ],
+    ids=["open", "reply", "close", "tool"],
+)
+def test_what_ignores_its_cancellation_is_left_behind_there_and_closed(
+    worlds: ModuleType, rig: Any, tmp_path: Path, how: str, model: Model
+) -> None:
+    """
+    As here: after a while nobody waits for it any more, the environment is closed, and nothing of it is kept.
+    """
+    config = worlds.WorldConfig(log=str(tmp_path / "log"))
+    where = ScriptedModel(calls("where"), says("done"))
+    bounds = {"grace_s": 0.1, "close_s": 0.3}
+
+    async def playing() -> list[int]:
+        async with rig(worlds.World, config=config, rollout_s=0.3, bounds=bounds) as opened:
+            tasks = [told_by(await opened.play("before", where))["tasks"]]
+            await opened.play(how, model)
+            await asyncio.sleep(0.5)
+            return [*tasks, told_by(await opened.play("after", where))["tasks"]]
+
+    before, after = asyncio.run(playing())
+
+    assert before == after
+    assert [line.split(" ")[1] for line in (tmp_path / "log").read_text().splitlines()[:3]] == [
+        *("before", how.split(" ")[0], "after")
+    ]
 
 
 def test_memory_is_bounded_where_the_plan_says_so(worlds: ModuleType, rig: Any) -> None:

@@ -206,11 +206,12 @@ class _Remote:
 
     async def close(self) -> None:
         worker = self._worker
-        if worker is None or self._place.instances.pop(self._number, None) is None:
+        if worker is None or self._number not in self._place.instances:
             return
         try:
             await self._ask("close")
         finally:
+            del self._place.instances[self._number]
             worker.in_flight -= 1
             for asked in self._asked.values():
                 asked.cancel()
