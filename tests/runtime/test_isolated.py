@@ -514,6 +514,29 @@ def test_an_environment_whose_workers_keep_dying_is_set_aside(worlds: ModuleType
     assert "exit code 7" in status
 
 
+def test_many_deaths_at_once_set_nothing_aside(worlds: ModuleType, rig: Any) -> None:
+    """
+    Short of memory, a system kills what it finds: as long as one worker lives, the others are started again.
+    """
+    slow = ScriptedModel(calls("where"), calls("later", text="x"), says("done"))
+
+    async def playing() -> tuple[str, list[Rollout]]:
+        async with asyncio.timeout(20), rig(worlds.World, workers=3, deaths=2) as opened:
+            first = await asyncio.gather(*(opened.play("well", slow) for _ in range(3)))
+            for pid in sorted(told_by(rollout)["pid"] for rollout in first)[:2]:
+                os.kill(pid, signal.SIGKILL)
+            while (status := opened.place.status()) is None:
+                await asyncio.sleep(0.01)
+            while opened.place.status() is not None:
+                await asyncio.sleep(0.01)
+            return status, list(await asyncio.gather(*(opened.play("well", slow) for _ in range(3))))
+
+    status, after = asyncio.run(playing())
+
+    assert "w waits for a new worker" in status
+    assert len({told_by(rollout)["pid"] for rollout in after}) == 3
+
+
 def test_a_plugin_that_cancels_all_tasks_blinds_nobody_to_a_death(worlds: ModuleType, rig: Any) -> None:
     """
     A worker that dies afterwards is noticed and replaced, also when its replacement was just being started.

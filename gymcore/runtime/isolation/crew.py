@@ -26,6 +26,8 @@ class _Seat:
     """A place for one worker at a time."""
 
     worker: Worker | None = None
+    deaths: int = 0
+    """Since one of its workers last finished a rollout."""
     pause: asyncio.TimerHandle | None = None
     """Until the next worker is started."""
     starting: asyncio.Task[None] | None = None
@@ -33,12 +35,13 @@ class _Seat:
 
 class Crew:
     """
-    Keeps workers alive: a dead one is replaced, after a pause that doubles with every death.
+    Keeps workers alive: a dead one is replaced, after a pause that doubles with every death in its seat.
 
     No task does that, which a plugin elsewhere in the run could cancel, but callbacks: of a death, of a pause, and of
     a start that has ended, however it did.
 
-    After several deaths without a finished rollout between them the environment is set aside.
+    After several deaths in every seat, without a finished rollout between them, the environment is set aside. Counted
+    over all seats, one event, such as too little memory, would do that while a worker lives and plays.
 
     Args:
         launch: How workers are started, and how many.
@@ -57,13 +60,9 @@ class Crew:
         self._seats = [_Seat() for _ in range(launch.workers)]
         self._is_closing = False
         self._changed = asyncio.Event()
-        self._deaths = 0
         self._last_death = ""
-
-    @property
-    def is_set_aside(self) -> bool:
+        self.is_set_aside = False
         """Whether nothing more is started."""
-        return self._deaths >= self._launch.deaths
 
     async def open(self) -> None:
         """
@@ -122,22 +121,24 @@ class Crew:
             self._changed.clear()
             await self._changed.wait()
 
-    def finished(self) -> None:
-        """Say that a rollout was finished: deaths before it are forgiven."""
-        if not self.is_set_aside:
-            self._deaths = 0
+    def finished(self, worker: Worker) -> None:
+        """Say that a worker has finished a rollout: the deaths in its seat before that are forgiven."""
+        for seat in self._seats:
+            if seat.worker is worker:
+                seat.deaths = 0
 
     def status(self) -> str | None:
         """Say what a person should know; None while nothing is wrong."""
         if self.is_set_aside:
             return self._set_aside()
-        if self._deaths and len(self._alive()) < self._launch.workers:
+        if self._last_death and len(self._alive()) < self._launch.workers:
             return f"{self._launch.name} waits for a new worker: {self._last_death.partition(PRINTED)[0]}"
         return None
 
     def _set_aside(self) -> str:
+        deaths = sum(seat.deaths for seat in self._seats)
         return (
-            f"{self._launch.name} is set aside: its workers died {self._deaths} times without finishing a rollout; "
+            f"{self._launch.name} is set aside: its workers died {deaths} times without finishing a rollout; "
             f"the last time, {self._last_death}"
         )
 
@@ -162,13 +163,14 @@ class Crew:
         if self._is_closing:
             return
         self._last_death = death
-        self._deaths += 1
+        seat.deaths += 1
+        self.is_set_aside |= all(seat.deaths >= self._launch.deaths for seat in self._seats)
         self._changed.set()
         self._pause(seat)
 
     def _pause(self, seat: _Seat) -> None:
         if not (self._is_closing or self.is_set_aside):
-            pause_s = min(self._launch.max_backoff_s, self._launch.backoff_s * 2 ** (self._deaths - 1))
+            pause_s = min(self._launch.max_backoff_s, self._launch.backoff_s * 2.0 ** min(seat.deaths - 1, 60))
             seat.pause = asyncio.get_running_loop().call_later(pause_s, self._restart, seat)
 
     def _restart(self, seat: _Seat) -> None:

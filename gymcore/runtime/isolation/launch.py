@@ -60,10 +60,10 @@ class Launch:
     grace_s: float = 5.0
     """A process that was silent for as long as a request may take must answer within this, or it is killed."""
     backoff_s: float = 0.5
-    """Before the first new start; doubled with every death until a rollout is finished."""
+    """Before the first new start; doubled with every death in the same place until a rollout is finished there."""
     max_backoff_s: float = 30.0
     deaths: int = 5
-    """After so many deaths without a finished rollout between them nothing more is started."""
+    """After so many in every place, without a finished rollout between them, nothing more is started."""
 
     def command(self, descriptor: int) -> list[str]:
         """Return the command line of a worker that speaks over a descriptor."""

@@ -201,7 +201,8 @@ class _Remote:
         value = await self._ask(
             "verify", limits.late_verifier(), limits.verify_s, trajectory=trajectory_to_json(trajectory)
         )
-        self._place.crew.finished()
+        assert self._worker is not None
+        self._place.crew.finished(self._worker)
         return Reward.model_validate(value)
 
     async def close(self) -> None:
