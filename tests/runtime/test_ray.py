@@ -232,6 +232,28 @@ def test_a_rollout_that_kills_its_worker_twice_is_poison_and_the_others_finish(
     assert "the Ray worker that played it" in failures["kill"].message
 
 
+def test_a_worker_that_stops_answering_is_replaced(composed: Callable[..., Composition]) -> None:
+    """
+    Nothing bounds a process that is stopped or never lets go, so its silence is; what it played is played again.
+    """
+    composition = composed(*({"what": "slow"} for _ in range(8)), timeout_s=1.0)
+
+    async def collect() -> tuple[list[Rollout], int]:
+        async with (
+            asyncio.timeout(60),
+            open_ray(composition, slack_s=0.1) as executor,
+            _stream_of(executor, composition) as stream,
+        ):
+            stopped = executor.workers[0]
+            os.kill(stopped, signal.SIGSTOP)
+            return await _all_of(stream), stopped
+
+    rollouts, stopped = asyncio.run(collect())
+
+    assert [rollout.failure for rollout in rollouts] == [None] * 8
+    assert _ends(stopped)
+
+
 def test_an_endpoint_that_refuses_ends_the_run_as_it_does_here(
     composed: Callable[..., Composition], tmp_path: Path
 ) -> None:
@@ -312,10 +334,14 @@ def test_a_verifier_that_never_returns_does_not_hold_up_a_cancelled_run(
 
     assert rollouts == []
     assert log.read_text().count(" close wait ") == 1
+    assert all(map(_ends, workers))
+
+
+def _ends(process: int) -> bool:
     deadline = time.monotonic() + 10
-    while any(_is_alive(process) for process in workers) and time.monotonic() < deadline:
+    while _is_alive(process) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert [_is_alive(process) for process in workers] == [False, False]
+    return not _is_alive(process)
 
 
 def _is_alive(process: int) -> bool:

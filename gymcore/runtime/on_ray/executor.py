@@ -38,6 +38,9 @@ WAIT_S = 2.0
 CLOSE_S = 15.0
 """How long workers may take to close what they play and their plugins; then their processes are ended."""
 
+SLACK_S = 30.0
+"""A worker that was silent for longer than any of its rollouts may take, and so much more, answers no more."""
+
 OPENINGS = 3
 """How often in a row a worker may fail to start in place of one that died."""
 
@@ -51,13 +54,16 @@ MESSAGE_LENGTH = 1500
 
 
 @asynccontextmanager
-async def open_ray(composition: Composition, *, close_s: float = CLOSE_S) -> AsyncIterator[RayExecutor]:
+async def open_ray(
+    composition: Composition, *, close_s: float = CLOSE_S, slack_s: float = SLACK_S
+) -> AsyncIterator[RayExecutor]:
     """
     Open the plugins of a composition in workers on Ray, and close them at the end.
 
     Args:
         composition: What is to be played.
         close_s: How long workers may take to close what they play and their plugins; then their processes are ended.
+        slack_s: How much longer than its longest rollout may take a worker may be silent; then its process is ended.
 
     Raises:
         PlanError: Ray is not installed, cannot be used, or has no room for the workers.
@@ -65,7 +71,7 @@ async def open_ray(composition: Composition, *, close_s: float = CLOSE_S) -> Asy
     """
     plan = composition.plan.collect
     async with open_cluster(plan.ray, plan.concurrency) as cluster:
-        executor = RayExecutor(cluster, composition, close_s)
+        executor = RayExecutor(cluster, composition, close_s, slack_s)
         try:
             await executor.open()
             yield executor
@@ -120,13 +126,17 @@ class RayExecutor:
         cluster: Where the workers are started.
         composition: What they open.
         close_s: How long they may take to close it.
+        slack_s: How much longer than the longest rollout may take they may be silent.
     """
 
-    def __init__(self, cluster: Cluster, composition: Composition, close_s: float) -> None:
+    def __init__(self, cluster: Cluster, composition: Composition, close_s: float, slack_s: float) -> None:
+        collect = composition.plan.collect
+        bounds = (route.plan.timeout_s or collect.timeout_s for route in composition.routes.values())
+        self._silent_s = WAIT_S + max(bounds, default=collect.timeout_s) + slack_s
         self._cluster = cluster
         self._close_s = close_s
         self._setup: Setup = describe_setup(composition, is_here=cluster.is_here)
-        self._start_timeout_s = composition.plan.collect.ray.start_timeout_s
+        self._start_timeout_s = collect.ray.start_timeout_s
         self._seed = composition.plan.mix.seed
         self._lock = lock_digest(composition.lock)
         self._actor_class = cluster.ray.remote(RayWorker)
@@ -280,7 +290,7 @@ class RayExecutor:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._give(seat, seat.actor))
                 group.create_task(self._take(seat, seat.actor))
-        except* self._cluster.ray.exceptions.RayError as errors:
+        except* (self._cluster.ray.exceptions.RayError, TimeoutError) as errors:
             found: BaseException = errors
             while isinstance(found, BaseExceptionGroup):
                 found = found.exceptions[0]
@@ -306,7 +316,11 @@ class RayExecutor:
 
     async def _take(self, seat: _Seat, actor: Any) -> None:
         while True:
-            taken, seat.notes = await actor.take.remote(WAIT_S)
+            try:
+                async with asyncio.timeout(self._silent_s):
+                    taken, seat.notes = await actor.take.remote(WAIT_S)
+            except TimeoutError:  # its event loop is blocked, or its process stopped
+                raise TimeoutError(f"it did not answer for {self._silent_s:g} s") from None
             seat.finished += len(taken)
             for result in taken:
                 play = seat.playing.get(result[0])
