@@ -254,6 +254,35 @@ def test_a_worker_that_stops_answering_is_replaced(composed: Callable[..., Compo
     assert _ends(stopped)
 
 
+def test_a_worker_that_cannot_be_opened_again_is_tried_later(
+    composed: Callable[..., Composition], tmp_path: Path
+) -> None:
+    """
+    The others go on meanwhile: it was opened before, so what is wrong now may pass.
+    """
+    broken_by = tmp_path / "broken"
+    composition = composed(*({"what": "slow"} for _ in range(20)), concurrency=4, config={"broken_by": str(broken_by)})
+
+    async def collect() -> tuple[list[Rollout], list[str]]:
+        async with asyncio.timeout(60), open_ray(composition) as executor, _stream_of(executor, composition) as stream:
+            broken_by.touch()
+            os.kill(executor.workers[0], signal.SIGKILL)
+            rollouts = [await anext(stream)]
+            while not any("could not be started again" in note for note in executor.notes()):
+                await asyncio.sleep(0.02)
+            notes = list(executor.notes())
+            broken_by.unlink()
+            rollouts += [rollout async for rollout in stream]
+            while len(executor.workers) < 2:
+                await asyncio.sleep(0.02)
+            return rollouts, notes
+
+    rollouts, notes = asyncio.run(collect())
+
+    assert [rollout.failure for rollout in rollouts] == [None] * 20
+    assert any("there is no licence for it" in note for note in notes)
+
+
 def test_an_endpoint_that_refuses_ends_the_run_as_it_does_here(
     composed: Callable[..., Composition], tmp_path: Path
 ) -> None:

@@ -42,7 +42,7 @@ SLACK_S = 30.0
 """A worker that was silent for longer than any of its rollouts may take, and so much more, answers no more."""
 
 OPENINGS = 3
-"""How often in a row a worker may fail to start in place of one that died."""
+"""When every worker has failed so often in a row to start in place of one that died, the run ends."""
 
 LONGEST_PAUSE_S = 30.0
 """The longest pause before a worker is started in place of one that died without finishing anything."""
@@ -105,6 +105,10 @@ class _Seat:
     pid: int = 0
     is_open: bool = False
     """Whether there is a worker that can be given something."""
+    was_open: bool = False
+    """Whether one of its workers has opened the plugins."""
+    failures: int = 0
+    """How often in a row none could."""
     is_reserved: bool = False
     """Whether one rollout has it for itself."""
     playing: dict[int, _Play] = field(default_factory=dict)
@@ -149,8 +153,6 @@ class RayExecutor:
         self._one_suspect = asyncio.Lock()
         self._error: Exception | None = None
         self._is_cancelled = False
-        self._lost: set[int] = set()
-        """Workers that cannot be started any more."""
         self._overdue: asyncio.TimerHandle | None = None
 
     @property
@@ -240,35 +242,36 @@ class RayExecutor:
 
     async def _keep_serving(self, seat: _Seat) -> None:
         """Start a worker, serve it, and start another where it dies."""
-        was_ever_open, attempts, pause_s = False, 0, 0.0
+        pause_s = 0.0
         while True:
-            finished, attempts = seat.finished, attempts + 1
+            finished = seat.finished
             cause = await self._open(seat)
             if cause is None:
-                was_ever_open, attempts = True, 0
+                seat.was_open, seat.failures = True, 0
                 cause = await self._serve(seat)
+            else:
+                seat.failures += 1
             self._kill(seat)
             self._bury(seat, cause)
             if self._is_cancelled:
                 return
-            if attempts and (attempts == OPENINGS or not was_ever_open):
-                seat.notes = (f"Ray worker {seat.number} cannot be started again: {_reason(cause)}",)
-                self._lost.add(seat.number)
-                if not was_ever_open or len(self._lost) == len(self._seats):
-                    hint = "try: --executor local, which shows whether a plugin ends its process"
-                    message = f"a Ray worker died while it opened the plugins: {_reason(cause)}"
-                    raise PluginError(message, hints=[hint])
-                return
+            if not seat.was_open or all(other.failures >= OPENINGS for other in self._seats):
+                if isinstance(cause, GymcoreError):
+                    raise cause
+                hint = "try: --executor local, which shows whether a plugin ends its process"
+                message = f"a Ray worker died while it opened the plugins: {_reason(cause)}"
+                raise PluginError(message, hints=[hint])
             pause_s = 0.0 if seat.finished > finished else min(LONGEST_PAUSE_S, pause_s * 2 or 0.5)
-            seat.notes = (f"Ray worker {seat.number} died and is started again: {_reason(cause)}",)
+            became = "could not be started again" if seat.failures else "died and is started again"
+            seat.notes = (f"Ray worker {seat.number} {became}: {_reason(cause)}",)
             await asyncio.sleep(pause_s)
 
     async def _open(self, seat: _Seat) -> BaseException | None:
         """
-        Start a worker; return how it died, if it did.
+        Start a worker; return why none could be, if so.
 
         Raises:
-            GymcoreError: a plugin could not be opened.
+            BaseException: what is a mistake of ours over there.
         """
         options = {"num_cpus": 1, "max_restarts": 0, "max_concurrency": SLOTS, "scheduling_strategy": "SPREAD"}
         try:
@@ -279,7 +282,10 @@ class RayExecutor:
         except (self._cluster.ray.exceptions.RayError, TimeoutError) as error:
             return _death(error)
         if isinstance(told, bytes):
-            raise read_error(told)
+            raised = read_error(told)
+            if isinstance(raised, GymcoreError):  # a plugin could not be opened
+                return raised
+            raise raised
         seat.pid, seat.is_open, seat.notes = told, True, ()
         self._notify()
         return None
