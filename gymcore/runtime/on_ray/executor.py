@@ -16,7 +16,7 @@ from typing import Any
 from gymcore.composition import Composition
 from gymcore.composition.lock import lock_digest
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem
-from gymcore.records import Failure, Rollout, RolloutKey, Trajectory, seed_of
+from gymcore.records import Failure, Rollout, Trajectory, seed_of
 from gymcore.runtime.on_ray.cluster import Cluster, open_cluster
 from gymcore.runtime.on_ray.worker import (
     BATCH_BYTES,
@@ -148,9 +148,8 @@ class RayExecutor:
         self._keeping: list[asyncio.Task[None]] = []
         self._tickets = itertools.count()
         self._changed = asyncio.Event()
-        self._suspects: set[RolloutKey] = set()
-        """What was in flight in a worker that died: it is played again in a worker that plays nothing else."""
-        self._one_suspect = asyncio.Lock()
+        # Where there is more than one worker, one at least plays what need not be alone.
+        self._alone = asyncio.Semaphore(max(1, len(self._seats) - 1))
         self._error: Exception | None = None
         self._is_cancelled = False
         self._overdue: asyncio.TimerHandle | None = None
@@ -347,32 +346,30 @@ class RayExecutor:
     async def play(self, planned: Planned) -> Rollout:
         """Play one rollout to its end."""
         while True:
-            if planned.key in self._suspects:
-                rollout = await self._play_alone(planned)
-            else:
-                rollout = await self._play_in(await self._free_seat(), planned)
+            playing = self._play_alone(planned) if planned.is_alone else self._play_anywhere(planned)
+            rollout = await playing
             if rollout is not None:
                 return rollout
 
+    async def _play_anywhere(self, planned: Planned) -> Rollout | None:
+        return await self._play_in(await self._free_seat(), planned)
+
     async def _play_alone(self, planned: Planned) -> Rollout | None:
         """
-        Play a rollout in a worker that plays nothing else meanwhile.
+        Play a rollout in a worker that plays nothing else meanwhile, of no other environment either.
 
-        It was in flight in a worker that died. Should that happen again, nobody else can be suspected of it.
+        Workers that played it have died. Should that happen again, nobody else can be suspected of it, nor be hit.
         """
-        async with self._one_suspect:
+        async with self._alone:
             seat = await self._free_seat()
             seat.is_reserved = True
             try:
                 while seat.playing and not self._is_over:
                     await self._changed.wait()
-                rollout = await self._play_in(seat, planned)
+                return await self._play_in(seat, planned)
             finally:
                 seat.is_reserved = False
                 self._notify()
-        if rollout is not None:
-            self._suspects.discard(planned.key)
-        return rollout
 
     @property
     def _is_over(self) -> bool:
@@ -421,7 +418,6 @@ class RayExecutor:
             raise asyncio.CancelledError
         if what == "moved":
             return None
-        self._suspects.add(planned.key)
         return self._died(planned, play, content.decode())
 
     def _died(self, planned: Planned, play: _Play, message: str) -> Rollout:
