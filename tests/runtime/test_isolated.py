@@ -508,7 +508,7 @@ def test_an_environment_whose_workers_keep_dying_is_set_aside(worlds: ModuleType
         *("WorkerDied", "WorkerDied", None, "WorkerDied", "WorkerDied", "WorkerDied", "SetAside", "SetAside")
     ]
     assert failures[-1].retryable
-    assert failures[-1].stage == "open"
+    assert failures[-1].stage == "worker"
     assert status is not None
     assert "w is set aside: its workers died 3 times without finishing a rollout" in status
     assert "exit code 7" in status
