@@ -44,9 +44,10 @@ class Bounds:
 
 
 class _Host:
-    """A context manager that is held open by a task of its own."""
+    """A context manager that is held open by a task of its own; `is_ours` as for `bracket`."""
 
-    def __init__(self, context: AbstractAsyncContextManager[Any]) -> None:
+    def __init__(self, context: AbstractAsyncContextManager[Any], is_ours: bool) -> None:
+        self._is_ours = is_ours
         self.opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.error: BaseException | None = None
         self._leaving = asyncio.Event()
@@ -87,9 +88,19 @@ class _Host:
         try:
             async with context as value:
                 self.opened.set_result(value)
-                await self._leaving.wait()
+                await self._stay()
         except BaseException as error:  # an exit or an interrupt in a task would end the event loop
             self.error = error
+
+    async def _stay(self) -> None:
+        while not self._leaving.is_set():
+            try:
+                await self._leaving.wait()
+            except asyncio.CancelledError:
+                if not self._is_ours:
+                    raise
+                while self.task.cancelling():
+                    self.task.uncancel()
 
     async def _end(self, grace_s: float) -> None:
         self.task.cancel()
@@ -101,7 +112,12 @@ class _Host:
 
 @asynccontextmanager
 async def bracket(
-    context: AbstractAsyncContextManager[Any], plugin: str, say: Say = log, bounds: Bounds | None = None
+    context: AbstractAsyncContextManager[Any],
+    plugin: str,
+    say: Say = log,
+    bounds: Bounds | None = None,
+    *,
+    is_ours: bool = False,
 ) -> AsyncIterator[Any]:
     """
     Enter and leave what a plugin brackets the run with.
@@ -113,6 +129,8 @@ async def bracket(
         plugin: Whose it is, for messages.
         say: Told what takes long, and what went wrong at the end.
         bounds: How long it may take.
+        is_ours: Whether the context is code of ours, for a plugin. A plugin's own may cancel the task that holds it,
+            as a task group does; what is ours stays open then, because it was a plugin that cancels all tasks.
 
     Yields:
         What the context yields.
@@ -122,7 +140,7 @@ async def bracket(
         PluginError: it raised anything else, or took too long.
     """
     bounds = bounds or Bounds()
-    host = _Host(context)
+    host = _Host(context, is_ours)
     is_in_time = await host.wait(host.opened, bounds, bounds.opening_s, lambda text: say(f"opening {plugin} {text}"))
     if not is_in_time:
         raise PluginError(f"{plugin} could not be opened: it took longer than {bounds.opening_s:g} s", plugin=plugin)

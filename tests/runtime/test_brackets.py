@@ -49,13 +49,13 @@ def holding(opening: Any = None, closing: Any = None) -> Any:
     return held()
 
 
-def within(context: Any, inside: Callable[[], Any] | None = None) -> list[str]:
+def within(context: Any, inside: Callable[[], Any] | None = None, **options: Any) -> list[str]:
     """Enter and leave a bracket, and return what was said; no task may be left."""
     said: list[str] = []
 
     async def playing() -> None:
         try:
-            async with bracket(context, "testing:a", said.append, QUICK) as value:
+            async with bracket(context, "testing:a", said.append, QUICK, **options) as value:
                 assert value == "a table"
                 if inside is not None:
                     await inside()
@@ -191,6 +191,28 @@ def test_what_ends_before_its_time_is_said_at_once() -> None:
     (line,) = within(serving(), play)
 
     assert line.startswith("what testing:a opened for the run has ended while the run goes on: ExceptionGroup")
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_what_is_ours_stays_open_when_a_plugin_cancels_all_tasks(is_ours: bool) -> None:
+    """
+    The workers of an isolated environment do; a plugin's own context may have cancelled itself, and is left to it.
+    """
+    closed: list[bool] = []
+
+    async def close() -> None:
+        closed.append(True)
+
+    async def play() -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0.01)
+        assert closed == []
+
+    said = within(holding(closing=close), play, is_ours=is_ours)
+
+    assert closed == ([True] if is_ours else [])
+    assert [line.partition(":")[0] for line in said] == ([] if is_ours else ["what testing"])
 
 
 def test_a_bracket_is_entered_and_left_in_one_task() -> None:

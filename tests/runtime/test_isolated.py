@@ -49,6 +49,7 @@ from gymcore.errors import PlanError
 from gymcore.interfaces import Config, Environment
 from gymcore.records import Row, Trajectory, Turn
 from gymcore.responses import Request, Response, message
+from gymcore.runtime.brackets import Bounds
 from gymcore.runtime.budget import FailureBudgets
 from gymcore.runtime.executor import LocalExecutor
 from gymcore.runtime.in_process import InProcess, TimeLimits
@@ -110,11 +111,12 @@ def rig(composed: Callable[..., Composition]) -> Callable[..., Any]:
         tool_s: float = 30.0,
         verify_s: float = 30.0,
         rollout_s: float = 30.0,
+        bounds: dict[str, float] | None = None,
         **launch: Any,
     ) -> AsyncIterator[Rig]:
         composition = composed({"w": (environment, 0)}, Oracle)
         config = config or environment.config_model()
-        limits = TimeLimits(rollout_s=rollout_s, tool_s=tool_s, verify_s=verify_s)
+        limits = TimeLimits(rollout_s=rollout_s, tool_s=tool_s, verify_s=verify_s, **(bounds or {}))
         stage = Stage(
             agents={"w_agent": SimpleAgent()},
             models={} if judge is None else {"judge": judge},
@@ -381,6 +383,26 @@ def test_a_process_that_blocks_where_nothing_else_bounds_it_is_found(worlds: Mod
     assert after.reward is not None
 
 
+def test_what_takes_long_and_blocks_nothing_is_not_late(worlds: ModuleType, rig: Any) -> None:
+    """
+    Waiting quietly in `open` and `reply` is bounded by the rollout's bound alone, as it is here.
+    """
+
+    async def playing() -> Rollout:
+        async with rig(worlds.World, tool_s=0.2, verify_s=0.2) as opened:
+            rollout: Rollout = await opened.play("takes its time", ScriptedModel(says("done")))
+            return rollout
+
+    assert asyncio.run(playing()).failure is None
+
+
+def test_opening_may_take_as_long_in_a_process_as_here() -> None:
+    """
+    What rollouts share may be a model's weights, wherever the environment plays.
+    """
+    assert Launch.start_s == Bounds().opening_s
+
+
 DEATHS = [
     ("dies", "ended with exit code 7; it printed last: goodbye, cruel world"),
     ("is_killed", "was killed by signal 9 (SIGKILL)"),
@@ -486,10 +508,57 @@ def test_an_environment_whose_workers_keep_dying_is_set_aside(worlds: ModuleType
         *("WorkerDied", "WorkerDied", None, "WorkerDied", "WorkerDied", "WorkerDied", "SetAside", "SetAside")
     ]
     assert failures[-1].retryable
-    assert failures[-1].stage == "open"
+    assert failures[-1].stage == "worker"
     assert status is not None
     assert "w is set aside: its workers died 3 times without finishing a rollout" in status
     assert "exit code 7" in status
+
+
+def test_many_deaths_at_once_set_nothing_aside(worlds: ModuleType, rig: Any) -> None:
+    """
+    Short of memory, a system kills what it finds: as long as one worker lives, the others are started again.
+    """
+    slow = ScriptedModel(calls("where"), calls("later", text="x"), says("done"))
+
+    async def playing() -> tuple[str, list[Rollout]]:
+        async with asyncio.timeout(20), rig(worlds.World, workers=3, deaths=2) as opened:
+            first = await asyncio.gather(*(opened.play("well", slow) for _ in range(3)))
+            for pid in sorted(told_by(rollout)["pid"] for rollout in first)[:2]:
+                os.kill(pid, signal.SIGKILL)
+            while (status := opened.place.status()) is None:
+                await asyncio.sleep(0.01)
+            while opened.place.status() is not None:
+                await asyncio.sleep(0.01)
+            return status, list(await asyncio.gather(*(opened.play("well", slow) for _ in range(3))))
+
+    status, after = asyncio.run(playing())
+
+    assert "w waits for a new worker" in status
+    assert len({told_by(rollout)["pid"] for rollout in after}) == 3
+
+
+def test_a_plugin_that_cancels_all_tasks_blinds_nobody_to_a_death(worlds: ModuleType, rig: Any) -> None:
+    """
+    A worker that dies afterwards is noticed and replaced, also when its replacement was just being started.
+    """
+    where = ScriptedModel(calls("where"), says("done"))
+
+    def cancel_all() -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    async def playing() -> list[Rollout]:
+        async with asyncio.timeout(20), rig(worlds.World) as opened:
+            cancel_all()
+            before = await opened.play("well", where)
+            os.kill(told_by(before)["pid"], signal.SIGKILL)
+            await asyncio.sleep(0.2)
+            cancel_all()
+            return [before, await opened.play("well", where)]
+
+    before, after = asyncio.run(playing())
+
+    assert told_by(after)["pid"] != told_by(before)["pid"]
 
 
 def test_workers_share_the_rollouts(worlds: ModuleType, rig: Any) -> None:
@@ -529,6 +598,41 @@ def test_a_rollout_that_is_stopped_is_closed_in_its_process(worlds: ModuleType, 
     assert failure.stage == "timeout"
     lines = (tmp_path / "log").read_text().splitlines()
     assert lines == ["hang cancelled", "closed well in the task of open", "shared closed"]
+
+
+@pytest.mark.parametrize(
+    ("how", "model"),
+    [
+        ("stays in open", ScriptedModel()),
+        ("stays in reply", ScriptedModel(says("hm"))),
+        ("stays in close", ScriptedModel(says("hm"))),
+        ("well", ScriptedModel(calls("stay"))),
+    ],
+    ids=["open", "reply", "close", "tool"],
+)
+def test_what_ignores_its_cancellation_is_left_behind_there_and_closed(
+    worlds: ModuleType, rig: Any, tmp_path: Path, how: str, model: Model
+) -> None:
+    """
+    As here: after a while nobody waits for it any more, the environment is closed, and nothing of it is kept.
+    """
+    config = worlds.WorldConfig(log=str(tmp_path / "log"))
+    where = ScriptedModel(calls("where"), says("done"))
+    bounds = {"grace_s": 0.1, "close_s": 0.3}
+
+    async def playing() -> list[int]:
+        async with rig(worlds.World, config=config, rollout_s=0.3, bounds=bounds) as opened:
+            tasks = [told_by(await opened.play("before", where))["tasks"]]
+            await opened.play(how, model)
+            await asyncio.sleep(0.5)
+            return [*tasks, told_by(await opened.play("after", where))["tasks"]]
+
+    before, after = asyncio.run(playing())
+
+    assert before == after
+    assert [line.split(" ")[1] for line in (tmp_path / "log").read_text().splitlines()[:3]] == [
+        *("before", how.split(" ")[0], "after")
+    ]
 
 
 def test_memory_is_bounded_where_the_plan_says_so(worlds: ModuleType, rig: Any) -> None:

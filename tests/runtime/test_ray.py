@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,120 @@ def test_a_rollout_that_kills_its_worker_twice_is_poison_and_the_others_finish(
     assert "the Ray worker that played it" in failures["kill"].message
 
 
+def test_a_worker_that_stops_answering_is_replaced(composed: Callable[..., Composition]) -> None:
+    """
+    Nothing bounds a process that is stopped or never lets go, so its silence is; what it played is played again.
+    """
+    composition = composed(*({"what": "slow"} for _ in range(8)), timeout_s=1.0)
+
+    async def collect() -> tuple[list[Rollout], int]:
+        async with (
+            asyncio.timeout(60),
+            open_ray(composition, slack_s=0.1) as executor,
+            _stream_of(executor, composition) as stream,
+        ):
+            stopped = executor.workers[0]
+            os.kill(stopped, signal.SIGSTOP)
+            return await _all_of(stream), stopped
+
+    rollouts, stopped = asyncio.run(collect())
+
+    assert [rollout.failure for rollout in rollouts] == [None] * 8
+    assert _ends(stopped)
+
+
+def test_a_worker_that_cannot_be_opened_again_is_tried_later(
+    composed: Callable[..., Composition], tmp_path: Path
+) -> None:
+    """
+    The others go on meanwhile: it was opened before, so what is wrong now may pass.
+    """
+    broken_by = tmp_path / "broken"
+    composition = composed(*({"what": "slow"} for _ in range(20)), concurrency=4, config={"broken_by": str(broken_by)})
+
+    async def collect() -> tuple[list[Rollout], list[str]]:
+        async with asyncio.timeout(60), open_ray(composition) as executor, _stream_of(executor, composition) as stream:
+            broken_by.touch()
+            os.kill(executor.workers[0], signal.SIGKILL)
+            rollouts = [await anext(stream)]
+            while not any("could not be started again" in note for note in executor.notes()):
+                await asyncio.sleep(0.02)
+            notes = list(executor.notes())
+            broken_by.unlink()
+            rollouts += [rollout async for rollout in stream]
+            while len(executor.workers) < 2:
+                await asyncio.sleep(0.02)
+            return rollouts, notes
+
+    rollouts, notes = asyncio.run(collect())
+
+    assert [rollout.failure for rollout in rollouts] == [None] * 20
+    assert any("there is no licence for it" in note for note in notes)
+
+
+def test_one_death_makes_nobody_wait_for_the_others(composed: Callable[..., Composition], tmp_path: Path) -> None:
+    """
+    Which rollouts are played alone is the schedule's business; all others are played again at once.
+    """
+    composition = composed(*({"what": "slow"} for _ in range(6)), ray={"workers": 1})
+    log = tmp_path / "log"
+
+    async def play() -> tuple[list[Rollout], list[Rollout]]:
+        async with asyncio.timeout(60), open_ray(composition) as executor:
+            schedule = Schedule(composition, frozenset())
+            planned = [taken for _ in range(6) if (taken := schedule.take_now()) is not None]
+            playing = asyncio.gather(*map(executor.play, planned))
+            while not log.exists() or log.read_text().count(" open ") < 6:
+                await asyncio.sleep(0.01)
+            os.kill(executor.workers[0], signal.SIGKILL)
+            died = await playing
+            log.unlink()
+            return died, await asyncio.gather(*map(executor.play, planned))
+
+    died, again = asyncio.run(play())
+
+    assert {rollout.failure.stage for rollout in died if rollout.failure is not None} == {"worker"}
+    assert [rollout.failure for rollout in again] == [None] * 6
+    lines = [line.split(" ")[1] for line in log.read_text().splitlines()]
+    assert lines[lines.index("open") :][:6] == ["open"] * 6
+
+
+def test_who_is_to_be_alone_has_a_worker_alone_and_the_others_go_on(
+    composed: Callable[..., Composition], tmp_path: Path
+) -> None:
+    """
+    Nothing of another environment is beside it either; and two that are to be alone leave the others a worker.
+    """
+    composition = composed(*({"what": "slow"} for _ in range(4)), patient=4)
+
+    async def play() -> tuple[list[Rollout], list[Rollout]]:
+        async with asyncio.timeout(60), open_ray(composition) as executor:
+            schedule = Schedule(composition, frozenset())
+            planned = [taken for _ in range(8) if (taken := schedule.take_now()) is not None]
+            assert {taken.route.environment for taken in planned[:2]} == {"labour", "patient"}
+            given = [replace(taken, is_alone=True) for taken in planned[:2]] + planned[2:]
+            rollouts = await asyncio.gather(*map(executor.play, given))
+            return rollouts[:2], rollouts[2:]
+
+    alone, others = asyncio.run(play())
+
+    def process_of(rollout: Rollout) -> Any:
+        assert rollout.reward is not None
+        return rollout.reward.metrics["process"]
+
+    def beside(rollout: Rollout) -> list[Rollout]:
+        end = rollout.started_at + rollout.duration_s
+        return [
+            other
+            for other in others
+            if other.started_at < end and rollout.started_at < other.started_at + other.duration_s
+        ]
+
+    for rollout in alone:
+        assert process_of(rollout) not in map(process_of, beside(rollout))
+    assert beside(alone[0])
+
+
 def test_an_endpoint_that_refuses_ends_the_run_as_it_does_here(
     composed: Callable[..., Composition], tmp_path: Path
 ) -> None:
@@ -312,10 +427,14 @@ def test_a_verifier_that_never_returns_does_not_hold_up_a_cancelled_run(
 
     assert rollouts == []
     assert log.read_text().count(" close wait ") == 1
+    assert all(map(_ends, workers))
+
+
+def _ends(process: int) -> bool:
     deadline = time.monotonic() + 10
-    while any(_is_alive(process) for process in workers) and time.monotonic() < deadline:
+    while _is_alive(process) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert [_is_alive(process) for process in workers] == [False, False]
+    return not _is_alive(process)
 
 
 def _is_alive(process: int) -> bool:

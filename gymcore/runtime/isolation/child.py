@@ -14,7 +14,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,8 @@ from gymcore.interfaces import BoundModel, Environment, Solution
 from gymcore.records import Failure, FailureStage, ToolCall, Turn
 from gymcore.responses import Request, Response, message
 from gymcore.runtime import in_process
-from gymcore.runtime.faults import Fault, cancelled_by_plugin, describe_fault, during
+from gymcore.runtime.abandon import abandon
+from gymcore.runtime.faults import Fault, cancelled_by_plugin, describe_fault, during, is_from_outside
 from gymcore.runtime.in_process import InProcess, TimeLimits
 from gymcore.runtime.isolation.channel import Channel, FrameError, Message, connect, socket_of
 from gymcore.runtime.isolation.orphans import end_with
@@ -49,9 +50,8 @@ _STAGES: Mapping[str, FailureStage] = {
     "reply": "reply",
     "step": "model",
     "verify": "verify",
-    "close": "open",
 }
-"""What a fault is blamed on; nobody is told of one while closing."""
+"""What a fault is blamed on."""
 
 
 class _RelayedModel:
@@ -100,55 +100,122 @@ class _RelayedModels(Mapping[str, BoundModel]):
 class _Player:
     """
     Plays one rollout in one task: what `open` entered there, `close` may leave there. Tools run side by side.
+
+    What ignores its cancellation is left behind after a while, and the rest is done in another task.
     """
 
     def __init__(self, worker: _Worker, number: int) -> None:
         self._worker = worker
         self._number = number
+        self._loop = asyncio.get_running_loop()
         self._asked: asyncio.Queue[Message] = asyncio.Queue()
         self._doing = 0
         """The number of what is done in the task itself."""
         self._unwanted: set[int] = set()
         """Numbers of what the run has cancelled: it waits for no answer."""
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._instance: Instance
+        self._instance: Instance | None = None
         self._solution: Solution | None = None
-        self.task = asyncio.create_task(self._play())
+        self._closing: Message | None = None
+        self._to_close = [self._close_instance, self._close_solution, self._end_calls]
+        self._grace: asyncio.TimerHandle | None = None
+        self._begin()
 
     def take(self, asked: Message) -> None:
-        """Do something, after what is being done."""
+        """Do something, after what is being done; before closing, that is stopped."""
+        if asked["do"] == "close" and self._doing:
+            self.cancel(self._doing)
         self._asked.put_nowait(asked)
 
     def cancel(self, number: int) -> None:
-        """Stop doing something, if it is being done."""
+        """Stop doing something, or do not begin with it; closing goes on with what is to be closed next."""
+        self._unwanted.add(number)
         if number in self._calls:
-            self._unwanted.add(number)
-            self._calls[number].cancel()
+            self._stop(self._calls[number])
         elif number == self._doing:
-            self._unwanted.add(number)
-            self.task.cancel()
+            self._strike()
 
     async def ask_model(self, name: str, request: Request) -> Message:
         """Have the run ask a model."""
         return await self._worker.ask_model(self._number, name, request)
 
+    @property
+    def _limits(self) -> TimeLimits:
+        return self._worker.place.limits
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether this code was left behind: it is being closed, and must take nothing more."""
+        return asyncio.current_task() is not self._task
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._play())
+        self._task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        if task is self._task:
+            self._worker.leave(self._number, task)
+
     async def _play(self) -> None:
-        do = ""
-        while do != "close":
-            asked = await self._asked.get()
-            do = asked["do"]
-            if do == "call":
+        while self._closing is None:
+            asked = await self._next()
+            if asked["do"] == "close":
+                self._closing = asked
+            elif asked["number"] in self._unwanted:
+                continue
+            elif asked["do"] == "call":
                 # Made here, so that a tool sees the context that `open` left.
                 call = asyncio.create_task(self._answer(asked))
                 self._calls[asked["number"]] = call
                 call.add_done_callback(partial(self._leave, asked["number"]))
-                continue
-            self._doing = asked["number"]
-            await self._answer(asked)
-            self._doing = 0
+            else:
+                self._doing = asked["number"]
+                await self._answer(asked)
+                if self._is_left:
+                    return
+                await self._settle()
+        await self._close(self._closing["number"])
+
+    async def _next(self) -> Message:
+        while True:
+            try:
+                return await self._asked.get()
+            except asyncio.CancelledError:  # by a plugin, or too late for what it was meant for
+                self._forget_cancellation()
 
     def _leave(self, number: int, done: asyncio.Task[None]) -> None:
         del self._calls[number]
+
+    def _strike(self) -> None:
+        """Cancel what is done in the task itself, and give it a while to clean up."""
+        self._task.cancel()
+        if self._grace is None:
+            self._grace = self._loop.call_later(self._limits.grace_s, self._abandon)
+
+    def _abandon(self) -> None:
+        """Go on without what ignored its cancellation."""
+        left, self._grace, self._doing = self._task, None, 0
+        self._begin()
+        abandon(left)
+
+    def _stop(self, call: asyncio.Task[None]) -> None:
+        call.cancel()
+        self._loop.call_later(self._limits.grace_s, abandon, call)
+
+    async def _settle(self) -> None:
+        """Take note that something is done, and take what is left of a cancellation, which would hit the next."""
+        self._doing = 0
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+        if self._task.cancelling():
+            self._forget_cancellation()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+    def _forget_cancellation(self) -> None:
+        while self._task.cancelling():
+            self._task.uncancel()
 
     async def _answer(self, asked: Message) -> None:
         """Do what is asked, and say what came of it; nothing where the run no longer wants to know."""
@@ -167,10 +234,7 @@ class _Player:
             failure = Failure(stage=stage, error=type(error).__name__, message=str(error), retryable=False)
             self._worker.send({"is": "error", "number": number, "error": error_to_json(failure)})
         except asyncio.CancelledError:
-            if asked["do"] != "call":
-                while self.task.cancelling():
-                    self.task.uncancel()
-            if number not in self._unwanted and asked["do"] != "close":
+            if number not in self._unwanted:
                 failure = cancelled_by_plugin(_STAGES[asked["do"]])
                 self._worker.send({"is": "error", "number": number, "error": error_to_json(failure)})
         finally:
@@ -185,40 +249,60 @@ class _Player:
                 )
                 await self._instance.open()
                 return request_to_json(self._instance.request)
+        instance = self._instance
+        assert instance is not None
+        match asked["do"]:
             case "call":
-                return await self._instance.call(ToolCall(asked["name"], asked["arguments"], asked["call_id"]))
+                return await instance.call(ToolCall(asked["name"], asked["arguments"], asked["call_id"]))
             case "reply":
-                return await self._instance.reply(turn_from_json(asked["turn"]))
+                return await instance.reply(turn_from_json(asked["turn"]))
             case "step":
-                return await self._step(asked["value"])
+                return await self._step(instance, asked["value"])
             case "verify":
-                reward = await self._instance.verify(trajectory_from_json(asked["trajectory"]))
+                reward = await instance.verify(trajectory_from_json(asked["trajectory"]))
                 return reward.model_dump()
-            case "close":
-                await self._close()
         return None
 
-    async def _step(self, value: Any) -> Any:
+    async def _step(self, instance: Instance, value: Any) -> Any:
         if self._solution is None:
-            self._solution = self._instance.environment.solve()
+            self._solution = instance.environment.solve()
         try:
             step = await self._solution.asend(value)
         except StopAsyncIteration:
             return None
         return step_to_json(step)
 
-    async def _close(self) -> None:
-        """Close as a session does; how it goes does not change what is known by now."""
-        for call in self._calls.values():
-            call.cancel()
-        if self._calls:
-            await asyncio.wait(list(self._calls.values()))
-        try:
-            if self._solution is not None:
-                await self._solution.aclose()
-        finally:
-            if hasattr(self, "_instance"):
-                await self._instance.close()
+    async def _close(self, number: int) -> None:
+        """Close as a session does: each part within its bound, and how it goes does not change what is known by now."""
+        while self._to_close:
+            self._doing = number
+            limit = self._loop.call_later(self._limits.close_s, self._strike)
+            try:
+                await self._to_close.pop()()
+            except BaseException as error:  # whatever class a plugin made
+                if is_from_outside(error):
+                    raise
+            finally:
+                limit.cancel()
+            if self._is_left:
+                return
+            await self._settle()
+        self._worker.send({"is": "done", "number": number})
+
+    async def _end_calls(self) -> None:
+        calls = list(self._calls.values())
+        for call in calls:
+            self._stop(call)
+        if calls:
+            await asyncio.wait(calls)
+
+    async def _close_solution(self) -> None:
+        if self._solution is not None:
+            await self._solution.aclose()
+
+    async def _close_instance(self) -> None:
+        if self._instance is not None:
+            await self._instance.close()
 
 
 class _Worker:
@@ -322,7 +406,6 @@ class _Worker:
                 self._over.set()
             case "open":
                 player = self._players[asked["rollout"]] = _Player(self, asked["rollout"])
-                player.task.add_done_callback(lambda done: self._leave(asked["rollout"], done))
                 player.take(asked)
             case _:
                 if (player := self._players.get(asked["rollout"])) is not None:
@@ -330,7 +413,8 @@ class _Worker:
                 else:
                     self.send({"is": "done", "number": asked["number"]})  # closed already
 
-    def _leave(self, rollout: int, done: asyncio.Task[None]) -> None:
+    def leave(self, rollout: int, done: asyncio.Task[None]) -> None:
+        """Take note that a rollout is over."""
         del self._players[rollout]
         if not done.cancelled() and (error := done.exception()) is not None:
             traceback.print_exception(error)  # a bug of ours

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gymcore.runtime.brackets import Bounds
+
 __all__ = ["Launch", "allowed_environ"]
 
 _ALLOWED = re.compile(
@@ -51,17 +53,17 @@ class Launch:
     """Variables that it may see besides the harmless ones."""
     memory_mb: int | None = None
     """The address space of each process, in megabytes."""
-    start_s: float = 120.0
-    """For importing the class and opening what its rollouts share."""
+    start_s: float = Bounds().opening_s
+    """For importing the class and opening what its rollouts share; as long as where it plays in the run's process."""
     stop_s: float = 30.0
     """For closing that again; then it is killed."""
     grace_s: float = 5.0
     """A process that was silent for as long as a request may take must answer within this, or it is killed."""
     backoff_s: float = 0.5
-    """Before the first new start; doubled with every death until a rollout is finished."""
+    """Before the first new start; doubled with every death in the same place until a rollout is finished there."""
     max_backoff_s: float = 30.0
     deaths: int = 5
-    """After so many deaths without a finished rollout between them nothing more is started."""
+    """After so many in every place, without a finished rollout between them, nothing more is started."""
 
     def command(self, descriptor: int) -> list[str]:
         """Return the command line of a worker that speaks over a descriptor."""

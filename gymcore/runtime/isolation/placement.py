@@ -181,7 +181,7 @@ class _Remote:
         text: str = await self._ask(
             "call",
             limits.late_tool(call.name),
-            limits.tool_s + SLACK_S,
+            limits.tool_s,
             name=call.name,
             arguments=call.arguments,
             call_id=call.call_id,
@@ -199,18 +199,20 @@ class _Remote:
     async def verify(self, trajectory: Trajectory) -> Reward:
         limits = self._place.limits
         value = await self._ask(
-            "verify", limits.late_verifier(), limits.verify_s + SLACK_S, trajectory=trajectory_to_json(trajectory)
+            "verify", limits.late_verifier(), limits.verify_s, trajectory=trajectory_to_json(trajectory)
         )
-        self._place.crew.finished()
+        assert self._worker is not None
+        self._place.crew.finished(self._worker)
         return Reward.model_validate(value)
 
     async def close(self) -> None:
         worker = self._worker
-        if worker is None or self._place.instances.pop(self._number, None) is None:
+        if worker is None or self._number not in self._place.instances:
             return
         try:
             await self._ask("close")
         finally:
+            del self._place.instances[self._number]
             worker.in_flight -= 1
             for asked in self._asked.values():
                 asked.cancel()
@@ -218,10 +220,10 @@ class _Remote:
     async def _ask(self, do: str, bound: str = "", limit_s: float | None = None, **fields: Any) -> Any:
         assert self._worker is not None
         if limit_s is None:  # what only the bound on the rollout bounds, as long as it does not block the others
-            limit_s = max(self._place.limits.tool_s, self._place.limits.verify_s) + SLACK_S
-            bound = f"{do} blocked its process for {limit_s:g} s"
+            limit_s = max(self._place.limits.tool_s, self._place.limits.verify_s)
+            bound = f"{do} blocked its process for {limit_s + SLACK_S:g} s"
         try:
-            return await self._worker.ask(do, bound, limit_s, rollout=self._number, **fields)
+            return await self._worker.ask(do, bound, limit_s, is_bounded_there=True, rollout=self._number, **fields)
         except WorkerDied as error:
             failure = Failure(stage="worker", error=WorkerDied.__name__, message=str(error)[:2000], retryable=True)
             raise told(failure) from None

@@ -33,7 +33,7 @@ EXIT_S = 5.0
 LAST_WORDS_S = 0.5
 """For reading what a dead process has sent."""
 SLACK_S = 1.0
-"""A worker keeps the bounds of its tools itself; so much later it is taken for unable to."""
+"""A worker keeps the bounds of its tools itself; one that is asked then and silent for so long is unable to."""
 
 
 class WorkerDied(Exception):
@@ -49,34 +49,69 @@ class _Waiting:
     """When it was sent, as the loop counts time."""
     limit_s: float
     bound: str
+    is_bounded_there: bool
+
+    def fail(self, error: Exception) -> None:
+        """Let whoever waits for the answer have an error, unless there is an answer."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class _Process(asyncio.SubprocessProtocol):
+    """A process whose exit calls something."""
+
+    transport: asyncio.SubprocessTransport
+
+    def __init__(self, on_exit: Callable[[], None]) -> None:
+        self._on_exit = on_exit
+
+    def connection_made(self, transport: Any) -> None:
+        """Take what the process is held by."""
+        self.transport = transport
+
+    def process_exited(self) -> None:
+        """Say so."""
+        self._on_exit()
 
 
 class Worker:
     """
     A process in which an environment plays; `start` makes it.
 
+    It is watched by callbacks and not by a task: a plugin elsewhere in the run may cancel every task there is.
+
+    Args:
+        launch: How it is started.
+        on_ask: Given what it asks of a model.
+        on_death: Called when it has ended.
+
     Attributes:
         in_flight: Rollouts that were given to it and not taken back.
         death: How it ended, once it has.
     """
 
-    def __init__(self, launch: Launch, on_ask: Callable[[Worker, Message], None]) -> None:
+    def __init__(
+        self, launch: Launch, on_ask: Callable[[Worker, Message], None], on_death: Callable[[Worker], None]
+    ) -> None:
         self.in_flight = 0
         self.death: str | None = None
         self._launch = launch
         self._on_ask = on_ask
+        self._on_death = on_death
         self._loop = asyncio.get_running_loop()
-        self._channel = Channel(self._on_message, self._on_end)
-        self._hung_up = asyncio.Event()
+        self._channel = Channel(self._on_message, self._on_hang_up)
+        self._has_hung_up = False
+        self._dead = asyncio.Event()
         self._waiting: dict[int, _Waiting] = {}
         self._numbers = itertools.count(1)
         self._reason: str | None = None
-        self._heard_at = self._loop.time()
-        self._probed_at: float | None = None
-        self._why_probed = ""
-        self._process: asyncio.subprocess.Process
+        self._heard_at = self._beat_at = self._loop.time()
+        self._probed_at = 0.0
+        self._suspect: _Waiting | None = None
+        """The request over which it was asked whether it still answers."""
+        self._process = _Process(self._on_exit)
         self._output: Output
-        self._watching: asyncio.Task[None]
+        self._timer: asyncio.TimerHandle
 
     async def start(self, hello: Message, limits: TimeLimits) -> None:
         """
@@ -90,7 +125,8 @@ class Worker:
         ours, theirs = connected_pair()
         self._output = Output(self._loop)
         try:
-            self._process = await asyncio.create_subprocess_exec(
+            await self._loop.subprocess_exec(
+                lambda: self._process,
                 *launch.command(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=self._output.writing,
@@ -99,22 +135,26 @@ class Worker:
                 env=allowed_environ(os.environ, launch.environ),
                 start_new_session=True,
             )
-        except OSError as error:
+        except BaseException as error:
             ours.close()
             self._output.close()
-            raise WorkerDied(f"no process could be started: {error.strerror}") from None
-        except BaseException:
-            ours.close()
-            self._output.close()
+            self.death = "no process could be started"
+            if isinstance(error, OSError):
+                raise WorkerDied(f"{self.death}: {error.strerror}") from None
             raise
         finally:
             theirs.close()
             os.close(self._output.writing)
-        await connect(ours, self._channel)
-        self._watching = asyncio.create_task(self._watch())
+        self._timer = self._loop.call_later(BEAT_S, self._beat)
         bound = f"was not ready within {launch.start_s:g} s"
-        about = {"version": __version__, "path": sys.path, "target": launch.target, "limits": asdict(limits)}
+        about: dict[str, Any] = {
+            "version": __version__,
+            "path": sys.path,
+            "target": launch.target,
+            "limits": asdict(limits),
+        }
         try:
+            await connect(ours, self._channel)
             await self.ask("hello", bound, launch.start_s, memory_mb=launch.memory_mb, **about, **hello)
         except Late:
             await self.kill(f"it {bound}")
@@ -123,24 +163,26 @@ class Worker:
             await self.kill("it is not needed any more")
             raise
 
-    async def ask(self, do: str, bound: str, limit_s: float, /, **fields: Any) -> Any:
+    async def ask(
+        self, do: str, bound: str, limit_s: float, /, *, is_bounded_there: bool = False, **fields: Any
+    ) -> Any:
         """
         Have something done.
-
-        What blocks the process is done one after the other there, so a request is not late as long as others are
-        answered; what does not block is bounded there.
 
         Args:
             do: What.
             bound: What the error says when it takes too long.
-            limit_s: How long the process may be silent over it.
+            limit_s: How long it may take.
+            is_bounded_there: Whether the process bounds it itself, as long as nothing blocks it. What does is done one
+                after the other there, so the request is late only when the process was silent for as long, and then
+                does not answer when it is asked whether it still can.
             fields: What it needs.
 
         Returns:
             What came of it: a plain value.
 
         Raises:
-            Late: it took too long, and nothing else was heard of the process meanwhile.
+            Late: it took too long.
             WorkerDied: the process ended first.
             Told: the environment raised.
             FrameError: something is too large to be sent.
@@ -148,7 +190,7 @@ class Worker:
         if self.death is not None:
             raise WorkerDied(self.death)
         number = next(self._numbers)
-        waiting = _Waiting(self._loop.create_future(), self._loop.time(), limit_s, bound)
+        waiting = _Waiting(self._loop.create_future(), self._loop.time(), limit_s, bound, is_bounded_there)
         self._waiting[number] = waiting
         try:
             self._channel.send({"do": do, "number": number, **fields})
@@ -175,8 +217,9 @@ class Worker:
         try:
             await self.ask("ping", "", self._launch.grace_s)  # one that is blocked is not worth waiting for
             said = await self.ask("end", "", self._launch.stop_s)
-            await asyncio.wait({self._watching}, timeout=EXIT_S)
-        except (Late, WorkerDied):
+            async with asyncio.timeout(EXIT_S):
+                await self._dead.wait()
+        except (TimeoutError, WorkerDied):
             pass
         finally:
             await self.kill("the run is over")
@@ -185,57 +228,70 @@ class Worker:
     async def kill(self, reason: str) -> None:
         """End the process and everything in its group, and wait until it has ended."""
         self._strike(reason)
-        await asyncio.shield(self._watching)
-
-    async def ended(self) -> str:
-        """Wait for the end of the process, and return how it ended."""
-        await asyncio.shield(self._watching)
-        return self.death or ""
+        await self._dead.wait()
 
     def _strike(self, reason: str) -> None:
         if self._reason is None:
             self._reason = reason
-        if self._process.returncode is None:
-            _kill_group(self._process.pid)
+        if self._process.transport.get_returncode() is None:
+            _kill_group(self._process.transport.get_pid())
 
-    async def _watch(self) -> None:
-        """Keep time until the process ends, then tell everybody who waits for it."""
-        waiting = asyncio.ensure_future(self._process.wait())
-        beat = self._loop.time()
-        while not waiting.done():
-            await asyncio.wait({waiting}, timeout=BEAT_S)
-            now = self._loop.time()
-            # After a pause of our own the answers are there already, and are to be looked at first.
-            if now - beat < 2 * BEAT_S:
-                self._keep_time(now)
-            beat = now
-        _kill_group(self._process.pid)  # what it has started and left behind
-        with suppress(TimeoutError):  # what it said before it died still counts
-            await asyncio.wait_for(self._hung_up.wait(), LAST_WORDS_S)
-        self._channel.abort()
+    def _on_exit(self) -> None:
+        _kill_group(self._process.transport.get_pid())  # what it has started and left behind
+        if self._has_hung_up:
+            self._bury()
+        else:  # what it said before it died still counts
+            self._loop.call_later(LAST_WORDS_S, self._bury)
+
+    def _bury(self) -> None:
+        """Tell everybody who waits for it that it is dead, if it is."""
+        code = self._process.transport.get_returncode()
+        if code is None or self.death is not None:
+            return
+        self._timer.cancel()
+        self._process.transport.close()
         self._output.close()
-        self.death = self._describe_end(waiting.result())
-        for waiting_ in self._waiting.values():
-            if not waiting_.answer.done():
-                waiting_.answer.set_exception(WorkerDied(self.death))
+        self.death = self._describe_end(code)
+        self._channel.abort()
+        for waiting in self._waiting.values():
+            waiting.fail(WorkerDied(self.death))
+        self._dead.set()
+        self._on_death(self)
+
+    def _beat(self) -> None:
+        """Keep time."""
+        now = self._loop.time()
+        # After a pause of our own the answers are there already, and are to be looked at first.
+        if now - self._beat_at < 2 * BEAT_S:
+            self._keep_time(now)
+        self._beat_at = now
+        self._timer = self._loop.call_later(BEAT_S, self._beat)
 
     def _keep_time(self, now: float) -> None:
-        """Give up the request over which the process was silent too long, and find out whether it still answers."""
-        if self._probed_at is not None:
-            # The others are not late: they are held up by that one, or by a process that is about to be killed.
-            if now - self._probed_at > self._launch.grace_s:
-                self._strike(f"{self._why_probed}, and it did not answer for {self._launch.grace_s:g} s")
-            return
+        """Give up what is late, and the process when it answers no more."""
         for waiting in self._waiting.values():
-            if now - max(waiting.since, self._heard_at) > waiting.limit_s and not waiting.answer.done():
-                waiting.answer.set_exception(Late(waiting.bound))
-                self._probed_at, self._why_probed = now, waiting.bound
+            if not waiting.is_bounded_there and now - waiting.since > waiting.limit_s:
+                waiting.fail(Late(waiting.bound))
+        suspect, silent_s = self._suspect, now - self._probed_at
+        if suspect is None:
+            self._probe(now)
+        elif silent_s > SLACK_S:
+            # The others are not late: they are held up by that one, or by a process that is about to be killed.
+            suspect.fail(Late(suspect.bound))
+            if silent_s > SLACK_S + self._launch.grace_s:
+                self._strike(f"{suspect.bound}, and it did not answer for {self._launch.grace_s:g} s")
+
+    def _probe(self, now: float) -> None:
+        """Ask a process that was silent over a request for as long as that may take whether it still answers."""
+        for waiting in self._waiting.values():
+            if waiting.is_bounded_there and now - max(waiting.since, self._heard_at) > waiting.limit_s:
+                self._probed_at, self._suspect = now, waiting
                 self._channel.send({"do": "ping", "number": 0})
                 return
 
     def _on_message(self, message: Message) -> None:
         self._heard_at = self._loop.time()
-        self._probed_at = None
+        self._suspect = None
         told = message.get("is")
         if told in ("asks", "unasks"):
             self._on_ask(self, message)
@@ -248,13 +304,14 @@ class Worker:
             else:
                 waiting.answer.set_exception(error_from_json(message["error"]))
 
-    def _on_end(self, nonsense: str | None) -> None:
-        self._hung_up.set()
+    def _on_hang_up(self, nonsense: str | None) -> None:
+        self._has_hung_up = True
         if nonsense is not None:
             self._strike(f"it sent {nonsense}")
-        elif self._process.returncode is None:
+        elif self._process.transport.get_returncode() is None:
             # It is ending, or something in it has closed every descriptor.
             self._loop.call_later(1.0, self._strike, "it closed its connection")
+        self._bury()
 
     def _describe_end(self, code: int) -> str:
         if self._reason is not None:

@@ -16,7 +16,7 @@ from typing import Any
 from gymcore.composition import Composition
 from gymcore.composition.lock import lock_digest
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem
-from gymcore.records import Failure, Rollout, RolloutKey, Trajectory, seed_of
+from gymcore.records import Failure, Rollout, Trajectory, seed_of
 from gymcore.runtime.on_ray.cluster import Cluster, open_cluster
 from gymcore.runtime.on_ray.worker import (
     BATCH_BYTES,
@@ -38,8 +38,11 @@ WAIT_S = 2.0
 CLOSE_S = 15.0
 """How long workers may take to close what they play and their plugins; then their processes are ended."""
 
+SLACK_S = 30.0
+"""A worker that was silent for longer than any of its rollouts may take, and so much more, answers no more."""
+
 OPENINGS = 3
-"""How often in a row a worker may fail to start in place of one that died."""
+"""When every worker has failed so often in a row to start in place of one that died, the run ends."""
 
 LONGEST_PAUSE_S = 30.0
 """The longest pause before a worker is started in place of one that died without finishing anything."""
@@ -51,13 +54,16 @@ MESSAGE_LENGTH = 1500
 
 
 @asynccontextmanager
-async def open_ray(composition: Composition, *, close_s: float = CLOSE_S) -> AsyncIterator[RayExecutor]:
+async def open_ray(
+    composition: Composition, *, close_s: float = CLOSE_S, slack_s: float = SLACK_S
+) -> AsyncIterator[RayExecutor]:
     """
     Open the plugins of a composition in workers on Ray, and close them at the end.
 
     Args:
         composition: What is to be played.
         close_s: How long workers may take to close what they play and their plugins; then their processes are ended.
+        slack_s: How much longer than its longest rollout may take a worker may be silent; then its process is ended.
 
     Raises:
         PlanError: Ray is not installed, cannot be used, or has no room for the workers.
@@ -65,7 +71,7 @@ async def open_ray(composition: Composition, *, close_s: float = CLOSE_S) -> Asy
     """
     plan = composition.plan.collect
     async with open_cluster(plan.ray, plan.concurrency) as cluster:
-        executor = RayExecutor(cluster, composition, close_s)
+        executor = RayExecutor(cluster, composition, close_s, slack_s)
         try:
             await executor.open()
             yield executor
@@ -99,6 +105,10 @@ class _Seat:
     pid: int = 0
     is_open: bool = False
     """Whether there is a worker that can be given something."""
+    was_open: bool = False
+    """Whether one of its workers has opened the plugins."""
+    failures: int = 0
+    """How often in a row none could."""
     is_reserved: bool = False
     """Whether one rollout has it for itself."""
     playing: dict[int, _Play] = field(default_factory=dict)
@@ -120,13 +130,17 @@ class RayExecutor:
         cluster: Where the workers are started.
         composition: What they open.
         close_s: How long they may take to close it.
+        slack_s: How much longer than the longest rollout may take they may be silent.
     """
 
-    def __init__(self, cluster: Cluster, composition: Composition, close_s: float) -> None:
+    def __init__(self, cluster: Cluster, composition: Composition, close_s: float, slack_s: float) -> None:
+        collect = composition.plan.collect
+        bounds = (route.plan.timeout_s or collect.timeout_s for route in composition.routes.values())
+        self._silent_s = WAIT_S + max(bounds, default=collect.timeout_s) + slack_s
         self._cluster = cluster
         self._close_s = close_s
         self._setup: Setup = describe_setup(composition, is_here=cluster.is_here)
-        self._start_timeout_s = composition.plan.collect.ray.start_timeout_s
+        self._start_timeout_s = collect.ray.start_timeout_s
         self._seed = composition.plan.mix.seed
         self._lock = lock_digest(composition.lock)
         self._actor_class = cluster.ray.remote(RayWorker)
@@ -134,13 +148,10 @@ class RayExecutor:
         self._keeping: list[asyncio.Task[None]] = []
         self._tickets = itertools.count()
         self._changed = asyncio.Event()
-        self._suspects: set[RolloutKey] = set()
-        """What was in flight in a worker that died: it is played again in a worker that plays nothing else."""
-        self._one_suspect = asyncio.Lock()
+        # Where there is more than one worker, one at least plays what need not be alone.
+        self._alone = asyncio.Semaphore(max(1, len(self._seats) - 1))
         self._error: Exception | None = None
         self._is_cancelled = False
-        self._lost: set[int] = set()
-        """Workers that cannot be started any more."""
         self._overdue: asyncio.TimerHandle | None = None
 
     @property
@@ -230,35 +241,36 @@ class RayExecutor:
 
     async def _keep_serving(self, seat: _Seat) -> None:
         """Start a worker, serve it, and start another where it dies."""
-        was_ever_open, attempts, pause_s = False, 0, 0.0
+        pause_s = 0.0
         while True:
-            finished, attempts = seat.finished, attempts + 1
+            finished = seat.finished
             cause = await self._open(seat)
             if cause is None:
-                was_ever_open, attempts = True, 0
+                seat.was_open, seat.failures = True, 0
                 cause = await self._serve(seat)
+            else:
+                seat.failures += 1
             self._kill(seat)
             self._bury(seat, cause)
             if self._is_cancelled:
                 return
-            if attempts and (attempts == OPENINGS or not was_ever_open):
-                seat.notes = (f"Ray worker {seat.number} cannot be started again: {_reason(cause)}",)
-                self._lost.add(seat.number)
-                if not was_ever_open or len(self._lost) == len(self._seats):
-                    hint = "try: --executor local, which shows whether a plugin ends its process"
-                    message = f"a Ray worker died while it opened the plugins: {_reason(cause)}"
-                    raise PluginError(message, hints=[hint])
-                return
+            if not seat.was_open or all(other.failures >= OPENINGS for other in self._seats):
+                if isinstance(cause, GymcoreError):
+                    raise cause
+                hint = "try: --executor local, which shows whether a plugin ends its process"
+                message = f"a Ray worker died while it opened the plugins: {_reason(cause)}"
+                raise PluginError(message, hints=[hint])
             pause_s = 0.0 if seat.finished > finished else min(LONGEST_PAUSE_S, pause_s * 2 or 0.5)
-            seat.notes = (f"Ray worker {seat.number} died and is started again: {_reason(cause)}",)
+            became = "could not be started again" if seat.failures else "died and is started again"
+            seat.notes = (f"Ray worker {seat.number} {became}: {_reason(cause)}",)
             await asyncio.sleep(pause_s)
 
     async def _open(self, seat: _Seat) -> BaseException | None:
         """
-        Start a worker; return how it died, if it did.
+        Start a worker; return why none could be, if so.
 
         Raises:
-            GymcoreError: a plugin could not be opened.
+            BaseException: what is a mistake of ours over there.
         """
         options = {"num_cpus": 1, "max_restarts": 0, "max_concurrency": SLOTS, "scheduling_strategy": "SPREAD"}
         try:
@@ -269,7 +281,10 @@ class RayExecutor:
         except (self._cluster.ray.exceptions.RayError, TimeoutError) as error:
             return _death(error)
         if isinstance(told, bytes):
-            raise read_error(told)
+            raised = read_error(told)
+            if isinstance(raised, GymcoreError):  # a plugin could not be opened
+                return raised
+            raise raised
         seat.pid, seat.is_open, seat.notes = told, True, ()
         self._notify()
         return None
@@ -280,7 +295,7 @@ class RayExecutor:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._give(seat, seat.actor))
                 group.create_task(self._take(seat, seat.actor))
-        except* self._cluster.ray.exceptions.RayError as errors:
+        except* (self._cluster.ray.exceptions.RayError, TimeoutError) as errors:
             found: BaseException = errors
             while isinstance(found, BaseExceptionGroup):
                 found = found.exceptions[0]
@@ -306,7 +321,11 @@ class RayExecutor:
 
     async def _take(self, seat: _Seat, actor: Any) -> None:
         while True:
-            taken, seat.notes = await actor.take.remote(WAIT_S)
+            try:
+                async with asyncio.timeout(self._silent_s):
+                    taken, seat.notes = await actor.take.remote(WAIT_S)
+            except TimeoutError:  # its event loop is blocked, or its process stopped
+                raise TimeoutError(f"it did not answer for {self._silent_s:g} s") from None
             seat.finished += len(taken)
             for result in taken:
                 play = seat.playing.get(result[0])
@@ -327,32 +346,30 @@ class RayExecutor:
     async def play(self, planned: Planned) -> Rollout:
         """Play one rollout to its end."""
         while True:
-            if planned.key in self._suspects:
-                rollout = await self._play_alone(planned)
-            else:
-                rollout = await self._play_in(await self._free_seat(), planned)
+            playing = self._play_alone(planned) if planned.is_alone else self._play_anywhere(planned)
+            rollout = await playing
             if rollout is not None:
                 return rollout
 
+    async def _play_anywhere(self, planned: Planned) -> Rollout | None:
+        return await self._play_in(await self._free_seat(), planned)
+
     async def _play_alone(self, planned: Planned) -> Rollout | None:
         """
-        Play a rollout in a worker that plays nothing else meanwhile.
+        Play a rollout in a worker that plays nothing else meanwhile, of no other environment either.
 
-        It was in flight in a worker that died. Should that happen again, nobody else can be suspected of it.
+        Workers that played it have died. Should that happen again, nobody else can be suspected of it, nor be hit.
         """
-        async with self._one_suspect:
+        async with self._alone:
             seat = await self._free_seat()
             seat.is_reserved = True
             try:
                 while seat.playing and not self._is_over:
                     await self._changed.wait()
-                rollout = await self._play_in(seat, planned)
+                return await self._play_in(seat, planned)
             finally:
                 seat.is_reserved = False
                 self._notify()
-        if rollout is not None:
-            self._suspects.discard(planned.key)
-        return rollout
 
     @property
     def _is_over(self) -> bool:
@@ -401,7 +418,6 @@ class RayExecutor:
             raise asyncio.CancelledError
         if what == "moved":
             return None
-        self._suspects.add(planned.key)
         return self._died(planned, play, content.decode())
 
     def _died(self, planned: Planned, play: _Play, message: str) -> Rollout:

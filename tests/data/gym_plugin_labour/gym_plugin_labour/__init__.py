@@ -19,13 +19,14 @@ class LabourConfig(Config):
     log: str = option("", operational=True)
     milliseconds: float = option(0.0)
     broken: bool = option(False)
+    broken_by: str = option("", operational=True)
 
 
 class Labour(Environment[Work, LabourConfig]):
     @classmethod
     @asynccontextmanager
     async def shared(cls, config):
-        if config.broken:
+        if config.broken or (config.broken_by and Path(config.broken_by).exists()):
             raise RuntimeError("there is no licence for it")
         note(config, "shared")
         try:
@@ -57,13 +58,6 @@ class Labour(Environment[Work, LabourConfig]):
         while time.process_time() < until:
             sum(range(100))
         return Reward(value=(self.seed % 1000) / 1000, metrics={"process": os.getpid(), "n": self.task.n})
-
-    def is_first(self):
-        try:
-            (Path(self.config.log).parent / f"killed-{self.task.n}").touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
 
 
 def note(config, line):

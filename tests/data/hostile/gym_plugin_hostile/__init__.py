@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,18 @@ class World(Environment[WorldTask, WorldConfig]):
             raise ValueError("broken")
         while self.task.how == "blocks in open":
             pass
+        if self.task.how == "takes its time":
+            await asyncio.sleep(2.0)
+        if self.task.how == "stays in open":
+            await _stay()
         if self.task.how == "cancels itself in open":
             await self.cancel()
 
     async def close(self) -> None:
         same = asyncio.current_task() is self.task_of_open
         self.note(self.config, f"closed {self.task.how} {'in' if same else 'outside'} the task of open")
+        if self.task.how == "stays in close":
+            await _stay()
 
     @tool
     def add(self, a: int, b: int = 1) -> int:
@@ -122,6 +128,11 @@ class World(Environment[WorldTask, WorldConfig]):
         return ""
 
     @tool
+    async def stay(self) -> str:
+        """Never answer, and ignore every cancellation."""
+        return await _stay()
+
+    @tool
     async def cancel(self) -> str:
         """Cancel the task that this runs in."""
         task = asyncio.current_task()
@@ -135,6 +146,7 @@ class World(Environment[WorldTask, WorldConfig]):
         """Tell where this is."""
         return {
             "pid": os.getpid(),
+            "tasks": len(asyncio.all_tasks()),
             "shared_pid": self.resources["pid"],
             "opened": OPENED.get(),
             "seed": self.seed,
@@ -147,6 +159,10 @@ class World(Environment[WorldTask, WorldConfig]):
     async def reply(self, turn: Turn) -> str | None:
         if self.task.how == "raises in reply":
             raise ValueError("broken")
+        if self.task.how == "takes its time":
+            await asyncio.sleep(2.0)
+        if self.task.how == "stays in reply":
+            await _stay()
         return "go on" if turn.text == "one" else None
 
     async def verify(self, trajectory: Trajectory) -> Reward:  # type: ignore[override]
@@ -263,6 +279,12 @@ class Hostile(World):
         for _ in range(5000):
             nested = [nested]
         return {object(): nested}
+
+
+async def _stay() -> str:
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
 
 
 def _spin(stop: float) -> None:
