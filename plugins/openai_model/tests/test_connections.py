@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
-from gym_plugin_openai_model.connections import Connections, TooLargeError
+from gym_plugin_openai_model.connections import Connections, TooLargeError, _ring
 
 from gymcore.testing.endpoint import LoopbackEndpoint, hangs, says, slow
 
@@ -260,6 +260,7 @@ class Silent:
     def __init__(self):
         self.connected = 0
         self.moved = asyncio.Event()
+        self.heard = asyncio.Event()
         self.speaks = False
 
     async def serve(self, reader, writer):
@@ -268,6 +269,7 @@ class Silent:
         try:
             while await reader.readuntil(b"\r\n\r\n"):
                 await reader.readexactly(4)
+                self.heard.set()
                 if not self.speaks:
                     await reader.read()  # until the client leaves
                     return
@@ -334,6 +336,66 @@ def test_a_cancelled_request_leaves_nothing_behind(run):
 
     assert {type(error) for error in ended} == {asyncio.CancelledError}
     assert reply.content == b"ok"
+
+
+@pytest.mark.parametrize("leaves", ["cancelled", "too late"])
+def test_a_reply_that_comes_too_late_hands_its_connection_to_nobody(run, leaves):
+    """
+    When a reply arrives after its request was given up, and before whoever asked has woken, the next request gets a
+    connection of its own, and its reply.
+    """
+    server = Silent()
+
+    async def work():
+        async with listening(server.serve) as address, carrier(address) as transport:
+            first = asyncio.create_task(ask(transport, address))
+            await server.heard.wait()
+            [connection] = transport._all
+            turn = asyncio.Event()
+            given_up = []
+
+            async def next_one():
+                await turn.wait()
+                return await ask(transport, address)
+
+            second = asyncio.create_task(next_one())
+            await asyncio.sleep(0)
+
+            def give_up():  # the second is woken before the first, and the reply is read before either runs
+                turn.set()
+                if leaves == "cancelled":
+                    first.cancel()
+                else:
+                    _ring(connection._waiting)
+                server.speaks = True
+                connection.data_received(WHOLE)
+                given_up.append(connection.is_open)
+
+            asyncio.get_running_loop().call_soon(give_up)
+            return given_up, await asyncio.gather(first, second, return_exceptions=True)
+
+    given_up, (first, second) = run(work())
+
+    assert given_up == [False]
+    assert isinstance(first, asyncio.CancelledError if leaves == "cancelled" else httpx.ReadTimeout)
+    assert second.content == b"ok"
+
+
+def test_nobody_waits_for_a_connection_that_was_closed(run):
+    """
+    Whoever waits for a reply is told when its connection is ended from here, for whatever reason.
+    """
+    server = Silent()
+
+    async def work():
+        async with listening(server.serve) as address, carrier(address) as transport:
+            asked = asyncio.create_task(ask(transport, address))
+            await server.heard.wait()
+            [connection] = transport._all
+            connection.abort()
+            return (await asyncio.wait_for(asyncio.gather(asked, return_exceptions=True), 1))[0]
+
+    assert isinstance(run(work()), httpx.ReadError)
 
 
 def test_says_which_bound_struck(run):

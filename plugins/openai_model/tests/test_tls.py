@@ -128,10 +128,12 @@ def test_refuses_a_certificate_that_has_expired(trusted):
         ask(Server(trusted.issue_cert("127.0.0.1", not_after=YESTERDAY)))
 
 
-def test_speaks_tls_through_a_proxy(trusted, monkeypatch):
+@pytest.mark.parametrize("header", [b"", b"Content-Length: 0\r\n"], ids=["bare", "with a length"])
+def test_speaks_tls_through_a_proxy(trusted, monkeypatch, header):
     """
     A proxy only carries what is said over TLS: it is asked for a tunnel, with its own password, and the certificate is
-    the endpoint's.
+    the endpoint's. What the proxy says of a content that its answer cannot have means nothing, and the connection
+    carries one request at a time.
     """
     server = Server(trusted.issue_cert("model.test"))
     heads = []
@@ -149,7 +151,7 @@ def test_speaks_tls_through_a_proxy(trusted, monkeypatch):
     async def tunnel(reader, writer):
         heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 Connection established\r\n" + header + b"\r\n")
         await asyncio.gather(relay(reader, inner_writer), relay(inner_reader, writer))
 
     async def work():
@@ -159,16 +161,18 @@ def test_speaks_tls_through_a_proxy(trusted, monkeypatch):
         address = httpx.URL("https://model.test/v1")
         async with server.running():
             async with Connections(address, timeout_s=5, connect_timeout_s=5) as transport:
-                for _ in range(2):
-                    reply = await transport.handle_async_request(httpx.Request("POST", address, content=b"body"))
+                replies = []
+                for together in (1, 1, 2):
+                    requests = [httpx.Request("POST", address, content=b"body") for _ in range(together)]
+                    replies += await asyncio.gather(*map(transport.handle_async_request, requests))
             await asyncio.sleep(0.05)
         proxy.close()
-        return reply
+        return replies
 
-    reply = asyncio.run(work())
+    replies = asyncio.run(work())
 
-    assert reply.content == b"ok"
-    assert server.connections == 1
-    [head] = heads
-    assert head.startswith("CONNECT model.test:443 HTTP/1.1\r\n")
-    assert "proxy-authorization: basic bwu6cebzcw==" in head.lower()
+    assert [reply.content for reply in replies] == [b"ok"] * 4
+    assert server.connections == 2
+    for head in heads:
+        assert head.startswith("CONNECT model.test:443 HTTP/1.1\r\n")
+        assert "proxy-authorization: basic bwu6cebzcw==" in head.lower()

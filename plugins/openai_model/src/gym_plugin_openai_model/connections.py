@@ -103,7 +103,8 @@ class Connections(httpx.AsyncBaseTransport):
             raise httpx.RemoteProtocolError(str(error) or type(error).__name__) from error
         finally:
             alarm.cancel()
-            if not reply.done() or reply.cancelled() or reply.exception() is not None:
+            # Whoever leaves without a reply takes its future along, so that nobody is told what nobody waits for.
+            if reply.cancel() or reply.cancelled() or reply.exception() is not None:
                 connection.abort()
 
     def _take_idle(self) -> Connection | None:
@@ -218,7 +219,7 @@ class Connections(httpx.AsyncBaseTransport):
         """Close every connection; requests still in flight fail."""
         self._is_open = False
         for connection in list(self._all):
-            connection.close_for("the connections were closed while the reply was due")
+            connection.abort()
         self._idle.clear()
         self._heads.clear()
         for _ in range(100):  # the news reaches the connections in a few turns of the event loop

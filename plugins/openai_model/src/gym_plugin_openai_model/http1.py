@@ -31,6 +31,10 @@ class TooLargeError(Exception):
     """A reply is larger than anybody has use for."""
 
 
+class _TunnelError(HttpError):
+    """The head of a CONNECT's reply was read: what follows it is no HTTP of ours."""
+
+
 class RawReply(NamedTuple):
     """A reply as it came, its content decoded."""
 
@@ -99,13 +103,10 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
         return self._waiting
 
-    def close_for(self, why: str) -> None:
-        """End the connection, and tell whoever waits why."""
-        self._fail(ClosedError(why))
-
     def abort(self) -> None:
-        """End the connection now; whoever waits has been told, or has gone."""
-        self._waiting = None
+        """End the connection now; whoever still waits is told."""
+        self._takes_no_more = True
+        self._settle(ClosedError("the connections were closed while the reply was due"))
         if self._transport is not None:
             self._transport.abort()
 
@@ -133,7 +134,6 @@ class Connection(asyncio.Protocol):
             waiting.set_result(outcome)
 
     def _fail(self, error: BaseException) -> None:
-        self._takes_no_more = True
         self._settle(error)
         self.abort()
 
@@ -144,7 +144,6 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._waiting is None:  # nobody asked: whatever it is, the next reply cannot be told from it
-            self._takes_no_more = True
             self.abort()
             return
         self._has_heard = True
@@ -158,6 +157,8 @@ class Connection(asyncio.Protocol):
             self._fail(HttpError("the endpoint wants to speak another protocol"))
         except httptools.HttpParserError as error:
             cause = error.__context__
+            if isinstance(cause, _TunnelError):
+                return
             self._fail(cause if isinstance(cause, TooLargeError | HttpError) else HttpError(f"no HTTP: {error}"))
 
     def eof_received(self) -> bool:
@@ -205,6 +206,7 @@ class Connection(asyncio.Protocol):
         self._head_size = 0
         self._settle(RawReply(status, [], b""))
         self._parser = httptools.HttpResponseParser(self)
+        raise _TunnelError  # else the old reader would take what follows for a reply, and offer the connection
 
     def on_body(self, data: bytes) -> None:
         self._size += len(data)
@@ -217,6 +219,10 @@ class Connection(asyncio.Protocol):
         self._is_in_body = False
         self._head_size = 0
         if status < 200:  # an interim reply: the real one follows
+            return
+        if self._waiting is None or self._waiting.done():
+            # Whoever asked has given up, and ends this connection as soon as it wakes: nobody else may have it.
+            self.abort()
             return
         if self._ends_with_connection and status not in (204, 304):
             self._takes_no_more = True
