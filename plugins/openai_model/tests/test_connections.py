@@ -10,6 +10,7 @@ import importlib.util
 import subprocess
 import sys
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 
@@ -20,6 +21,28 @@ from gym_plugin_openai_model.connections import Connections, TooLargeError, _rin
 from gymcore.testing.endpoint import LoopbackEndpoint, hangs, says, slow
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+LOOPS = [asyncio.new_event_loop]
+if importlib.util.find_spec("uvloop"):
+    import uvloop
+
+    LOOPS.append(uvloop.new_event_loop)
+
+
+@pytest.fixture(params=LOOPS, ids=lambda make: make.__module__)
+def run(request, caplog):
+    """
+    Runs a coroutine in a loop of its own, and checks that nothing was left to complain about.
+    """
+
+    def work(coroutine):
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(coroutine)
+
+    yield work
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 @asynccontextmanager
@@ -142,8 +165,23 @@ def test_undoes_compression():
         [b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok"],
         [b"220 mail.example.org ESMTP\r\n\r\n"],
         [b"HTTP/1.1 200 OK\r\nX: " + 500_000 * b"x"],
+        [CHUNKED[:-2], b"X: ", *[10_000 * b"x"] * 50],
+        [CHUNKED[:-2], *[b"X: y\r\n" * 2_000] * 50],
+        [b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"] * 3_000,
     ],
-    ids=["nothing", "half a head", "half a body", "half the chunks", "chunk", "length", "mail", "endless"],
+    ids=[
+        "nothing",
+        "half a head",
+        "half a body",
+        "half the chunks",
+        "chunk",
+        "length",
+        "mail",
+        "endless",
+        "endless trailer",
+        "endless trailers",
+        "endless hints",
+    ],
 )
 def test_refuses_a_reply_that_is_not_whole(pieces):
     """
@@ -151,6 +189,95 @@ def test_refuses_a_reply_that_is_not_whole(pieces):
     """
     with pytest.raises(httpx.TransportError):
         asyncio.run(exchange(pieces))
+
+
+def test_a_trailer_is_no_header():
+    """
+    What stands behind the content cannot pass for a header: it asks for no pause and describes no coding.
+    """
+    trailers = b"Retry-After: 300\r\nContent-Encoding: gzip\r\n\r\n"
+    [reply], _ = asyncio.run(exchange([CHUNKED[:-2] + trailers]))
+
+    assert reply.content == b"ok"
+    assert dict(reply.headers) == {"transfer-encoding": "chunked"}
+
+
+def test_refuses_what_stands_behind_a_compressed_reply():
+    """
+    A compressed reply of several parts is not taken for its first.
+    """
+    body = gzip.compress(b'{"a": 1}') + gzip.compress(b", more")
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with pytest.raises(httpx.TransportError, match="goes on behind its end"):
+        asyncio.run(exchange([head + body]))
+
+
+def test_a_reply_in_tiny_chunks_weighs_what_it_holds(run):
+    """
+    While a reply comes two bytes at a time it takes little more memory than its content, and once it is read its idle
+    connection holds none of it.
+    """
+    size = 1_000_000
+    held = []
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(size // 10_000):
+            writer.write(b"2\r\nok\r\n" * 5_000)
+            await writer.drain()
+        while len(held) < 2 or held[-1] - held[-2] > 10_000:  # until all that was sent has been read
+            await asyncio.sleep(0.05)
+            held.append(held_now())
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    def held_now():
+        return tracemalloc.get_traced_memory()[0]
+
+    async def work():
+        async with listening(serve) as address, carrier(address) as transport:
+            tracemalloc.start()
+            reply = await ask(transport, address)
+            length = len(reply.content)
+            del reply
+            await asyncio.sleep(0)  # the event loop itself holds what it has just delivered
+            return length, held_now()
+
+    try:
+        length, left = run(work())
+    finally:
+        tracemalloc.stop()
+
+    assert length == size
+    assert size < held[-1] < 3 * size
+    assert left < size / 2
+
+
+def test_a_connection_whose_request_is_half_sent_is_not_used_again(run):
+    """
+    An endpoint that refuses a long request before it has read it, and reads no more, does not hold up the next one.
+    """
+    connections, left = [], asyncio.Event()
+
+    async def serve(reader, writer):
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(WHOLE if len(connections) > 1 else WHOLE.replace(b"200 OK", b"413 Content Too Large"))
+        await asyncio.wait_for(left.wait(), 5)
+        writer.close()
+
+    async def work():
+        async with listening(serve) as address, carrier(address) as transport:
+            long = httpx.Request("POST", address, content=bytes(20_000_000))
+            codes = [(await transport.handle_async_request(long)).status_code]
+            codes.append((await asyncio.wait_for(ask(transport, address), 2)).status_code)
+            left.set()
+            return codes
+
+    assert run(work()) == [413, 200]
+    assert len(connections) == 2
 
 
 def test_sends_headers_and_body_as_they_are_given():
@@ -286,28 +413,6 @@ class Silent:
             while self.connected != count:
                 self.moved.clear()
                 await self.moved.wait()
-
-
-LOOPS = [asyncio.new_event_loop]
-if importlib.util.find_spec("uvloop"):
-    import uvloop
-
-    LOOPS.append(uvloop.new_event_loop)
-
-
-@pytest.fixture(params=LOOPS, ids=lambda make: make.__module__)
-def run(request, caplog):
-    """
-    Runs a coroutine in a loop of its own, and checks that nothing was left to complain about.
-    """
-
-    def work(coroutine):
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(coroutine)
-
-    yield work
-    gc.collect()
-    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_cancelled_request_leaves_nothing_behind(run):

@@ -4,6 +4,7 @@ The transport against TLS servers with certificates of their own: whom it trusts
 
 import asyncio
 import datetime
+import gc
 import ssl
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import trustme
 from gym_plugin_openai_model.connections import Connections
+from gym_plugin_openai_model.http1 import Connection
 
 YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -101,6 +103,40 @@ def test_does_not_trust_an_authority_that_nobody_named(authority):
     """
     with pytest.raises(httpx.ConnectError, match=r"TLS failed: the certificate is refused: .*issuer.*SSL_CERT_FILE"):
         ask(Server(authority.issue_cert("127.0.0.1")))
+
+
+@pytest.mark.parametrize("by_proxy", [False, True], ids=["direct", "by proxy"])
+def test_a_handshake_that_fails_leaves_nothing_behind(authority, monkeypatch, by_proxy):
+    """
+    However often TLS fails, no connection is kept for it.
+    """
+    server = Server(authority.issue_cert("127.0.0.1"))
+
+    async def tunnel(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async def work():
+        proxy = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+        if by_proxy:
+            monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
+            monkeypatch.setenv("no_proxy", "")
+        async with server.running():
+            address = httpx.URL(f"https://127.0.0.1:{server.port}/v1")
+            async with Connections(address, timeout_s=5, connect_timeout_s=5) as transport:
+                for _ in range(3):
+                    with pytest.raises(httpx.ConnectError, match="TLS failed"):
+                        await transport.handle_async_request(httpx.Request("POST", address, content=b"body"))
+                await asyncio.sleep(0.01)
+                gc.collect()
+                kept = [item for item in gc.get_objects() if isinstance(item, Connection)]
+        proxy.close()
+        return kept
+
+    assert asyncio.run(work()) == []
 
 
 def test_says_that_the_file_of_authorities_is_missing(authority, tmp_path, monkeypatch):

@@ -172,18 +172,20 @@ class Connections(httpx.AsyncBaseTransport):
             await self._tunnel(connection, proxy, host, port)
         except BaseException:
             connection.abort()
+            self._all.discard(connection)  # inside TLS that failed, nobody tells it that it has ended
             raise
         return connection
 
     async def _open(self, host: str, port: int, tls: ssl.SSLContext | None) -> Connection:
-        loop = asyncio.get_running_loop()
-        name = host if tls is not None else None
-        _, connection = await loop.create_connection(self._made, host, port, ssl=tls, server_hostname=name)
-        return connection
-
-    def _made(self) -> Connection:
         connection = Connection(self._max_reply_bytes, self._idle.append, self._all.discard)
         self._all.add(connection)
+        loop = asyncio.get_running_loop()
+        name = host if tls is not None else None
+        try:
+            await loop.create_connection(lambda: connection, host, port, ssl=tls, server_hostname=name)
+        except BaseException:
+            self._all.discard(connection)
+            raise
         return connection
 
     async def _tunnel(self, connection: Connection, proxy: _Proxy, host: str, port: int) -> None:
