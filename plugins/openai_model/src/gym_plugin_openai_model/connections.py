@@ -73,6 +73,11 @@ class Connections(httpx.AsyncBaseTransport):
         self._heads: dict[Prepared, bytes] = {}
         self._alarms = Alarms()
 
+    @property
+    def secrets(self) -> list[str]:
+        """What of the proxy's address no message may show."""
+        return [] if self._proxy is None else self._proxy.secrets
+
     async def __aenter__(self) -> Connections:
         self._is_open = True
         return self
@@ -249,11 +254,18 @@ class _Proxy:
     def __init__(self, url: str) -> None:
         self.problem: str | None = None
         self.headers: list[tuple[str, str]] = []
+        self.secrets: list[str] = []
         self.host, self.port = "", 80
         scheme, _, rest = (url if "://" in url else f"http://{url}").partition("://")
-        self.shown = f"the proxy {scheme}://{rest.rpartition('@')[2]}"
+        login, sign, place = rest.rpartition("@")
+        self.shown = f"the proxy {scheme}://{place}"
+        if sign:
+            user, _, password = login.partition(":")
+            secret = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+            self.headers.append(("proxy-authorization", f"Basic {secret}"))
+            self.secrets += [secret, login, password, unquote(password)]
         try:
-            parts = urlsplit(f"{scheme}://{rest}")
+            parts = urlsplit(f"{scheme}://{place}")
             self.host, self.port = parts.hostname or "", parts.port or 80
         except ValueError as error:
             self.problem = f"{self.shown} is no address ({error})"
@@ -262,9 +274,6 @@ class _Proxy:
             self.problem = f"{self.shown} is no address (it names no host)"
         elif scheme != "http":
             self.problem = f"{self.shown} cannot be used: proxies are spoken to over http:// only"
-        if parts.username is not None:
-            secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self.headers.append(("proxy-authorization", f"Basic {base64.b64encode(secret.encode()).decode()}"))
 
     @classmethod
     def parse(cls, url: str | None) -> _Proxy | None:
