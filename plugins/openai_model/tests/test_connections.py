@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 import httpx
 import pytest
 from gym_plugin_openai_model.connections import Connections, TooLargeError, _ring
+from gym_plugin_openai_model.prepared import Prepared
 
 from gymcore.testing.endpoint import LoopbackEndpoint, hangs, says, slow
 
@@ -307,6 +308,34 @@ def test_sends_headers_and_body_as_they_are_given():
         "accept-encoding: gzip",
         "content-length: 4",
     ]
+
+
+@pytest.mark.parametrize("is_prepared", [True, False])
+def test_sends_each_header_once(is_prepared):
+    """
+    A host and a coding of the user's own take the place of ours, and the length is that of the content.
+    """
+    headers = {"host": "model.internal", "accept-encoding": "gzip", "content-length": "7"}
+    heads = []
+
+    async def serve(reader, writer):
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(WHOLE)
+        writer.close()
+
+    async def work():
+        async with listening(serve) as address, carrier(address) as transport:
+            request = httpx.Request("POST", address, headers=headers, content=b"{  }")
+            if is_prepared:
+                request = Prepared(address, headers, {}).request(b"{  }")
+            return await transport.handle_async_request(request)
+
+    asyncio.run(work())
+    lines = heads[0].lower().split("\r\n")
+
+    assert [line for line in lines if line.startswith("host:")] == ["host: model.internal"]
+    assert [line for line in lines if line.startswith("accept-encoding:")] == ["accept-encoding: gzip"]
+    assert [line for line in lines if line.startswith("content-length:")] == ["content-length: 4"]
 
 
 @pytest.mark.parametrize(

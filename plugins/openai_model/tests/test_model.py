@@ -727,6 +727,33 @@ def test_refuses_a_key_that_no_header_may_hold(secret):
     assert "sk-" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "a header's name"),
+        ("X-\u00e9", "a header's name"),
+        ("X-Team ", "a header's name"),
+        ("Authorization: Bearer sk-1", "a header's name"),
+        ("x: y\r\nevil", "a header's name"),
+        ("Content-Length", "'Content-Length' follows from the request"),
+        ("transfer-encoding", "follows from the request"),
+        ("Connection", "follows from the request"),
+    ],
+)
+def test_refuses_a_header_that_cannot_be_sent(name, said):
+    """
+    A header whose name is none, or that frames a request, is refused while composing; what may be a key is not shown.
+    """
+    with pytest.raises(ValidationError, match=said) as caught:
+        OpenAIModelConfig(base_url=NOWHERE, default_headers={name: "sk-2"})
+    _, problems = resolve_options(
+        OpenAIModelConfig, {}, {"base_url": NOWHERE, "default_headers": {name: "sk-2"}}, {}, "models.policy.config"
+    )
+
+    assert len(problems) == 1
+    assert "sk-" not in f"{caught.value} {problems}"
+
+
 @pytest.mark.parametrize("code", [400, 401, 500])
 def test_secrets_stay_out_of_errors(code):
     """

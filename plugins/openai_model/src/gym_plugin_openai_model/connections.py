@@ -124,18 +124,20 @@ class Connections(httpx.AsyncBaseTransport):
         if isinstance(request, PreparedRequest):
             head = self._heads.get(request.prepared)
             if head is None:
-                pairs = [("accept-encoding", "identity"), *request.prepared.headers.items()]
-                head = self._heads[request.prepared] = self._head(request, pairs)
+                headers = {"accept-encoding": "identity", **request.prepared.headers}
+                head = self._heads[request.prepared] = self._head(request, list(headers.items()))
             return head, request.content
-        pairs = [(name, value) for name, value in request.headers.multi_items() if name not in {*_FRAMING, "host"}]
-        return self._head(request, pairs), request.content
+        return self._head(request, request.headers.multi_items()), request.content
 
     def _head(self, request: httpx.Request, pairs: list[tuple[str, str]]) -> bytes:
         target = request.url.raw_path
+        pairs = [(name, value) for name, value in pairs if name not in _FRAMING]
+        if not any(name == "host" for name, _ in pairs):
+            pairs.insert(0, ("host", request.url.netloc.decode("ascii")))
         if self._proxy is not None and request.url.scheme == "http":
             target = b"http://%b%b" % (request.url.netloc, target)
             pairs = [*self._proxy.headers, *pairs]
-        lines = [b"%b %b HTTP/1.1" % (request.method.encode(), target), b"host: " + request.url.netloc]
+        lines = [b"%b %b HTTP/1.1" % (request.method.encode(), target)]
         lines += [name.encode("ascii") + b": " + value.encode("latin-1") for name, value in pairs]
         return b"\r\n".join([*lines, b"content-length: "])
 
