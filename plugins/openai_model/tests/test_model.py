@@ -367,21 +367,23 @@ def test_waits_longer_each_time_but_never_long():
     ("headers", "waits"),
     [
         ({"Retry-After": "7"}, [7.0]),
-        ({"Retry-After": "0"}, []),
+        ({"Retry-After": "0"}, [0.5]),
         ({"Retry-After": "1.5"}, [1.5]),
-        ({"Retry-After": "-3"}, []),
+        ({"Retry-After": "-3"}, [0.5]),
         ({"Retry-After": formatdate(1_750_000_012, usegmt=True)}, [12.0]),
-        ({"Retry-After": formatdate(1_749_999_000, usegmt=True)}, []),
+        ({"Retry-After": formatdate(1_749_999_000, usegmt=True)}, [0.5]),
         ({"Retry-After": "300"}, [300.0]),
         ({"Retry-After": "soon"}, [0.5]),
         ({"Retry-After": "nan"}, [0.5]),
-        ({"retry-after-ms": "250", "Retry-After": "9"}, [0.25]),
+        ({"retry-after-ms": "2500", "Retry-After": "9"}, [2.5]),
+        ({"retry-after-ms": "250", "Retry-After": "9"}, [0.5]),
+        ({"retry-after-ms": "soon", "Retry-After": "9"}, [9.0]),
     ],
 )
 @pytest.mark.parametrize("code", [429, 503])
 def test_waits_as_long_as_it_is_asked_to(code, headers, waits):
     """
-    Retry-After is honoured in all its forms, and forgotten where it makes no sense.
+    Retry-After is honoured in all its forms, and forgotten where it makes no sense or is shorter than the usual wait.
     """
     with LoopbackEndpoint(status(code, headers=headers), says("Hi.")) as endpoint:
         caller = Caller(endpoint.base_url)
