@@ -15,6 +15,7 @@ from typing import Literal
 
 __all__ = [
     "MAX_RETRY_AFTER_S",
+    "MAX_WAIT_S",
     "UNPROVEN_S",
     "Fault",
     "Kind",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 MAX_WAIT_S = 30.0
+"""The longest wait before the next try of a call, pauses of the whole endpoint aside."""
 MAX_RETRY_AFTER_S = 300.0
 """The longest pause an endpoint is granted at once; it is asked again then, and may ask for another."""
 UNPROVEN_S = 3.0
