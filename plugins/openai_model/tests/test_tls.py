@@ -5,6 +5,7 @@ The transport against TLS servers with certificates of their own: whom it trusts
 import asyncio
 import datetime
 import gc
+import importlib.util
 import ssl
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,12 @@ import pytest
 import trustme
 from gym_plugin_openai_model.connections import Connections
 from gym_plugin_openai_model.http1 import Connection
+
+LOOPS = [asyncio.new_event_loop]
+if importlib.util.find_spec("uvloop"):
+    import uvloop
+
+    LOOPS.append(uvloop.new_event_loop)
 
 YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -212,3 +219,37 @@ def test_speaks_tls_through_a_proxy(trusted, monkeypatch, header):
     for head in heads:
         assert head.startswith("CONNECT model.test:443 HTTP/1.1\r\n")
         assert "proxy-authorization: basic bwu6cebzcw==" in head.lower()
+
+
+@pytest.mark.parametrize("make_loop", LOOPS, ids=lambda make: make.__module__)
+def test_a_connection_whose_request_is_half_sent_is_not_used_again(trusted, make_loop):
+    """
+    An endpoint that refuses a long request before it has read it, and reads no more, does not hold up the next one,
+    though over TLS nobody tells how much of it is left.
+    """
+    server = Server(trusted.issue_cert("127.0.0.1"))
+    left = asyncio.Event()
+
+    async def refuse(reader, writer):
+        server.connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(REPLY if server.connections > 1 else REPLY.replace(b"200 OK", b"413 Content Too Large"))
+        await asyncio.wait_for(left.wait(), 5)
+        writer.transport.abort()
+
+    async def work():
+        server.serve = refuse
+        async with server.running():
+            address = httpx.URL(f"https://127.0.0.1:{server.port}/v1")
+            async with Connections(address, timeout_s=5, connect_timeout_s=5) as transport:
+                codes = []
+                for content in (bytes(20_000_000), b"body"):
+                    request = httpx.Request("POST", address, content=content)
+                    reply = await asyncio.wait_for(transport.handle_async_request(request), 3)
+                    codes.append(reply.status_code)
+                left.set()
+        return codes
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        assert runner.run(work()) == [413, 200]
+    assert server.connections == 2

@@ -250,14 +250,18 @@ class Connection(asyncio.Protocol):
             self._takes_no_more = True
         self._waiting = None
         waiting.set_result(RawReply(status, headers, content))
-        # What has not gone out of a request would stand before the next one. Inside TLS no transport tells what the one
-        # below it still holds, but only a refusal comes so early.
-        assert self._transport is not None
-        is_sent = (status < 400 or not self._is_long) and not self._transport.get_write_buffer_size()
-        if is_sent and self.is_open:
+        if self.is_open and self._is_sent(status):
             self._on_idle(self)
         else:
             self.abort()
+
+    def _is_sent(self, status: int) -> bool:
+        """Whether the request has gone out to its end: what is left of it would stand before the next one."""
+        assert self._transport is not None
+        if self._transport.get_write_buffer_size():
+            return False
+        # Inside TLS no transport tells what the one below it still holds; but only a refusal comes so early.
+        return status < 400 or not self._is_long or self._transport.get_extra_info("ssl_object") is None
 
 
 def too_large(limit: int) -> TooLargeError:
