@@ -7,6 +7,7 @@ Authors subclass these; the stages call them. Nothing here opens, reads or print
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import textwrap
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -17,7 +18,7 @@ from contextlib import (
     asynccontextmanager,
     nullcontext,
 )
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, get_args, get_origin, get_type_hints, overload
 
@@ -51,6 +52,11 @@ __all__ = [
 
 INTERFACE_VERSIONS = (1,)
 """The versions of this file that plugins may be written for (`gym_api` in their manifest), oldest first."""
+
+MAX_ARGUMENTS_LENGTH = 1_000_000
+"""Characters of the arguments of one tool call, at most; checking more would take memory that all rollouts share."""
+MAX_MISTAKES = 50
+"""Mistakes in the arguments of one call that are looked at; of more only the number is told."""
 
 
 class Config(Record):
@@ -122,23 +128,35 @@ class Tool:
         Turn the text a model wrote into checked arguments.
 
         Raises:
-            ToolError: it is no JSON object, or does not fit the parameters; the message is for the model.
+            ToolError: it is no JSON object, is too long, does not fit the parameters, or holds a number that is not
+                finite; the message is for the model.
         """
+        if len(arguments) > MAX_ARGUMENTS_LENGTH:
+            told = f"{len(arguments):,} characters; at most {MAX_ARGUMENTS_LENGTH:,} are read"
+            raise ToolError(f"invalid arguments for {self.name}: {told}")
         try:
-            checked = self.arguments_model.model_validate_json(arguments or "{}")
+            values = self.arguments_model.model_validate_json(arguments or "{}").__dict__
+            checked = {argument: values[name] for name, argument in self._arguments}
+            for argument in self._searched:
+                if not _is_finite(checked[argument]):
+                    raise ToolError(f"invalid arguments for {self.name}: {argument}: numbers must be finite")
         except ValidationError as error:
-            reasons = "; ".join(_explain(item) for item in error.errors(include_url=False, include_input=False)[:5])
-            raise ToolError(f"invalid arguments for {self.name}: {reasons}") from None
+            raise ToolError(f"invalid arguments for {self.name}: {_explain_all(error)}") from None
         except RecursionError:
             raise ToolError(f"invalid arguments for {self.name}: nested too deeply") from None
-        values = checked.__dict__
-        return {argument: values[name] for name, argument in self._arguments}
+        return checked
 
     @cached_property
     def _arguments(self) -> tuple[tuple[str, str], ...]:
         """The fields of the model, each with the argument it stands for."""
         fields = self.arguments_model.model_fields
         return tuple((name, info.alias or name) for name, info in fields.items())
+
+    @cached_property
+    def _searched(self) -> tuple[str, ...]:
+        """The arguments inside which pydantic, though told otherwise, may leave a number that is not finite."""
+        properties = self.parameters.get("properties", {})
+        return tuple(argument for _, argument in self._arguments if not _is_simple(properties.get(argument, {})))
 
 
 def _is_closed(schema: Any) -> bool:
@@ -152,6 +170,35 @@ def _is_closed(schema: Any) -> bool:
         if schema.get("additionalProperties") is not False or not is_complete:
             return False
     return all(_is_closed(item) for item in schema.values())
+
+
+def _is_simple(schema: dict[str, Any]) -> bool:
+    """Whether a schema holds neither objects of an author's own, which have rules of their own, nor just anything."""
+    if "anyOf" in schema:
+        return all(map(_is_simple, schema["anyOf"]))
+    if schema.get("type") == "array":
+        return _is_simple(schema.get("items", {}))
+    return schema.get("type") in ("boolean", "integer", "null", "number", "string")
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether every number in an argument is finite: objects of an author's own, and `Any`, take NaN from pydantic."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, BaseModel):
+        value = {**value.__dict__, **(value.model_extra or {})}
+    elif is_dataclass(value):
+        value = [getattr(value, item.name, None) for item in fields(value)]
+    if isinstance(value, dict):
+        return all(map(_is_finite, value)) and all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple | set | frozenset) or all(map(_is_finite, value))
+
+
+def _explain_all(error: ValidationError) -> str:
+    count = error.error_count()
+    if count > MAX_MISTAKES:  # pydantic makes an object of every one, if it is asked for any
+        return f"{count:,} values do not fit"
+    return "; ".join(_explain(item) for item in error.errors(include_url=False, include_input=False)[:5])
 
 
 def _explain(error: Mapping[str, Any]) -> str:
@@ -205,7 +252,9 @@ def _build_tool(method: Callable[..., Any], owner: str) -> Tool:
         if parameter.name in argument_docs:  # else a description in the annotation stays
             info = Field(default, alias=parameter.name, description=argument_docs[parameter.name])
         fields[f"argument_{len(fields)}"] = (hints[parameter.name], info)
-    model = create_model(marked["name"], __config__=ConfigDict(extra="forbid", frozen=True), **fields)
+    # JSON has no NaN, and comparing with it is never true: a verifier's "not too far away" would let it pass.
+    config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model = create_model(marked["name"], __config__=config, **fields)
     schema = _without_titles(model.model_json_schema())
     parameters = {
         "type": "object",

@@ -223,6 +223,9 @@ def sum_usage(usages: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | No
     """
     Add token counts up, key by key and inside nested objects.
 
+    Objects more than eight levels deep, and numbers that no count can be (NaN, 2**63 and above, and their negatives),
+    are left out: the first would end the run, and the second every sum and mean in which they stand.
+
     Returns:
         The sums, or None when no reply reported any.
     """
@@ -234,17 +237,20 @@ def sum_usage(usages: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | No
     return total
 
 
-def _add(total: dict[str, Any], usage: Mapping[str, Any]) -> dict[str, Any]:
+def _add(total: dict[str, Any], usage: Mapping[str, Any], levels_left: int = 8) -> dict[str, Any]:
     for key, value in usage.items():
         kind = type(value)  # what JSON gives: no subclasses, and a bool is no number
         before = total.get(key)
         if kind is int or kind is float:
-            total[key] = before + value if type(before) in _NUMBERS else value
+            if -_TOO_MANY < value < _TOO_MANY:
+                total[key] = before + value if type(before) in _NUMBERS else value
         elif kind is dict:
-            total[key] = _add(dict(before) if type(before) is dict else {}, value)
+            if levels_left:
+                total[key] = _add(dict(before) if type(before) is dict else {}, value, levels_left - 1)
         elif before is None:
             total[key] = value
     return total
 
 
 _NUMBERS = (int, float)
+_TOO_MANY = 2**63

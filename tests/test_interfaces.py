@@ -7,8 +7,10 @@ from __future__ import annotations
 import asyncio
 import enum
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal
 
 import pytest
@@ -329,6 +331,123 @@ def test_hostile_arguments_are_answered_and_never_crash(name: str, text: str) ->
 
     assert str(caught.value).startswith(f"invalid arguments for {name}: ")
     assert len(str(caught.value)) < 2_000
+
+
+class Spot(BaseModel):
+    """An object of an author's own, with pydantic's own rules."""
+
+    x: float = 0.0
+    label: Any = None
+
+
+@dataclass
+class Speck:
+    """A dataclass that a tool takes."""
+
+    x: float
+
+
+class Measuring(Environment):
+    """An environment whose tools take numbers in every place."""
+
+    @tool
+    def direct(self, x: float) -> None:
+        """Take a number."""
+
+    @tool
+    def listed(self, x: list[float | None]) -> None:
+        """Take numbers in a list."""
+
+    @tool
+    def optional(self, x: float | None = None) -> None:
+        """Take a number or nothing."""
+
+    @tool
+    def model(self, x: Spot) -> None:
+        """Take a number in a model."""
+
+    @tool
+    def models(self, x: list[dict[str, Spot]]) -> None:
+        """Take numbers in models inside other things."""
+
+    @tool
+    def dataclass(self, x: Speck) -> None:
+        """Take a number in a dataclass."""
+
+    @tool
+    def anything(self, x: Any) -> None:
+        """Take anything."""
+
+    @tool
+    def keys(self, x: dict[float, int]) -> None:
+        """Take numbers as keys."""
+
+
+PLACES = {
+    "direct": '{"x": %s}',
+    "listed": '{"x": [1, %s]}',
+    "optional": '{"x": %s}',
+    "model": '{"x": {"x": %s}}',
+    "models": '{"x": [{"a": {"x": 1}, "b": {"x": 2, "label": [%s]}}]}',
+    "dataclass": '{"x": {"x": %s}}',
+    "anything": '{"x": {"a": [%s]}}',
+    "keys": '{"x": {"%s": 1}}',
+}
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
+@pytest.mark.parametrize("name", PLACES)
+def test_a_number_that_is_not_finite_is_no_argument(name: str, number: str) -> None:
+    """
+    Wherever it stands, a number that JSON does not have, or that no float can hold, is refused; any other is taken.
+    """
+    with pytest.raises(ToolError, match=f"^invalid arguments for {name}: "):
+        Measuring.tools[name].check(PLACES[name] % number)
+
+    assert Measuring.tools[name].check(PLACES[name] % "1.5")
+
+
+def test_numbers_are_not_written_as_words() -> None:
+    """
+    What pydantic would read as infinity is none, in an author's own object either.
+    """
+    for name, text in (("direct", '{"x": "nan"}'), ("model", '{"x": {"x": "inf"}}')):
+        with pytest.raises(ToolError, match="finite"):
+            Measuring.tools[name].check(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("listed", '{"x": [' + '"",' * 300_000 + "1]}", "300,000 values do not fit"),
+        ("direct", "{" + "".join(f'"k{number}":1,' for number in range(50_000)) + '"x":1}', "50,000 values do not fit"),
+        ("direct", '{"x": ' + " " * 1_000_000 + "1}", "1,000,008 characters; at most 1,000,000 are read"),
+    ],
+    ids=["values", "names", "characters"],
+)
+def test_wrong_arguments_of_any_length_take_little_memory(name: str, text: str, told: str) -> None:
+    """
+    Hundreds of thousands of mistakes in one call are counted and not described, and what is longer yet is not read.
+    """
+    tracemalloc.start()
+    try:
+        with pytest.raises(ToolError) as caught:
+            Measuring.tools[name].check(text)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert str(caught.value) == f"invalid arguments for {name}: {told}"
+    assert most < 10_000_000
+
+
+def test_arguments_of_the_greatest_length_are_read() -> None:
+    """
+    The bound is one that nobody meets who means what it says.
+    """
+    text = "x" * (1_000_000 - len('{"text": ""}'))
+
+    assert Drawing.tools["renamed"].check('{"text": "' + text + '"}') == {"text": text}
 
 
 def test_several_wrong_arguments_are_named_together() -> None:

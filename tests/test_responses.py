@@ -141,6 +141,34 @@ def test_usage_is_summed_key_by_key_and_inside_objects() -> None:
     assert first == {"input_tokens": 3, "details": {"cached": 1}, "tier": "a", "cost": 0.5}
 
 
+@pytest.mark.parametrize("number", [1e308, -1e308, float("inf"), float("nan"), 10**400, 2**63])
+def test_a_number_that_no_count_can_be_spoils_no_sum(number: float) -> None:
+    """
+    Sums over any number of replies, and of sums over any number of rollouts, stay numbers that JSON has.
+    """
+    usages = [{"total_tokens": 3, "cost": 0.5}, {"total_tokens": number, "details": {"cached": number}, "cost": 0.5}]
+
+    assert sum_usage(usages) == {"total_tokens": 3, "cost": 1.0, "details": {}}
+    assert sum_usage([{"total_tokens": number}]) == {}
+
+
+def test_usage_of_any_depth_is_summed() -> None:
+    """
+    A thousand objects in one another end no run; the counts above them are kept.
+    """
+    deep: dict[str, Any] = {}
+    for _ in range(5_000):
+        deep = {"a": deep}
+    usage = {"total_tokens": 3, "details": {"cached": 1, "a": deep}}
+
+    total = sum_usage([usage, usage])
+
+    assert total is not None
+    assert (total["total_tokens"], total["details"]["cached"]) == (6, 2)
+    while deep:  # taken apart by hand: an interpreter of a small stack would not survive freeing it
+        deep = deep["a"]
+
+
 def test_no_usage_is_none_and_not_zero() -> None:
     """
     Where no reply reported tokens, nothing is invented.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gymcore import Environment, Model, Response, Rollout, Trajectory, Turn, tool
+from gymcore import Environment, Model, Request, Response, Rollout, RolloutContext, Trajectory, Turn, tool
 from gymcore.builtin.simple_agent import SimpleAgent, SimpleAgentConfig
 from gymcore.testing import ScriptedModel, calls, play, says, truncated
 from gymcore.testing.replies import Reply
@@ -93,6 +93,48 @@ def test_each_way_to_stop(replies: list[Reply], bounds: dict[str, Any], stop: st
     assert len(rollout.trajectory.turns) == turns
     assert rollout.trajectory.is_truncated == (stop not in ("finished", "empty"))
     assert rollout.reward is not None
+
+
+class Thinking(Model):
+    """Thinks 60 characters before each of its calls, and never answers."""
+
+    thought: dict[str, Any]
+
+    async def respond(self, request: Request, rollout: RolloutContext) -> Response:
+        return Response([self.thought, *calls("echo", text="").to_output(len(request.input))])
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        {"content": [{"type": "reasoning_text", "text": "a" * 60}], "summary": []},
+        {"summary": [{"type": "summary_text", "text": "a" * 30}, {"type": "summary_text", "text": "a" * 30}]},
+        {"content": [{"type": "reasoning_text", "text": "a" * 30}], "summary": [{"text": "a" * 30}]},
+    ],
+    ids=["thought", "summary", "both"],
+)
+def test_thoughts_count_as_output(thought: dict[str, Any]) -> None:
+    """
+    What a model thinks is output like what it says, and meets the same bound.
+    """
+    model = Thinking()
+    model.thought = {"type": "reasoning", **thought}
+
+    trajectory = rollout_of(model=model, max_output_chars=200, max_turns=9).trajectory
+
+    assert trajectory.stop == "max_output"
+    assert len(trajectory.turns) == 3
+
+
+@pytest.mark.parametrize("parts", [None, "text", 5, [5, None, {"text": 5}, {}]])
+def test_thoughts_of_any_shape_are_counted_or_not(parts: Any) -> None:
+    """
+    Whatever an endpoint puts into a reasoning item, counting it ends no rollout.
+    """
+    model = Thinking()
+    model.thought = {"type": "reasoning", "content": parts, "summary": parts}
+
+    assert rollout_of(model=model, max_turns=2).trajectory.stop == "max_turns"
 
 
 def test_a_truncated_reply_is_not_carried_out() -> None:

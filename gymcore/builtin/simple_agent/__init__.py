@@ -25,7 +25,9 @@ class SimpleAgentConfig(Config):
         540.0, gt=0, description="Seconds after which the model is asked nothing more; what was asked is waited for."
     )
     max_output_chars: int = option(
-        1_000_000, ge=1, description="Characters of the model's output and the tools' results together, at most."
+        1_000_000,
+        ge=1,
+        description="Characters of the model's output, thoughts included, and the tools' results together, at most.",
     )
 
 
@@ -103,6 +105,8 @@ async def _carry_out(environment: OpenEnvironment, calls: Sequence[ToolCall]) ->
 
 
 def _size(item: Item) -> int:
-    """Return the characters of an item that a bound counts: what it says, asks with, or answers."""
+    """Return the characters of an item that a bound counts: what it says, thinks, asks with, or answers."""
+    if item.get("type") == "reasoning":  # its parts are like those of a message
+        return sum(len(text_of({"content": item.get(key)})) for key in ("summary", "content"))
     text = item.get("arguments", item.get("output"))
     return len(text) if isinstance(text, str) else len(text_of(item))

@@ -203,6 +203,8 @@ def test_keeps_a_refusal():
         ("stop", "completed", None),
         ("tool_calls", "completed", None),
         (None, "completed", None),
+        ("eos_token", "completed", None),
+        ("model_length", "incomplete", {"reason": "max_output_tokens"}),
         ("length", "incomplete", {"reason": "max_output_tokens"}),
         ("content_filter", "incomplete", {"reason": "content_filter"}),
     ],
@@ -214,6 +216,51 @@ def test_tells_why_a_reply_ended(reason, status, details):
     response = to_response_body(completion({"content": "Hi."}, reason), 1)
 
     assert (response["status"], response["incomplete_details"]) == (status, details)
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "insufficient_system_resource", "of_next_year"])
+def test_a_reason_that_is_not_known_is_no_end_of_a_reply(reason):
+    """
+    A completion that ended for another reason than the model's own will or a limit is none.
+    """
+    with pytest.raises(MalformedReplyError, match=reason):
+        to_response_body(completion({"content": "Hi."}, reason), 1)
+
+
+def test_what_was_converted_is_not_replaced_by_what_was_left_over():
+    """
+    Keys of a completion that would pass for ones of the Responses API change neither a call nor the reply's end.
+    """
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    chat = {
+        "role": "assistant",
+        "name": "assistant",
+        "type": "x",
+        "status": "y",
+        "arguments": "z",
+        "tool_calls": [call],
+    }
+    body = {
+        **completion(chat, "length", call_id="other"),
+        "status": "completed",
+        "output": [],
+        "object": "o",
+        "type": "t",
+    }
+    response = to_response_body(body, 1)
+
+    assert response["output"] == [function_call("f", "{}", "a")]
+    assert (response["status"], response["object"], response["id"]) == ("incomplete", "response", "c1")
+    assert response["type"] == "t"
+
+
+@pytest.mark.parametrize("text", [None, 5, ["Hi."]])
+def test_a_part_whose_text_is_none_is_malformed(text):
+    """
+    Parts of a content hold texts, or the reply is none.
+    """
+    with pytest.raises(MalformedReplyError, match="content is no text"):
+        to_response_body(completion({"content": [{"type": "text", "text": "Hi."}, {"type": "text", "text": text}]}), 1)
 
 
 def test_renames_usage():

@@ -10,16 +10,40 @@ import importlib.util
 import subprocess
 import sys
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
-from gym_plugin_openai_model.connections import Connections, TooLargeError
+from gym_plugin_openai_model.connections import Connections, TooLargeError, _ring
+from gym_plugin_openai_model.prepared import Prepared
 
 from gymcore.testing.endpoint import LoopbackEndpoint, hangs, says, slow
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+LOOPS = [asyncio.new_event_loop]
+if importlib.util.find_spec("uvloop"):
+    import uvloop
+
+    LOOPS.append(uvloop.new_event_loop)
+
+
+@pytest.fixture(params=LOOPS, ids=lambda make: make.__module__)
+def run(request, caplog):
+    """
+    Runs a coroutine in a loop of its own, and checks that nothing was left to complain about.
+    """
+
+    def work(coroutine):
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(coroutine)
+
+    yield work
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 @asynccontextmanager
@@ -142,8 +166,23 @@ def test_undoes_compression():
         [b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok"],
         [b"220 mail.example.org ESMTP\r\n\r\n"],
         [b"HTTP/1.1 200 OK\r\nX: " + 500_000 * b"x"],
+        [CHUNKED[:-2], b"X: ", *[10_000 * b"x"] * 50],
+        [CHUNKED[:-2], *[b"X: y\r\n" * 2_000] * 50],
+        [b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"] * 3_000,
     ],
-    ids=["nothing", "half a head", "half a body", "half the chunks", "chunk", "length", "mail", "endless"],
+    ids=[
+        "nothing",
+        "half a head",
+        "half a body",
+        "half the chunks",
+        "chunk",
+        "length",
+        "mail",
+        "endless",
+        "endless trailer",
+        "endless trailers",
+        "endless hints",
+    ],
 )
 def test_refuses_a_reply_that_is_not_whole(pieces):
     """
@@ -151,6 +190,95 @@ def test_refuses_a_reply_that_is_not_whole(pieces):
     """
     with pytest.raises(httpx.TransportError):
         asyncio.run(exchange(pieces))
+
+
+def test_a_trailer_is_no_header():
+    """
+    What stands behind the content cannot pass for a header: it asks for no pause and describes no coding.
+    """
+    trailers = b"Retry-After: 300\r\nContent-Encoding: gzip\r\n\r\n"
+    [reply], _ = asyncio.run(exchange([CHUNKED[:-2] + trailers]))
+
+    assert reply.content == b"ok"
+    assert dict(reply.headers) == {"transfer-encoding": "chunked"}
+
+
+def test_refuses_what_stands_behind_a_compressed_reply():
+    """
+    A compressed reply of several parts is not taken for its first.
+    """
+    body = gzip.compress(b'{"a": 1}') + gzip.compress(b", more")
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with pytest.raises(httpx.TransportError, match="goes on behind its end"):
+        asyncio.run(exchange([head + body]))
+
+
+def test_a_reply_in_tiny_chunks_weighs_what_it_holds(run):
+    """
+    While a reply comes two bytes at a time it takes little more memory than its content, and once it is read its idle
+    connection holds none of it.
+    """
+    size = 1_000_000
+    held = []
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(size // 10_000):
+            writer.write(b"2\r\nok\r\n" * 5_000)
+            await writer.drain()
+        while len(held) < 2 or held[-1] - held[-2] > 10_000:  # until all that was sent has been read
+            await asyncio.sleep(0.05)
+            held.append(held_now())
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    def held_now():
+        return tracemalloc.get_traced_memory()[0]
+
+    async def work():
+        async with listening(serve) as address, carrier(address) as transport:
+            tracemalloc.start()
+            reply = await ask(transport, address)
+            length = len(reply.content)
+            del reply
+            await asyncio.sleep(0)  # the event loop itself holds what it has just delivered
+            return length, held_now()
+
+    try:
+        length, left = run(work())
+    finally:
+        tracemalloc.stop()
+
+    assert length == size
+    assert size < held[-1] < 3 * size
+    assert left < size / 2
+
+
+def test_a_connection_whose_request_is_half_sent_is_not_used_again(run):
+    """
+    An endpoint that refuses a long request before it has read it, and reads no more, does not hold up the next one.
+    """
+    connections, left = [], asyncio.Event()
+
+    async def serve(reader, writer):
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(WHOLE if len(connections) > 1 else WHOLE.replace(b"200 OK", b"413 Content Too Large"))
+        await asyncio.wait_for(left.wait(), 5)
+        writer.close()
+
+    async def work():
+        async with listening(serve) as address, carrier(address) as transport:
+            long = httpx.Request("POST", address, content=bytes(20_000_000))
+            codes = [(await transport.handle_async_request(long)).status_code]
+            codes.append((await asyncio.wait_for(ask(transport, address), 2)).status_code)
+            left.set()
+            return codes
+
+    assert run(work()) == [413, 200]
+    assert len(connections) == 2
 
 
 def test_sends_headers_and_body_as_they_are_given():
@@ -180,6 +308,34 @@ def test_sends_headers_and_body_as_they_are_given():
         "accept-encoding: gzip",
         "content-length: 4",
     ]
+
+
+@pytest.mark.parametrize("is_prepared", [True, False])
+def test_sends_each_header_once(is_prepared):
+    """
+    A host and a coding of the user's own take the place of ours, and the length is that of the content.
+    """
+    headers = {"host": "model.internal", "accept-encoding": "gzip", "content-length": "7"}
+    heads = []
+
+    async def serve(reader, writer):
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(WHOLE)
+        writer.close()
+
+    async def work():
+        async with listening(serve) as address, carrier(address) as transport:
+            request = httpx.Request("POST", address, headers=headers, content=b"{  }")
+            if is_prepared:
+                request = Prepared(address, headers, {}).request(b"{  }")
+            return await transport.handle_async_request(request)
+
+    asyncio.run(work())
+    lines = heads[0].lower().split("\r\n")
+
+    assert [line for line in lines if line.startswith("host:")] == ["host: model.internal"]
+    assert [line for line in lines if line.startswith("accept-encoding:")] == ["accept-encoding: gzip"]
+    assert [line for line in lines if line.startswith("content-length:")] == ["content-length: 4"]
 
 
 @pytest.mark.parametrize(
@@ -260,6 +416,7 @@ class Silent:
     def __init__(self):
         self.connected = 0
         self.moved = asyncio.Event()
+        self.heard = asyncio.Event()
         self.speaks = False
 
     async def serve(self, reader, writer):
@@ -268,6 +425,7 @@ class Silent:
         try:
             while await reader.readuntil(b"\r\n\r\n"):
                 await reader.readexactly(4)
+                self.heard.set()
                 if not self.speaks:
                     await reader.read()  # until the client leaves
                     return
@@ -284,28 +442,6 @@ class Silent:
             while self.connected != count:
                 self.moved.clear()
                 await self.moved.wait()
-
-
-LOOPS = [asyncio.new_event_loop]
-if importlib.util.find_spec("uvloop"):
-    import uvloop
-
-    LOOPS.append(uvloop.new_event_loop)
-
-
-@pytest.fixture(params=LOOPS, ids=lambda make: make.__module__)
-def run(request, caplog):
-    """
-    Runs a coroutine in a loop of its own, and checks that nothing was left to complain about.
-    """
-
-    def work(coroutine):
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(coroutine)
-
-    yield work
-    gc.collect()
-    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_cancelled_request_leaves_nothing_behind(run):
@@ -334,6 +470,66 @@ def test_a_cancelled_request_leaves_nothing_behind(run):
 
     assert {type(error) for error in ended} == {asyncio.CancelledError}
     assert reply.content == b"ok"
+
+
+@pytest.mark.parametrize("leaves", ["cancelled", "too late"])
+def test_a_reply_that_comes_too_late_hands_its_connection_to_nobody(run, leaves):
+    """
+    When a reply arrives after its request was given up, and before whoever asked has woken, the next request gets a
+    connection of its own, and its reply.
+    """
+    server = Silent()
+
+    async def work():
+        async with listening(server.serve) as address, carrier(address) as transport:
+            first = asyncio.create_task(ask(transport, address))
+            await server.heard.wait()
+            [connection] = transport._all
+            turn = asyncio.Event()
+            given_up = []
+
+            async def next_one():
+                await turn.wait()
+                return await ask(transport, address)
+
+            second = asyncio.create_task(next_one())
+            await asyncio.sleep(0)
+
+            def give_up():  # the second is woken before the first, and the reply is read before either runs
+                turn.set()
+                if leaves == "cancelled":
+                    first.cancel()
+                else:
+                    _ring(connection._waiting)
+                server.speaks = True
+                connection.data_received(WHOLE)
+                given_up.append(connection.is_open)
+
+            asyncio.get_running_loop().call_soon(give_up)
+            return given_up, await asyncio.gather(first, second, return_exceptions=True)
+
+    given_up, (first, second) = run(work())
+
+    assert given_up == [False]
+    assert isinstance(first, asyncio.CancelledError if leaves == "cancelled" else httpx.ReadTimeout)
+    assert second.content == b"ok"
+
+
+def test_nobody_waits_for_a_connection_that_was_closed(run):
+    """
+    Whoever waits for a reply is told when its connection is ended from here, for whatever reason.
+    """
+    server = Silent()
+
+    async def work():
+        async with listening(server.serve) as address, carrier(address) as transport:
+            asked = asyncio.create_task(ask(transport, address))
+            await server.heard.wait()
+            [connection] = transport._all
+            connection.abort()
+            return (await asyncio.wait_for(asyncio.gather(asked, return_exceptions=True), 1))[0]
+
+    assert isinstance(run(work()), httpx.ReadError)
 
 
 def test_says_which_bound_struck(run):
@@ -497,6 +693,7 @@ import httpx
 from gym_plugin_openai_model.connections import Connections
 
 async def work(address):
+    asyncio.get_running_loop().slow_callback_duration = 60  # how busy the machine is belongs to another test
     transport = await Connections(address, timeout_s=60, connect_timeout_s=5).__aenter__()
     asked = [
         asyncio.create_task(transport.handle_async_request(httpx.Request("POST", address, content=b"{}")))

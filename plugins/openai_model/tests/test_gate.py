@@ -171,3 +171,71 @@ def test_everybody_hears_that_there_is_no_point_in_waiting():
     told = run_in_simulated_time(work())
 
     assert told == pytest.approx([100.0] * 50)
+
+
+async def try_for_ever(gate, fault, every_s=0.0):
+    """Make a call that has nothing but one fault."""
+    while True:
+        await asyncio.sleep(every_s)
+        gate.failed(await gate.wait(is_retry=True), fault)
+
+
+SLOW_DOWN = Fault("rate_limit", "slow down", status=429, retry_after_s=1.0)
+
+
+@pytest.mark.parametrize("rest_s", [60.0, 7200.0])
+@pytest.mark.parametrize("old", ["reset", "timeout", "throttled"])
+def test_an_old_fault_is_no_outage(old, rest_s):
+    """
+    When everybody was busy elsewhere after a fault that no reply followed, the next fault is the first of its time.
+    """
+
+    async def work():
+        gate = make_gate(patience_s=50.0)
+        gate.answered(gate.pass_at_once())
+        gate.failed(gate.pass_at_once(), FAULTS[old])
+        await asyncio.sleep(rest_s)
+        gate.failed(gate.pass_at_once(), SLOW_DOWN)
+        before = now()
+        await gate.wait(is_retry=True)
+        return now() - before
+
+    assert run_in_simulated_time(work()) == pytest.approx(1.0)
+
+
+def test_an_address_that_was_down_long_ago_is_tried_before_it_is_given_up():
+    """
+    Whoever comes back to an address that was left while it was down gets a try, and patience enough for others.
+    """
+
+    async def work():
+        gate = make_gate(patience_s=50.0)
+        gate.answered(gate.pass_at_once())
+        for _ in range(5):
+            gate.failed(gate.pass_at_once(), FAULTS["connect"])
+        assert gate.breaker.is_open
+        await asyncio.sleep(7200)
+        gate.failed(await gate.wait(is_retry=False), FAULTS["connect"])
+        back = now()
+        with pytest.raises(OutOfPatienceError):
+            await try_for_ever(gate, FAULTS["connect"])
+        return now() - back
+
+    assert run_in_simulated_time(work()) == pytest.approx(50.0, abs=0.1)
+
+
+def test_one_call_alone_is_not_patient_for_ever():
+    """
+    Waits between the tries of a single call, and pauses that it is asked for, are no rest: an endpoint that gives it
+    nothing else is given up when the patience is over.
+    """
+
+    async def work():
+        gate = make_gate(patience_s=600.0)
+        gate.answered(gate.pass_at_once())
+        gate.failed(gate.pass_at_once(), FAULTS["paused"])
+        with pytest.raises(OutOfPatienceError):
+            await try_for_ever(gate, FAULTS["paused"], every_s=30.0)
+        return now()
+
+    assert run_in_simulated_time(work()) == pytest.approx(600.0, abs=31.0)

@@ -303,10 +303,13 @@ def test_ten_thousand_calls_in_one_reply_are_bounded():
 
 def test_arguments_of_a_hundred_megabytes_are_bounded():
     """
-    Arguments that nobody can have meant end the rollout at the bound on its output.
+    Arguments that nobody can have meant end the rollout at the bound on its output, and reach no tool, though they are
+    valid: checking them would take a multiple of their length.
     """
     body = encode_json(changed(CALL, ("output", 0, "arguments"), '{"word": "MANY"}'))
     rollout = played(body.replace(b"MANY", 100_000_000 * b"x"))
 
+    [result] = rollout.trajectory.turns[0].results
+    assert "100,000,012 characters; at most 1,000,000 are read" in result["output"]
     assert rollout.trajectory.stop == "max_output"
     assert rollout.reward.value == 0.0

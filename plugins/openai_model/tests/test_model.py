@@ -274,6 +274,10 @@ MISBEHAVIOURS = {
     "no output": raw({"id": "r"}),
     "output of texts": raw({"output": ["Hi."]}),
     "NaN": raw(b'{"output": [{"type": "message", "logprob": NaN}]}'),
+    "failed": raw({"output": [], "status": "failed", "error": {"code": "server_error", "message": "out of memory"}}),
+    "queued": raw({"output": [], "status": "queued"}),
+    "in progress": raw({"output": [message("And")], "status": "in_progress"}),
+    "cancelled": raw({"output": [], "status": "cancelled", "error": None}),
 }
 
 
@@ -363,21 +367,23 @@ def test_waits_longer_each_time_but_never_long():
     ("headers", "waits"),
     [
         ({"Retry-After": "7"}, [7.0]),
-        ({"Retry-After": "0"}, []),
+        ({"Retry-After": "0"}, [0.5]),
         ({"Retry-After": "1.5"}, [1.5]),
-        ({"Retry-After": "-3"}, []),
+        ({"Retry-After": "-3"}, [0.5]),
         ({"Retry-After": formatdate(1_750_000_012, usegmt=True)}, [12.0]),
-        ({"Retry-After": formatdate(1_749_999_000, usegmt=True)}, []),
+        ({"Retry-After": formatdate(1_749_999_000, usegmt=True)}, [0.5]),
         ({"Retry-After": "300"}, [300.0]),
         ({"Retry-After": "soon"}, [0.5]),
         ({"Retry-After": "nan"}, [0.5]),
-        ({"retry-after-ms": "250", "Retry-After": "9"}, [0.25]),
+        ({"retry-after-ms": "2500", "Retry-After": "9"}, [2.5]),
+        ({"retry-after-ms": "250", "Retry-After": "9"}, [0.5]),
+        ({"retry-after-ms": "soon", "Retry-After": "9"}, [9.0]),
     ],
 )
 @pytest.mark.parametrize("code", [429, 503])
 def test_waits_as_long_as_it_is_asked_to(code, headers, waits):
     """
-    Retry-After is honoured in all its forms, and forgotten where it makes no sense.
+    Retry-After is honoured in all its forms, and forgotten where it makes no sense or is shorter than the usual wait.
     """
     with LoopbackEndpoint(status(code, headers=headers), says("Hi.")) as endpoint:
         caller = Caller(endpoint.base_url)
@@ -723,6 +729,33 @@ def test_refuses_a_key_that_no_header_may_hold(secret):
     assert "sk-" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "a header's name"),
+        ("X-\u00e9", "a header's name"),
+        ("X-Team ", "a header's name"),
+        ("Authorization: Bearer sk-1", "a header's name"),
+        ("x: y\r\nevil", "a header's name"),
+        ("Content-Length", "'Content-Length' follows from the request"),
+        ("transfer-encoding", "follows from the request"),
+        ("Connection", "follows from the request"),
+    ],
+)
+def test_refuses_a_header_that_cannot_be_sent(name, said):
+    """
+    A header whose name is none, or that frames a request, is refused while composing; what may be a key is not shown.
+    """
+    with pytest.raises(ValidationError, match=said) as caught:
+        OpenAIModelConfig(base_url=NOWHERE, default_headers={name: "sk-2"})
+    _, problems = resolve_options(
+        OpenAIModelConfig, {}, {"base_url": NOWHERE, "default_headers": {name: "sk-2"}}, {}, "models.policy.config"
+    )
+
+    assert len(problems) == 1
+    assert "sk-" not in f"{caught.value} {problems}"
+
+
 @pytest.mark.parametrize("code", [400, 401, 500])
 def test_secrets_stay_out_of_errors(code):
     """
@@ -736,3 +769,51 @@ def test_secrets_stay_out_of_errors(code):
     for text in (str(error), repr(error), repr(caller.model.config), str(error.__context__)):
         assert "sk-secret" not in text
         assert "hidden" not in text
+
+
+SECRET = "sk-SECRET-0123456789"
+ECHOES = {
+    "a failed reply": raw({"output": [], "status": "failed", "error": {"message": f"wrong key: {SECRET}"}}),
+    "an unknown status": raw({"output": [], "status": SECRET}),
+    "the beginning of no reply": raw(
+        f"<html>your key, cut where it begins to be shown, was {SECRET}".encode().rjust(85)
+    ),
+    "a long error": status(400, "x" * 4085 + SECRET),
+    "an error in JSON": status(400, {"error": {"code": 1, "sent": f"Bearer {SECRET}"}}),
+    "the URL": status(400, f"POST /v1/responses?key={SECRET}"),
+    "a redirect": status(307, "", headers={"Location": f"https://host/v1/?key={SECRET}"}),
+}
+
+
+@pytest.mark.parametrize("name", ECHOES)
+@pytest.mark.parametrize("place", ["api_key", "cookie", "query"])
+def test_no_reply_brings_a_secret_into_an_error(place, name):
+    """
+    Wherever a secret is given and wherever it comes back, no part of it is in the error.
+    """
+    with LoopbackEndpoint(ECHOES[name]) as endpoint:
+        url = endpoint.base_url + (f"?key={SECRET}" if place == "query" else "")
+        options = {
+            "api_key": {"api_key": SECRET},
+            "cookie": {"default_headers": {"Cookie": f"session={SECRET}; theme=dark"}},
+            "query": {},
+        }
+        error = Caller(url, max_retries=0, **options[place]).fail()
+
+    assert "sk-" not in str(error)
+    assert "6789" not in str(error)
+
+
+def test_a_password_of_the_proxy_stays_out_of_errors(monkeypatch):
+    """
+    A proxy that sends back what it was sent does not bring its user's password into an error.
+    """
+    echo = "proxy-authorization: Basic bWU6cEBzcw== for me:p%40ss, p@ss"
+    with LoopbackEndpoint(status(400, echo)) as endpoint:
+        place = endpoint.base_url.removesuffix("/v1").removeprefix("http://")
+        monkeypatch.setenv("http_proxy", f"http://me:p%40ss@{place}")
+        monkeypatch.setenv("no_proxy", "")
+        error = Caller("http://model.invalid/v1").fail()
+
+    assert endpoint.requests[0].headers["proxy-authorization"] == "Basic bWU6cEBzcw=="
+    assert error.message == "status 400: proxy-authorization: Basic *** for ***, ***"

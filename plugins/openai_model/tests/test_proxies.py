@@ -139,6 +139,16 @@ def test_refuses_a_proxy_that_is_no_address():
     assert message.startswith("the proxy http://[:: is no address")
 
 
+def test_shows_no_password_of_a_proxy_that_is_no_address():
+    """
+    A slash in a password ends no address, and what is wrong with the rest is said without it.
+    """
+    message = fail("http://model.invalid/v1", environ=lambda _: {"http_proxy": "http://me:SEC/RET@127.0.0.1:port"})
+
+    assert message.startswith("the proxy http://127.0.0.1:port is no address")
+    assert "SEC" not in message
+
+
 @pytest.mark.parametrize("proxy", ["https://127.0.0.1:3128", "socks5://127.0.0.1:1080"])
 def test_refuses_a_proxy_that_speaks_something_else(proxy):
     """

@@ -3,6 +3,7 @@ What is retried and for how long: laws, without any clock or socket.
 """
 
 import math
+import time
 from email.utils import formatdate
 from itertools import cycle
 
@@ -105,6 +106,28 @@ def test_being_throttled_uses_up_no_tries():
     assert Patience(0, lambda: 0.0).wait_s(Fault("rate_limit", "later"), now=0.0) is None
 
 
+@pytest.mark.parametrize("asked_s", [0.0, 0.001])
+def test_being_told_to_come_back_at_once_does_not_use_up_the_tries_at_once(asked_s):
+    """
+    Where an endpoint asks for no pause, or for a tiny one, a call waits between its tries as it does without being
+    asked, and goes on for as long.
+    """
+    patience, silent = Patience(5, lambda: 0.5), Patience(5, lambda: 0.5)
+    waits = [patience.wait_s(Fault("rate_limit", "later", retry_after_s=asked_s), now=0.0) for _ in range(40)]
+
+    assert waits == [silent.wait_s(Fault("rate_limit", "later"), now=0.0) for _ in range(40)]
+    assert sum(waits) > 300
+
+
+def test_a_pause_that_everybody_is_asked_for_is_not_waited_twice():
+    """
+    The gate keeps a pause that is longer than the usual wait; the call itself adds nothing to it.
+    """
+    patience = Patience(5, lambda: 1.0)
+
+    assert patience.wait_s(Fault("rate_limit", "later", retry_after_s=7.0), now=0.0) == 0.0
+
+
 # -- the budget ------------------------------------------------------------------------------------------------------
 
 
@@ -197,3 +220,51 @@ def test_a_date_means_the_seconds_until_then(seconds):
     date = formatdate(now + seconds, usegmt=True)
 
     assert retry_after_s({"retry-after": date}, now) == retry_after_s({"retry-after": str(seconds)}, now) == seconds
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Sun, 15 Jun 2025 15:07:40 GMT",
+        "Sunday, 15-Jun-25 15:07:40 GMT",
+        "Sun Jun 15 15:07:40 2025",
+        "Sun, 15 Jun 2025 15:07:40",
+        "Sun, 15 Jun 2025 15:07:40 -0000",
+        "Sun, 15 Jun 2025 17:07:40 +0200",
+    ],
+)
+def test_a_date_without_a_zone_is_one_of_utc(date, monkeypatch):
+    """
+    All forms of an HTTP date mean the same moment, wherever they are read.
+    """
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert retry_after_s({"retry-after": date}, 1_750_000_000.0) == 60.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after-ms": "x", "retry-after": "7"}, 7.0),
+        ({"retry-after-ms": "", "retry-after": "7"}, 7.0),
+        ({"retry-after-ms": "1500", "retry-after": "7"}, 1.5),
+        ({"retry-after": " 7. "}, 7.0),
+        ({"retry-after": "1_000"}, None),
+        ({"retry-after": "\u0663"}, None),
+        ({"retry-after": "1e3"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "5, 10"}, None),
+        ({"retry-after": "2025-06-15T15:07:40Z"}, None),
+        ({}, None),
+    ],
+)
+def test_only_plain_numbers_are_numbers(headers, seconds):
+    """
+    What only Python would read as a number says nothing, and an unreadable header leaves room for the other.
+    """
+    assert retry_after_s(headers, 1_750_000_000.0) == seconds

@@ -39,7 +39,7 @@ class Breaker:
     probes. The next probe does not wait for the one before, which may hang, or be a long reply.
 
     Args:
-        patience_s: How long an address may be without a reply before there is no point in waiting.
+        patience_s: How long an address may be asked without a reply before there is no point in waiting.
         random: Gives a number from 0.0 to 1.0, so that several runs do not probe together.
     """
 
@@ -58,6 +58,7 @@ class Breaker:
         """Whether the address is down."""
         self.since: float | None = None
         """When the first fault came after the last reply; None while all is well."""
+        self._patience_from: float | None = None
         self.why = ""
 
     def failed(self, fault: Fault, *, began: float, now: float, in_flight: int = 0) -> None:
@@ -70,8 +71,11 @@ class Breaker:
             now: The same clock now.
             in_flight: Other requests whose outcome is still open.
         """
+        first = began if fault.kind == "connect" else now
         if self.since is None:
-            self.since = began if fault.kind == "connect" else now
+            self.since = first
+        if self._patience_from is None:
+            self._patience_from = first
         self.why = fault.told
         self._is_throttled = fault.kind == "rate_limit"
         if self._is_throttled:  # whoever says this is not down
@@ -91,8 +95,12 @@ class Breaker:
         """Note a reply: the address works."""
         self.is_proven = True
         if self.since is not None:
-            self.since = None
+            self.since = self._patience_from = None
             self._close()
+
+    def rested(self) -> None:
+        """Note that nobody asked for a while: nobody's patience was used up, and it is counted anew."""
+        self._patience_from = None
 
     def _close(self) -> None:
         self._weight = self._unmade = 0
@@ -114,6 +122,6 @@ class Breaker:
     @property
     def gives_up_at(self) -> float:
         """When waiting has no point any more; infinite while the address neither is down nor refuses everybody."""
-        if self.since is None or not (self.is_open or self._is_throttled):
+        if self._patience_from is None or not (self.is_open or self._is_throttled):
             return math.inf
-        return self.since + (UNPROVEN_S if self._is_refused else self._patience_s)
+        return self._patience_from + (UNPROVEN_S if self._is_refused else self._patience_s)

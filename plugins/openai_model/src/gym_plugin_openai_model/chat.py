@@ -206,9 +206,31 @@ def _as_text(value: Any) -> str:
 _MESSAGE_KEYS = ("role", "content", "refusal", "tool_calls", "reasoning_content", "reasoning", "annotations")
 _CHOICE_KEYS = ("index", "message", "finish_reason")
 _COMPLETION_KEYS = ("id", "object", "created", "model", "choices", "usage", "prompt_token_ids")
-_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
-_BROKEN_OFF = ("abort", "error")
-"""Reasons by which vLLM, SGLang and routers say that the endpoint, not the model, ended a completion."""
+_INCOMPLETE = {
+    "length": "max_output_tokens",
+    "max_tokens": "max_output_tokens",
+    "model_length": "max_output_tokens",
+    "content_filter": "content_filter",
+}
+"""Reasons by which endpoints say that a completion was cut off; the later names are Anthropic's and Mistral's."""
+_COMPLETE = (
+    None,
+    "",
+    "stop",
+    "tool_calls",
+    "function_call",
+    "eos",
+    "eos_token",
+    "stop_sequence",
+    "end_turn",
+    "tool_use",
+)
+"""
+Reasons by which endpoints say that the model itself ended a completion.
+
+Any other is the endpoint's own: `abort` and `error` of vLLM, SGLang and routers, `insufficient_system_resource` of
+DeepSeek, and whatever comes next.
+"""
 
 
 def to_response_body(completion: Any, number: int) -> dict[str, Any]:  # any JSON an endpoint may send
@@ -226,13 +248,10 @@ def to_response_body(completion: Any, number: int) -> dict[str, Any]:  # any JSO
     chat, reason = choice["message"], choice.get("finish_reason")
     output = [*_reasoning(chat), *_said(chat), *_asked(chat, number)]
     # Trainers look for token ids on the last item of a reply; only items of every reply reach the run folder.
-    output[-1] = {
-        **output[-1],
-        **_rest(completion, keep=("prompt_token_ids",)),
-        **_rest(choice, drop=_CHOICE_KEYS),
-        **_rest(chat, drop=_MESSAGE_KEYS),
-    }
-    return {
+    _add_rest(output[-1], chat, drop=_MESSAGE_KEYS)
+    _add_rest(output[-1], choice, drop=_CHOICE_KEYS)
+    _add_rest(output[-1], completion, keep=("prompt_token_ids",))
+    body = {
         "id": completion.get("id"),
         "object": "response",
         "created_at": completion.get("created"),
@@ -241,8 +260,9 @@ def to_response_body(completion: Any, number: int) -> dict[str, Any]:  # any JSO
         "incomplete_details": {"reason": _INCOMPLETE[reason]} if reason in _INCOMPLETE else None,
         "output": output,
         "usage": _usage(completion.get("usage")),
-        **_rest(completion, drop=_COMPLETION_KEYS),
     }
+    _add_rest(body, completion, drop=_COMPLETION_KEYS)
+    return body
 
 
 def _first_choice(completion: Any) -> dict[str, Any]:
@@ -256,8 +276,9 @@ def _first_choice(completion: Any) -> dict[str, Any]:
         raise MalformedReplyError("the reply's first choice has no message")
     if not isinstance(choice.get("finish_reason"), str | None):
         raise MalformedReplyError("the reply's finish_reason is no text")
-    if choice.get("finish_reason") in _BROKEN_OFF:
-        raise MalformedReplyError(f"the endpoint broke the reply off ({choice['finish_reason']}){_error_in(choice)}")
+    reason = choice.get("finish_reason")
+    if reason not in _COMPLETE and reason not in _INCOMPLETE:
+        raise MalformedReplyError(f"the endpoint broke the reply off ({reason}){_error_in(choice)}")
     return choice
 
 
@@ -266,11 +287,13 @@ def _error_in(value: Mapping[str, Any]) -> str:
     return f": {encode_json(error).decode()}" if error else ""
 
 
-def _rest(value: Mapping[str, Any], *, drop: Sequence[str] = (), keep: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what of an object was not read and is not empty."""
-    return {
-        key: inner for key, inner in value.items() if inner is not None and (key in keep if keep else key not in drop)
-    }
+def _add_rest(
+    target: dict[str, Any], value: Mapping[str, Any], *, drop: Sequence[str] = (), keep: Sequence[str] = ()
+) -> None:
+    """Add what of an object was not read and is not empty, under names that mean nothing here yet."""
+    for key, inner in value.items():
+        if inner is not None and (key in keep if keep else key not in drop):
+            target.setdefault(key, inner)
 
 
 def _reasoning(chat: Mapping[str, Any]) -> Iterator[Item]:
@@ -284,7 +307,8 @@ def _reasoning(chat: Mapping[str, Any]) -> Iterator[Item]:
 def _said(chat: Mapping[str, Any]) -> Iterator[Item]:
     content, refusal = chat.get("content"), chat.get("refusal")
     if isinstance(content, list):
-        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
+        texts = [part.get("text", "") for part in content if isinstance(part, dict)]
+        content = "".join(texts) if all(isinstance(text, str) for text in texts) else texts
     if content is not None and not isinstance(content, str):
         raise MalformedReplyError("the reply's content is no text")
     # A reply without anything still is a message: its token ids need an item to travel on.

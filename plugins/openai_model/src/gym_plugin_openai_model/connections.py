@@ -73,6 +73,11 @@ class Connections(httpx.AsyncBaseTransport):
         self._heads: dict[Prepared, bytes] = {}
         self._alarms = Alarms()
 
+    @property
+    def secrets(self) -> list[str]:
+        """What of the proxy's address no message may show."""
+        return [] if self._proxy is None else self._proxy.secrets
+
     async def __aenter__(self) -> Connections:
         self._is_open = True
         return self
@@ -103,7 +108,8 @@ class Connections(httpx.AsyncBaseTransport):
             raise httpx.RemoteProtocolError(str(error) or type(error).__name__) from error
         finally:
             alarm.cancel()
-            if not reply.done() or reply.cancelled() or reply.exception() is not None:
+            # Whoever leaves without a reply takes its future along, so that nobody is told what nobody waits for.
+            if reply.cancel() or reply.cancelled() or reply.exception() is not None:
                 connection.abort()
 
     def _take_idle(self) -> Connection | None:
@@ -118,18 +124,20 @@ class Connections(httpx.AsyncBaseTransport):
         if isinstance(request, PreparedRequest):
             head = self._heads.get(request.prepared)
             if head is None:
-                pairs = [("accept-encoding", "identity"), *request.prepared.headers.items()]
-                head = self._heads[request.prepared] = self._head(request, pairs)
+                headers = {"accept-encoding": "identity", **request.prepared.headers}
+                head = self._heads[request.prepared] = self._head(request, list(headers.items()))
             return head, request.content
-        pairs = [(name, value) for name, value in request.headers.multi_items() if name not in {*_FRAMING, "host"}]
-        return self._head(request, pairs), request.content
+        return self._head(request, request.headers.multi_items()), request.content
 
     def _head(self, request: httpx.Request, pairs: list[tuple[str, str]]) -> bytes:
         target = request.url.raw_path
+        pairs = [(name, value) for name, value in pairs if name not in _FRAMING]
+        if not any(name == "host" for name, _ in pairs):
+            pairs.insert(0, ("host", request.url.netloc.decode("ascii")))
         if self._proxy is not None and request.url.scheme == "http":
             target = b"http://%b%b" % (request.url.netloc, target)
             pairs = [*self._proxy.headers, *pairs]
-        lines = [b"%b %b HTTP/1.1" % (request.method.encode(), target), b"host: " + request.url.netloc]
+        lines = [b"%b %b HTTP/1.1" % (request.method.encode(), target)]
         lines += [name.encode("ascii") + b": " + value.encode("latin-1") for name, value in pairs]
         return b"\r\n".join([*lines, b"content-length: "])
 
@@ -171,18 +179,20 @@ class Connections(httpx.AsyncBaseTransport):
             await self._tunnel(connection, proxy, host, port)
         except BaseException:
             connection.abort()
+            self._all.discard(connection)  # inside TLS that failed, nobody tells it that it has ended
             raise
         return connection
 
     async def _open(self, host: str, port: int, tls: ssl.SSLContext | None) -> Connection:
-        loop = asyncio.get_running_loop()
-        name = host if tls is not None else None
-        _, connection = await loop.create_connection(self._made, host, port, ssl=tls, server_hostname=name)
-        return connection
-
-    def _made(self) -> Connection:
         connection = Connection(self._max_reply_bytes, self._idle.append, self._all.discard)
         self._all.add(connection)
+        loop = asyncio.get_running_loop()
+        name = host if tls is not None else None
+        try:
+            await loop.create_connection(lambda: connection, host, port, ssl=tls, server_hostname=name)
+        except BaseException:
+            self._all.discard(connection)
+            raise
         return connection
 
     async def _tunnel(self, connection: Connection, proxy: _Proxy, host: str, port: int) -> None:
@@ -218,7 +228,7 @@ class Connections(httpx.AsyncBaseTransport):
         """Close every connection; requests still in flight fail."""
         self._is_open = False
         for connection in list(self._all):
-            connection.close_for("the connections were closed while the reply was due")
+            connection.abort()
         self._idle.clear()
         self._heads.clear()
         for _ in range(100):  # the news reaches the connections in a few turns of the event loop
@@ -246,11 +256,18 @@ class _Proxy:
     def __init__(self, url: str) -> None:
         self.problem: str | None = None
         self.headers: list[tuple[str, str]] = []
+        self.secrets: list[str] = []
         self.host, self.port = "", 80
         scheme, _, rest = (url if "://" in url else f"http://{url}").partition("://")
-        self.shown = f"the proxy {scheme}://{rest.rpartition('@')[2]}"
+        login, sign, place = rest.rpartition("@")
+        self.shown = f"the proxy {scheme}://{place}"
+        if sign:
+            user, _, password = login.partition(":")
+            secret = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+            self.headers.append(("proxy-authorization", f"Basic {secret}"))
+            self.secrets += [secret, login, password, unquote(password)]
         try:
-            parts = urlsplit(f"{scheme}://{rest}")
+            parts = urlsplit(f"{scheme}://{place}")
             self.host, self.port = parts.hostname or "", parts.port or 80
         except ValueError as error:
             self.problem = f"{self.shown} is no address ({error})"
@@ -259,9 +276,6 @@ class _Proxy:
             self.problem = f"{self.shown} is no address (it names no host)"
         elif scheme != "http":
             self.problem = f"{self.shown} cannot be used: proxies are spoken to over http:// only"
-        if parts.username is not None:
-            secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self.headers.append(("proxy-authorization", f"Basic {base64.b64encode(secret.encode()).decode()}"))
 
     @classmethod
     def parse(cls, url: str | None) -> _Proxy | None:

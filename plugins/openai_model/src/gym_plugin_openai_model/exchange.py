@@ -7,13 +7,15 @@ Whatever goes wrong here is a `Fault`, sorted by what may be done about it; noth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import httpx
 
 from gym_plugin_openai_model.chat import MalformedReplyError, to_response_body
 from gym_plugin_openai_model.connections import Connections, TooLargeError, in_plain_words
 from gym_plugin_openai_model.endpoints import Endpoint
+from gym_plugin_openai_model.mask import Mask
 from gym_plugin_openai_model.prepared import Prepared
 from gym_plugin_openai_model.retries import Fault, kind_of_status, retry_after_s
 from gymcore import Response
@@ -22,6 +24,9 @@ from gymcore.documents import DocumentError, decode_json, encode_json
 __all__ = ["Exchange"]
 
 MESSAGE_LENGTH = 2048
+BEGINNING_LENGTH = 80
+FINISHED = frozenset({None, "completed", "incomplete"})
+"""What the status of a reply may be; with any other (`failed`, `queued`, ...) there is nothing to score."""
 
 
 class Exchange:
@@ -30,7 +35,7 @@ class Exchange:
 
     Args:
         headers: Headers of every request.
-        secrets: Words that no message may show.
+        secrets: What no message may show, nor any part of it.
         is_chat: Whether replies are completions of the Chat API.
         timeout_s: Seconds for one request, connecting included.
         connect_timeout_s: Seconds for making a connection, where one is needed.
@@ -40,7 +45,7 @@ class Exchange:
     def __init__(
         self,
         headers: Mapping[str, str],
-        secrets: list[str],
+        secrets: Iterable[str],
         *,
         is_chat: bool,
         timeout_s: float,
@@ -49,7 +54,7 @@ class Exchange:
     ) -> None:
         self._headers = dict(headers)
         self._prepared: dict[Endpoint, Prepared] = {}
-        self._secrets = secrets
+        self._mask = Mask(secrets)
         self._is_chat = is_chat
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
@@ -78,7 +83,7 @@ class Exchange:
             raise Fault("transient", self.shown(str(error) or type(error).__name__)) from error
         data = reply.content
         if not 200 <= reply.status_code < 300:
-            told = self.shown(_message_in(data) or reply.headers.get("location", "") or reply.reason_phrase)
+            told = self.shown(self._message_in(data) or reply.headers.get("location", "") or reply.reason_phrase)
             after_s = retry_after_s(reply.headers, self._clock())
             kind = kind_of_status(reply.status_code, has_retry_after=after_s is not None)
             raise Fault(kind, told, status=reply.status_code, retry_after_s=after_s)
@@ -86,11 +91,16 @@ class Exchange:
             value = decode_json(data)
             if self._is_chat:
                 value = to_response_body(value, number)
-            return Response.parse(value)
+            response = Response.parse(value)
         except (DocumentError, MalformedReplyError, ValueError) as error:
-            begins = data[:80].decode("utf-8", "replace")
+            begins = self._mask.over_utf8(data, BEGINNING_LENGTH)
             message = self.shown(f"{error}; it begins with {begins!r}")
             raise Fault("transient", f"status {reply.status_code}, but {message}") from None
+        if response.status not in FINISHED:
+            detail = response.body.get("error")
+            told = f"the response is {response.status!r}" + (f": {_told_in(detail)}" if detail else "")
+            raise Fault("transient", f"status {reply.status_code}, but {self.shown(told)}")
+        return response
 
     async def _send(self, endpoint: Endpoint, content: bytes) -> httpx.Response:
         assert endpoint.address is not None
@@ -109,18 +119,21 @@ class Exchange:
 
     def shown(self, text: str) -> str:
         """Make text from outside fit for a message: one line, bounded, and without our secrets."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        line = "".join(character if character.isprintable() else " " for character in text[: 2 * MESSAGE_LENGTH])
+        # Masked before anything else is done to it: half a secret, or one with other spaces, would not be found.
+        text = self._mask.over(text, 2 * MESSAGE_LENGTH)
+        line = "".join(character if character.isprintable() else " " for character in text)
         return " ".join(line.split())[:MESSAGE_LENGTH]
 
+    def _message_in(self, data: bytes) -> str:
+        """Return what an error's body says."""
+        try:
+            return _told_in(decode_json(data))
+        except DocumentError:
+            return self._mask.over_utf8(data, 2 * MESSAGE_LENGTH)
 
-def _message_in(data: bytes) -> str:
-    """Return what an error's body says, without the objects that servers wrap around it."""
-    try:
-        value = decode_json(data)
-    except DocumentError:
-        return data[: 2 * MESSAGE_LENGTH].decode("utf-8", "replace")
+
+def _told_in(value: Any) -> str:  # any JSON
+    """Return what an error says, without the objects that servers wrap around it."""
     for key in ("error", "message", "detail"):
         if isinstance(value, dict) and value.get(key):
             value = value[key]

@@ -17,13 +17,15 @@ from typing import NamedTuple
 from gym_plugin_openai_model.breaker import Breaker
 from gym_plugin_openai_model.concurrency_limit import ConcurrencyLimit
 from gym_plugin_openai_model.line import Line
-from gym_plugin_openai_model.retries import MAX_RETRY_AFTER_S, Fault, RetryBudget
+from gym_plugin_openai_model.retries import MAX_RETRY_AFTER_S, MAX_WAIT_S, Fault, RetryBudget
 from gymcore import Note
 
 __all__ = ["ElsewhereError", "Gate", "OutOfPatienceError", "Ticket"]
 
 MOVE_AFTER_S = 10.0
 """Whoever would have to pause longer asks another address, where there is one."""
+REST_S = MAX_WAIT_S + 5.0
+"""Nobody waits so long before the next try of a call: where nothing was asked meanwhile, nobody was there to ask."""
 
 
 class ElsewhereError(Exception):
@@ -76,6 +78,7 @@ class Gate:
         self._max_in_flight = math.inf if max_in_flight is None else max_in_flight
         self._clock = clock
         self._newest = 0
+        self._busy_until = -math.inf
         self._paused_until = -math.inf
         self._is_paused = False
         self._shut: str | None = None
@@ -95,6 +98,8 @@ class Gate:
             or self.in_flight + 1 > self.limit.value
         ):
             return None
+        if self.breaker.since is not None:
+            self._look_back()
         return self._let_through()
 
     async def wait(self, *, is_retry: bool) -> Ticket:
@@ -108,17 +113,25 @@ class Gate:
             ElsewhereError: this address is down and another one is not.
             OutOfPatienceError: every address has been down for too long.
         """
-        if is_retry:
-            await self._retries.wait()
-            if not self.breaker.is_open:
-                self._budget.spend(self._clock())
+        self._look_back()
         try:
+            if is_retry:
+                await self._retries.wait()
+                if not self.breaker.is_open:
+                    self._budget.spend(self._clock())
             await self._queue.wait()
         finally:
             self._retries.changed()
+            self._busy_until = self._clock()
         if self.breaker.is_open:
             self.breaker.probed(self._clock())
         return self._let_through()
+
+    def _look_back(self) -> None:
+        """Where nobody was here for a while, let an old fault not count as an outage that has lasted since."""
+        is_alone = not (self.in_flight or self._queue.waiting or self._retries.waiting)
+        if is_alone and self._clock() - self._busy_until > REST_S:
+            self.breaker.rested()
 
     def _let_through(self) -> Ticket:
         self._newest += 1
@@ -187,6 +200,7 @@ class Gate:
         if fault.kind == "terminal":  # the endpoint is well: it looked at the request and refused it
             self.answered(ticket)
             return
+        self._busy_until = now
         was_open = self.breaker.is_open
         self.breaker.failed(fault, began=ticket.began, now=now, in_flight=self.in_flight - 1)
         pause_s = min(fault.retry_after_s or 0.0, MAX_RETRY_AFTER_S)
@@ -205,6 +219,7 @@ class Gate:
 
     def left(self) -> None:
         """Note a request that was given up by us."""
+        self._busy_until = self._clock()
         self._leave()
 
     def _leave(self) -> None:

@@ -16,7 +16,9 @@ import httptools
 __all__ = ["ClosedError", "Connection", "HttpError", "RawReply", "TooLargeError"]
 
 MAX_HEAD_BYTES = 65_536
-"""Status line and headers of a reply, at most."""
+"""Status line and headers of a reply, at most; trailers and whatever else brings no content are bounded alike."""
+LONG_CONTENT_BYTES = 65_536
+"""A request of this length may be answered before it is sent to its end."""
 
 
 class HttpError(Exception):
@@ -29,6 +31,10 @@ class ClosedError(HttpError):
 
 class TooLargeError(Exception):
     """A reply is larger than anybody has use for."""
+
+
+class _TunnelError(HttpError):
+    """The head of a CONNECT's reply was read: what follows it is no HTTP of ours."""
 
 
 class RawReply(NamedTuple):
@@ -63,9 +69,10 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._waiting: asyncio.Future[RawReply] | None = None
         self._headers: list[tuple[bytes, bytes]] = []
-        self._chunks: list[bytes] = []
+        self._content: bytes | bytearray = b""
         self._size = 0
-        self._head_size = 0
+        self._framing_size = 0
+        self._is_long = False
         self._is_in_body = False
         self._ends_with_connection = False
         self._takes_no_more = False
@@ -85,7 +92,8 @@ class Connection(asyncio.Protocol):
         assert self._waiting is None
         self._waiting = asyncio.get_running_loop().create_future()
         self._has_heard = False
-        if len(content) < 65_536:
+        self._is_long = len(content) >= LONG_CONTENT_BYTES
+        if not self._is_long:
             self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(content), content))
         else:
             self._transport.writelines([b"%b%d\r\n\r\n" % (head, len(content)), content])
@@ -99,13 +107,10 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
         return self._waiting
 
-    def close_for(self, why: str) -> None:
-        """End the connection, and tell whoever waits why."""
-        self._fail(ClosedError(why))
-
     def abort(self) -> None:
-        """End the connection now; whoever waits has been told, or has gone."""
-        self._waiting = None
+        """End the connection now; whoever still waits is told."""
+        self._takes_no_more = True
+        self._settle(ClosedError("the connections were closed while the reply was due"))
         if self._transport is not None:
             self._transport.abort()
 
@@ -133,7 +138,6 @@ class Connection(asyncio.Protocol):
             waiting.set_result(outcome)
 
     def _fail(self, error: BaseException) -> None:
-        self._takes_no_more = True
         self._settle(error)
         self.abort()
 
@@ -144,20 +148,23 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._waiting is None:  # nobody asked: whatever it is, the next reply cannot be told from it
-            self._takes_no_more = True
             self.abort()
             return
         self._has_heard = True
+        size = self._size
         try:
             self._parser.feed_data(data)
-            if not self._is_in_body and self._waiting is not None:
-                self._head_size += len(data)
-                if self._head_size > MAX_HEAD_BYTES:
-                    self._fail(HttpError(f"the head of the reply does not end within {MAX_HEAD_BYTES:,} bytes"))
+            if self._waiting is not None:
+                self._framing_size = self._framing_size + len(data) if self._size == size else 0
+                if self._framing_size > MAX_HEAD_BYTES:
+                    part = "tail" if self._is_in_body else "head"
+                    self._fail(HttpError(f"the {part} of the reply does not end within {MAX_HEAD_BYTES:,} bytes"))
         except httptools.HttpParserUpgrade:
             self._fail(HttpError("the endpoint wants to speak another protocol"))
         except httptools.HttpParserError as error:
             cause = error.__context__
+            if isinstance(cause, _TunnelError):
+                return
             self._fail(cause if isinstance(cause, TooLargeError | HttpError) else HttpError(f"no HTTP: {error}"))
 
     def eof_received(self) -> bool:
@@ -178,12 +185,11 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._waiting is None:
             raise HttpError("more came than was asked for")
-        self._headers = []
-        self._chunks = []
-        self._size = 0
         self._ends_with_connection = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_body:  # a trailer: nobody reads it, and it may not pass for a header
+            return
         name = name.lower()
         self._headers.append((name, value))
         if name == b"content-length":
@@ -202,37 +208,60 @@ class Connection(asyncio.Protocol):
         """Take the head of a CONNECT's reply for the whole; a new reader reads what comes through the tunnel."""
         status = self._parser.get_status_code()
         self._is_tunnelling = self._is_in_body = False
-        self._head_size = 0
+        self._headers = []
+        self._framing_size = 0
         self._settle(RawReply(status, [], b""))
         self._parser = httptools.HttpResponseParser(self)
+        raise _TunnelError  # else the old reader would take what follows for a reply, and offer the connection
 
     def on_body(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > self._max_reply_bytes:
             raise too_large(self._max_reply_bytes)
-        self._chunks.append(data)
+        if not self._content:
+            self._content = data
+        elif isinstance(self._content, bytearray):
+            self._content += data
+        else:  # in one piece, because a list of small chunks would weigh twenty times what they hold
+            self._content = bytearray(self._content)
+            self._content += data
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        self._is_in_body = False
-        self._head_size = 0
+        headers, content = self._headers, bytes(self._content)
+        # Nothing of a reply stays behind: the connection may be idle for hours.
+        self._headers, self._content, self._size, self._is_in_body = [], b"", 0, False
         if status < 200:  # an interim reply: the real one follows
+            return
+        self._framing_size = 0
+        waiting = self._waiting
+        if waiting is None or waiting.done():
+            # Whoever asked has given up, and ends this connection as soon as it wakes: nobody else may have it.
+            self.abort()
             return
         if self._ends_with_connection and status not in (204, 304):
             self._takes_no_more = True
-        content = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         try:
-            headers, content = decoded(self._headers, content, self._max_reply_bytes)
+            headers, content = decoded(headers, content, self._max_reply_bytes)
         except (HttpError, TooLargeError) as error:
             self._fail(error)
             return
         if not self._parser.should_keep_alive():
             self._takes_no_more = True
-        self._settle(RawReply(status, headers, content))
-        if self.is_open:
+        self._waiting = None
+        waiting.set_result(RawReply(status, headers, content))
+        if self.is_open and self._is_sent(status):
             self._on_idle(self)
         else:
             self.abort()
+
+    def _is_sent(self, status: int) -> bool:
+        """Whether the request has gone out to its end: what is left of it would stand before the next one."""
+        assert self._transport is not None
+        if self._transport.get_write_buffer_size():
+            return False
+        # Inside TLS no transport tells what the one below it still holds; but only a refusal comes so early.
+        return status < 400 or not self._is_long or self._transport.get_extra_info("ssl_object") is None
 
 
 def too_large(limit: int) -> TooLargeError:
@@ -265,4 +294,6 @@ def decoded(headers: list[tuple[bytes, bytes]], content: bytes, limit: int) -> t
         raise too_large(limit)
     if not unpacker.eof:
         raise HttpError("the compressed reply is not whole")
+    if unpacker.unused_data:
+        raise HttpError("the compressed reply goes on behind its end")
     return [pair for pair in headers if pair[0] not in (b"content-encoding", b"content-length")], plain

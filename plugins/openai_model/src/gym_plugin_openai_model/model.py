@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from gym_plugin_openai_model.endpoints import Endpoint, Endpoints
 from gym_plugin_openai_model.gate import ElsewhereError, Gate, OutOfPatienceError, Ticket
+from gym_plugin_openai_model.mask import secrets_in_query
 from gym_plugin_openai_model.options import OpenAIModelConfig
 from gym_plugin_openai_model.request_body import RequestBody
 from gym_plugin_openai_model.retries import Fault, Patience
@@ -80,8 +81,9 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         self._headers = headers
         self._exchange: Exchange | None = None
         given = [options.api_key, *options.default_headers.values()]
-        # The last word, because "Bearer <key>" may come back as the bare key.
-        self._secrets = [words[-1] for words in (item.get_secret_value().split() for item in given if item) if words]
+        self._secrets = [item.get_secret_value() for item in given if item]
+        for url in base_urls:
+            self._secrets += secrets_in_query(url)
 
     def _make_gate(self) -> Gate:
         return Gate(
@@ -100,14 +102,7 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         from gym_plugin_openai_model.connections import Connections
         from gym_plugin_openai_model.exchange import Exchange
 
-        self._exchange = Exchange(
-            self._headers,
-            self._secrets,
-            is_chat=self.config.api == "chat",
-            timeout_s=self.config.timeout_s,
-            connect_timeout_s=self.config.connect_timeout_s,
-            clock=self._clock,
-        )
+        secrets = list(self._secrets)
         async with AsyncExitStack() as stack:
             if self._transport is not None:
                 await stack.enter_async_context(self._transport)
@@ -120,7 +115,16 @@ class OpenAIModel(Model[OpenAIModelConfig]):
                         timeout_s=self.config.timeout_s,
                         connect_timeout_s=self.config.connect_timeout_s,
                     )
+                    secrets += carrier.secrets
                     endpoint.transport = await stack.enter_async_context(carrier)
+            self._exchange = Exchange(
+                self._headers,
+                secrets,
+                is_chat=self.config.api == "chat",
+                timeout_s=self.config.timeout_s,
+                connect_timeout_s=self.config.connect_timeout_s,
+                clock=self._clock,
+            )
             yield
 
     async def respond(self, request: Request, rollout: RolloutContext) -> Response:

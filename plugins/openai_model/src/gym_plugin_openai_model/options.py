@@ -4,6 +4,7 @@ The options of `openai_model`: where the endpoint is, how to ask it, and how pat
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import SecretStr, ValidationError, field_validator
@@ -13,6 +14,11 @@ from gym_plugin_openai_model.endpoints import check_base_url
 from gymcore import Config, option
 
 __all__ = ["OpenAIModelConfig"]
+
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""A token of RFC 9110, section 5.6.2, which every header's name is."""
+_FRAMING = frozenset({"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
+"""Headers that say how a request is sent; they follow from how it is sent here."""
 
 
 class OpenAIModelConfig(Config):
@@ -65,8 +71,16 @@ class OpenAIModelConfig(Config):
     @classmethod
     def _check_headers(cls, value: SecretStr | dict[str, SecretStr] | None) -> Any:  # the same, stripped
         if isinstance(value, dict):
-            return {name: _fit_for_header(secret) for name, secret in value.items()}
+            return {_fit_for_name(name): _fit_for_header(secret) for name, secret in value.items()}
         return _fit_for_header(value) if value else None
+
+
+def _fit_for_name(name: str) -> str:
+    if not _NAME.fullmatch(name):  # not shown: it may be a whole line, with its value
+        raise _without_input(ValueError("a header's name may hold only letters, digits and !#$%&'*+-.^_`|~"))
+    if name.lower() in _FRAMING:
+        raise _without_input(ValueError(f"the header {name!r} follows from the request and cannot be set"))
+    return name
 
 
 def _fit_for_header(secret: SecretStr) -> SecretStr:

@@ -7,12 +7,15 @@ One loop retries, in `model`; this file only decides, and waits for nothing.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
 __all__ = [
     "MAX_RETRY_AFTER_S",
+    "MAX_WAIT_S",
     "UNPROVEN_S",
     "Fault",
     "Kind",
@@ -23,6 +26,7 @@ __all__ = [
 ]
 
 MAX_WAIT_S = 30.0
+"""The longest wait before the next try of a call, pauses of the whole endpoint aside."""
 MAX_RETRY_AFTER_S = 300.0
 """The longest pause an endpoint is granted at once; it is asked again then, and may ask for another."""
 UNPROVEN_S = 3.0
@@ -39,6 +43,8 @@ RETRIES_AT_FIRST = 10
 MAX_RETRIES_SAVED = 100
 RETRY_EVERY_S = 1.0
 """Beyond its budget an endpoint gets one retry in this time, so that one that has recovered is found out."""
+
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 Kind = Literal["connect", "rate_limit", "transient", "timeout", "terminal"]
 
@@ -86,7 +92,7 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     Read how long an endpoint asks to wait.
 
     Args:
-        headers: `retry-after-ms`, or `Retry-After` in seconds or as an HTTP date.
+        headers: `retry-after-ms`, or else `Retry-After` in seconds or as an HTTP date, which is one of UTC.
         now: Seconds since 1970.
 
     Returns:
@@ -95,16 +101,19 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     Source:
         RFC 9110, section 10.2.3; `retry-after-ms` is OpenAI's and Azure's.
     """
+    if _NUMBER.fullmatch(text := headers.get("retry-after-ms", "").strip()):
+        return float(text) / 1000
+    if _NUMBER.fullmatch(text := headers.get("retry-after", "").strip()):
+        return float(text)
+    if not text[:1].isalpha():
+        return None
     try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        elif (text := headers.get("retry-after", ""))[:1].isalpha():
-            seconds = parsedate_to_datetime(text).timestamp() - now
-        else:
-            seconds = float(text)
+        moment = parsedate_to_datetime(text)
+        # Without a zone, as in C's asctime, a date is one of UTC like every other, and not of where we happen to be.
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - now)
     except (ValueError, OverflowError):
         return None
-    return None if math.isnan(seconds) else max(0.0, seconds)
 
 
 class Patience:
@@ -159,10 +168,11 @@ class Patience:
             self._timeouts += weight * (fault.kind == "timeout")
         if self._is_over(fault.kind) or now - self._first - self._excused_s > PATIENCE_S[fault.kind]:
             return None
-        if fault.retry_after_s is not None:
-            return 0.0  # the whole endpoint pauses: that is the gate's business
         number = min(math.ceil(self._faults) + self._throttled, 16)
-        return self._random() * min(MAX_WAIT_S, 0.5 * 2.0 ** (number - 1))
+        wait_s = self._random() * min(MAX_WAIT_S, 0.5 * 2.0 ** (number - 1))
+        # A longer pause is the gate's business, where everybody waits for it; a shorter one, or one that is over when
+        # it comes, would let a call use up all its tries at once.
+        return 0.0 if (fault.retry_after_s or 0.0) >= wait_s else wait_s
 
     def _is_over(self, kind: Kind) -> bool:
         if kind == "rate_limit":
