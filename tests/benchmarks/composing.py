@@ -86,7 +86,7 @@ def beside_jq(given: str | None, runs: int, scratch: Path) -> None:
     with rows.open() as file:
         few.write_text(file.readline())
     commands = {
-        "jq": ["jq", "-c", FILTER, str(rows)],
+        "jq": ["sh", "-c", 'exec jq -c "$0" "$1" > "$2"', FILTER, str(rows), str(scratch / "routed.jsonl")],
         "compose": [*compose, "--out", str(out)],
         "start": [*GYM, "compose", "--env", ENVIRONMENT, "--set", setting.replace(str(rows), str(few)), "--dry-run"],
     }
