@@ -102,13 +102,14 @@ class TrlEnvironments:
         self.close()
 
 
-def load(folder: str | Path, catalog: Catalog | None = None) -> TrlEnvironments:
+def load(folder: str | Path, catalog: Catalog | None = None, *, cache_dir: str | None = None) -> TrlEnvironments:
     """
     Give a composed dataset and its environments to TRL.
 
     Args:
         folder: A run folder that `gym compose` wrote; `trl.parquet` is written into it.
         catalog: What is installed; looked up where it is None.
+        cache_dir: Where `datasets` keeps its copy of the rows; its own cache where it is None.
 
     Raises:
         RequestError: an environment needs more than TRL's loop has, or the package `datasets` is missing.
@@ -126,7 +127,7 @@ def load(folder: str | Path, catalog: Catalog | None = None) -> TrlEnvironments:
     for name, environment in environments.items():
         _refuse(name, environment)
     written = export(composition, FORMAT.name, Path(folder) / FORMAT.file_name)
-    dataset = load_dataset("parquet", data_files=str(written.path), split="train")
+    dataset = load_dataset("parquet", data_files=str(written.path), split="train", cache_dir=cache_dir)
     stage = _Stage(composition)
     classes = {name: _class_of(name, environment, stage) for name, environment in environments.items()}
     rewards = [_reward_of(name, cls, stage) for name, cls in classes.items()]
@@ -169,6 +170,7 @@ class _Stage:
         }
         self._composition = replace(composition, routes=self.routes)
         self._numbers = itertools.count()
+        self._playing: set[asyncio.Task[Rollout]] = set()
         self._ready: Future[tuple[asyncio.AbstractEventLoop, LocalExecutor, asyncio.Event]] = Future()
         # A daemon: whoever forgets to close it can still leave.
         self._thread = threading.Thread(target=self._run, name="gymcore-trl", daemon=True)
@@ -192,7 +194,10 @@ class _Stage:
         """Begin a rollout of the task that a row holds."""
         row = Row(text.encode())
         planned = Planned(0, self.routes[row.value["agent_ref"]["name"]], row, next(self._numbers))
-        return _Attempt(self._executor, planned)
+        attempt = _Attempt(self._executor, planned)
+        self._playing.add(attempt.playing)
+        attempt.playing.add_done_callback(self._playing.discard)
+        return attempt
 
     def _run(self) -> None:
         try:
@@ -208,6 +213,8 @@ class _Stage:
             self._ready.set_result((asyncio.get_running_loop(), executor, closing))
             await closing.wait()
             executor.cancel()
+            # What the rollouts share is closed after the last of them.
+            await asyncio.gather(*self._playing, return_exceptions=True)
 
 
 class _Attempt:
@@ -217,7 +224,7 @@ class _Attempt:
         self._wishes: asyncio.Queue[tuple[ToolCall | Trajectory, asyncio.Future[str]]] = asyncio.Queue()
         token = _ATTEMPT.set(self)
         try:  # the session's task, and the agent in it, are made in this context
-            self._playing = asyncio.get_running_loop().create_task(executor.play(planned))
+            self.playing = asyncio.get_running_loop().create_task(executor.play(planned))
         finally:
             _ATTEMPT.reset(token)
 
@@ -240,22 +247,22 @@ class _Attempt:
         """
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._wishes.put_nowait((call, answer))
-        either: set[asyncio.Future[Any]] = {answer, self._playing}
+        either: set[asyncio.Future[Any]] = {answer, self.playing}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            rollout = self._playing.result()
+            rollout = self.playing.result()
             raise RuntimeError(f"the rollout has failed: {rollout.failure and rollout.failure.message}")
         return answer.result()
 
     async def finish(self, trajectory: Trajectory) -> Rollout:
         """Have a trajectory verified."""
         self._wishes.put_nowait((trajectory, asyncio.get_running_loop().create_future()))
-        return await self._playing
+        return await self.playing
 
     async def abandon(self) -> None:
         """End a rollout that nobody scored."""
-        if not self._playing.done():
-            self._playing.cancel()
+        if not self.playing.done():
+            self.playing.cancel()
 
 
 _ATTEMPT: ContextVar[_Attempt] = ContextVar("attempt")
