@@ -1,6 +1,7 @@
 # make demo    install the core and the bundled plugins into .venv and run the main job
 # make test    the whole test suite on the first Python from 3.11 that this machine offers, and on each of the others
 #              all but what takes seconds (marked slow)
+# make test-nemo-gym    what NeMo Gym itself says of the datasets we give it; installs it first (1.4 GB, some minutes)
 # make rigs    what takes minutes and proves more: 200 kills, 2,000 power cuts, 20,000 bit flips, a full disk at every byte
 # make check   formatting, lint and types
 # make bench   the figures in docs/explanation/cost.md; ENDPOINT=URL measures rollouts too
@@ -11,6 +12,8 @@ PLUGINS := $(wildcard plugins/*)
 PROJECTS := . $(PLUGINS)
 # With '.[ray,fast]' the tests of the Ray executor run too, and all on uvloop; `make test` does so for the first Python.
 CORE ?= .
+# With 'dev trainers' the exports are read by the libraries that they are for; `make test` does so for the first Python.
+DEV_GROUPS ?= dev
 
 # The first Python that is new enough; PYTHON=... chooses another.
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
@@ -21,7 +24,7 @@ VENV := .venv
 INSTALL = $(1)/bin/python -m pip install --quiet --quiet --disable-pip-version-check
 STAMPS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test test-one rigs check bench clean
+.PHONY: demo test test-one test-nemo-gym rigs check bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/gym run --env example_single_tool_call --env example_multi_step --out runs/demo
@@ -35,19 +38,33 @@ $(VENV)/.installed: $(STAMPS)
 # pip 25.1 is the first that installs the development tools from [dependency-groups].
 $(VENV)/.developing: $(VENV)/.installed
 	$(call INSTALL,$(VENV)) --upgrade 'pip>=25.1'
-	$(call INSTALL,$(VENV)) --group dev $(foreach project,$(CORE) $(PLUGINS),--editable '$(project)')
+	$(call INSTALL,$(VENV)) $(foreach group,$(DEV_GROUPS),--group $(group)) \
+		$(foreach project,$(CORE) $(PLUGINS),--editable '$(project)')
 	@touch $@
 
 test:
-	@core='.[ray,fast]'; args='$(ARGS)'; $(SHELL) tests/interpreters.sh | while read -r version python; do \
+	@core='.[ray,fast]'; groups='dev trainers'; args='$(ARGS)'; $(SHELL) tests/interpreters.sh | while read -r version python; do \
 		echo "== Python $$version =="; \
-		$(MAKE) --no-print-directory test-one VENV=.venv-$$version PYTHON=$$python CORE="$$core" ARGS="$$args" \
-			</dev/null || exit 1; \
-		core=.; args="$(ARGS) -m 'not rig and not slow'"; \
+		$(MAKE) --no-print-directory test-one VENV=.venv-$$version PYTHON=$$python CORE="$$core" \
+			DEV_GROUPS="$$groups" ARGS="$$args" </dev/null || exit 1; \
+		core=.; groups=dev; args="$(ARGS) -m 'not rig and not slow'"; \
 	done
 
 test-one: $(VENV)/.developing
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+
+# NeMo Gym's checker and collector, in an environment of their own.
+NEMO_PYTHON = $(shell $(SHELL) tests/interpreters.sh | sed -n 's/^3\.12 //p')
+
+.venv-nemo-gym/.installed:
+	@test -n "$(NEMO_PYTHON)" || { echo "nemo-gym needs Python 3.12, and none was found"; exit 2; }
+	$(NEMO_PYTHON) -m venv .venv-nemo-gym
+	$(call INSTALL,.venv-nemo-gym) nemo-gym==0.4.0
+	@touch $@
+
+test-nemo-gym: .venv-nemo-gym/.installed $(VENV)/.developing
+	GYMCORE_NEMO_GYM_PYTHON=$(CURDIR)/.venv-nemo-gym/bin/python \
+		$(VENV)/bin/python -m pytest -q -rs tests/integrations -k nemo_gym_takes
 
 rigs: $(VENV)/.developing
 	$(VENV)/bin/python -m pytest -q -s -m rig --durations=0 $(ARGS)

@@ -22,6 +22,7 @@ LAYERS = (
     "compact_keys",
     "own_files",
     "responses",
+    "chat",
     "records",
     "interfaces",
     "hookspecs",
@@ -35,6 +36,7 @@ LAYERS = (
     "builtin",
     "doctor",
     "workflow",
+    "integrations",
     "testing",
     "cli",
 )

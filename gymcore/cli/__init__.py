@@ -29,6 +29,7 @@ COMMANDS = {
     "list": "Show every installed plugin, broken ones too.",
     "show": "Show one plugin: options, tools, splits, and a task.",
     "compose": "Turn environments into one routed dataset.",
+    "export": "Write its rows as a trainer reads them.",
     "run": "Play every task and collect the rollouts.",
     "report": "Sum up what a run folder holds.",
     "doctor": "Find out whether a disk keeps what it is given.",

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -398,9 +399,13 @@ class Difference:
 
 
 def needs(blocks: list[Block]) -> list[str]:
-    """Return the programs that a page needs and that this machine lacks."""
+    """Return the programs and packages that a page needs and that this machine lacks."""
     text = "\n".join(command.text for block in blocks if block.language == "console" for command in block.commands())
-    return [name for name in ("jq", "timeout", "truncate") if re.search(rf"\b{name} ", text) and not shutil.which(name)]
+    programs = ("jq", "timeout", "truncate")
+    missing = [name for name in programs if re.search(rf"\b{name} ", text) and not shutil.which(name)]
+    if re.search(r"--to (?:parquet|skyrl|trl|verl)\b", text) and find_spec("pyarrow") is None:
+        missing.append("pyarrow")
+    return missing
 
 
 def run_page(path: Path, folder: Path) -> list[Difference]:

@@ -1,8 +1,8 @@
 """
 Responses objects as Chat Completions, and back.
 
-The Responses API is the richer of the two: what chat cannot carry is refused with a `ModelError` instead of being lost,
-and what a completion holds beyond the standard (token ids, log-probabilities) travels on the last item of the reply.
+`gymcore.chat` has the words; what chat cannot carry is refused with a `ModelError` instead of being lost, and what a
+completion holds beyond the standard (token ids, log-probabilities) travels on the last item of the reply.
 
 Source: https://platform.openai.com/docs/api-reference/chat, and vLLM's additions to it.
 """
@@ -10,9 +10,10 @@ Source: https://platform.openai.com/docs/api-reference/chat, and vLLM's addition
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
+from gymcore.chat import HELD_ELSEWHERE, InexpressibleError, continues_reply, to_chat_tool
+from gymcore.chat import to_messages as messages_of
 from gymcore.documents import encode_json
 from gymcore.errors import ModelError
 from gymcore.responses import Item, function_call, message
@@ -29,9 +30,6 @@ class MalformedReplyError(Exception):
 _WITHOUT_MEANING = ("background", "include", "max_tool_calls", "truncation")
 """Parameters of the Responses API that ask for nothing a completion could give."""
 
-_HELD_ELSEWHERE = ("conversation", "previous_response_id", "prompt")
-"""Parameters that name text which only a Responses endpoint holds."""
-
 
 def to_chat_body(params: Mapping[str, Any], items: Iterable[Item]) -> dict[str, Any]:
     """
@@ -45,7 +43,7 @@ def to_chat_body(params: Mapping[str, Any], items: Iterable[Item]) -> dict[str, 
         ModelError: chat has no words for it.
     """
     body = {key: value for key, value in params.items() if key not in _WITHOUT_MEANING}
-    for key in _HELD_ELSEWHERE:
+    for key in HELD_ELSEWHERE:
         if key in body:
             raise _cannot_carry(f"the parameter {key!r}")
     messages = list(to_messages(items))
@@ -76,12 +74,10 @@ def _cannot_carry(what: str) -> ModelError:
 
 
 def _tool(tool: Item) -> Item:
-    if tool.get("type") != "function":
-        raise _cannot_carry(f"a tool of type {tool.get('type')!r}")
-    if "function" in tool:
-        return tool
-    inner = {key: value for key, value in tool.items() if key != "type" and value is not None}
-    return {"type": "function", "function": inner}
+    try:
+        return to_chat_tool(tool)
+    except InexpressibleError as error:
+        raise _cannot_carry(str(error)) from None
 
 
 def _text_options(text: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,16 +91,6 @@ def _text_options(text: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _is_reply(item: Item) -> bool:
-    """Whether an item is something a model said, thought or asked for."""
-    return item.get("type") in ("function_call", "reasoning") or item.get("role") == "assistant"
-
-
-def continues_reply(earlier: Sequence[Item], items: Sequence[Item]) -> bool:
-    """Whether the message that `earlier` ends with would go on in `items`."""
-    return bool(earlier and items) and _is_reply(earlier[-1]) and _is_reply(items[0])
-
-
 def to_messages(items: Iterable[Item]) -> Iterator[Item]:
     """
     Turn items into chat messages.
@@ -112,93 +98,10 @@ def to_messages(items: Iterable[Item]) -> Iterator[Item]:
     Raises:
         ModelError: chat has no words for one.
     """
-    for is_reply, group in groupby(items, _is_reply):
-        if is_reply:
-            yield _assistant_message(group)
-        else:
-            yield from map(_other_message, group)
-
-
-def _assistant_message(items: Iterable[Item]) -> Item:
-    """
-    Make one message of all that the model did in one turn.
-
-    One, because tool results must follow the message that asks for them, and many chat templates want roles to
-    alternate.
-    """
-    texts: list[str] = []
-    refusals: list[str] = []
-    thoughts: list[str] = []
-    calls: list[Item] = []
-    for item in items:
-        kind = item.get("type", "message")
-        if kind == "reasoning":
-            thoughts.append(_thought(item))
-        elif kind == "function_call":
-            function = {"name": item.get("name", ""), "arguments": _as_text(item.get("arguments", ""))}
-            calls.append({"id": item.get("call_id", ""), "type": "function", "function": function})
-        elif kind == "message":
-            content = item.get("content")
-            parts = [{"text": content}] if isinstance(content, str) else content or ()
-            texts.append("".join(part["text"] for part in parts if "text" in part))
-            refusals.extend(part["refusal"] for part in parts if "refusal" in part)
-        else:
-            raise _cannot_carry(f"an item of type {kind!r}")
-    chat: Item = {"role": "assistant", "content": "\n".join(filter(None, texts)) or None}
-    if chat["content"] is None and not calls and not refusals:
-        chat["content"] = ""
-    if refusals:
-        chat["refusal"] = "\n".join(refusals)
-    if any(thoughts):
-        chat["reasoning_content"] = "\n".join(filter(None, thoughts))
-    if calls:
-        chat["tool_calls"] = calls
-    return chat
-
-
-def _thought(item: Item) -> str:
-    """Return the text of a reasoning item: what was thought where it is shown, else its summary."""
-    parts = item.get("content") or item.get("summary") or ()
-    return "\n".join(part.get("text", "") for part in parts)
-
-
-def _other_message(item: Item) -> Item:
-    kind = item.get("type", "message")
-    if kind == "function_call_output":
-        return {"role": "tool", "tool_call_id": item.get("call_id", ""), "content": _content(item.get("output", ""))}
-    if kind != "message":
-        raise _cannot_carry(f"an item of type {kind!r}")
-    # Chat templates of open models know `system` only; where both are known they mean the same.
-    role = "system" if item.get("role") == "developer" else item.get("role", "user")
-    return {"role": role, "content": _content(item.get("content", ""))}
-
-
-def _content(content: Any) -> str | list[Item]:  # a string or parts; rows and tools of others may hold any JSON
-    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
-        return _as_text(content)
-    parts = [_part(part) for part in content]
-    # One text as a plain string, which every chat template understands.
-    return parts[0]["text"] if len(parts) == 1 and parts[0].get("type") == "text" else parts
-
-
-def _part(part: Item) -> Item:
-    kind = part.get("type")
-    if kind in ("input_text", "output_text"):
-        return {"type": "text", "text": part.get("text", "")}
-    if kind == "input_image":
-        if "image_url" not in part:
-            raise _cannot_carry("an image by its file id")
-        image = {"url": part["image_url"], "detail": part.get("detail")}
-        return {"type": "image_url", "image_url": {key: value for key, value in image.items() if value is not None}}
-    if kind == "input_file":
-        if "file_url" in part:
-            raise _cannot_carry("a file by its URL")
-        return {"type": "file", "file": {key: value for key, value in part.items() if key != "type"}}
-    return part  # input_audio is the same in both; what only a server knows (video_url) goes there as it is
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else encode_json(value).decode()
+    try:
+        yield from messages_of(items)
+    except InexpressibleError as error:
+        raise _cannot_carry(str(error)) from None
 
 
 # -- the reply -------------------------------------------------------------------------------------------------------
@@ -331,7 +234,7 @@ def _asked(chat: Mapping[str, Any], number: int) -> Iterator[Item]:
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise MalformedReplyError("a tool call of the reply names no function")
         arguments = function.get("arguments")
-        text = "" if arguments is None else _as_text(arguments)
+        text = arguments if isinstance(arguments, str) else "" if arguments is None else encode_json(arguments).decode()
         yield function_call(function["name"], text, str(call.get("id") or f"call_{number}_{index}"))
 
 

@@ -1,0 +1,233 @@
+"""
+`export()`: a composition in, one file for a trainer out, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from gymcore.chat import InexpressibleError
+from gymcore.composition import Composition
+from gymcore.errors import DataError, Problem, RequestError, nearest
+from gymcore.integrations.composed_row import ComposedRow
+from gymcore.integrations.formats import MESSAGES, LineFormat, TableFormat
+from gymcore.integrations.tables import PLAIN_KEYS, need_pyarrow, write_table
+from gymcore.run_folder import (
+    DATASET_NAME,
+    FAILURES_NAME,
+    LOCK_NAME,
+    PLAN_NAME,
+    REPORT_NAME,
+    ROLLOUTS_NAME,
+    WRITER_NAME,
+    disk_error,
+    part_of,
+    sync_folder,
+)
+
+__all__ = ["FORMATS", "Export", "export", "load_format"]
+
+FORMATS = {
+    "nemo-gym": "nemo_gym",
+    "openai-messages": "openai_messages",
+    "parquet": "parquet",
+    "skyrl": "skyrl",
+    "trl": "trl",
+    "verl": "verl",
+}
+"""The formats, each with the module of this folder that makes its rows."""
+
+_TAKEN = {PLAN_NAME, LOCK_NAME, DATASET_NAME, ROLLOUTS_NAME, FAILURES_NAME, REPORT_NAME, WRITER_NAME}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written."""
+
+    path: Path
+    to: str
+    """The format."""
+    rows: int
+    sha256: str
+    """The digest of the file; the same composition gives the same, with the same pyarrow for a table."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the file should know, one line each."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "file": str(self.path),
+            "format": self.to,
+            "rows": self.rows,
+            "bytes": self.path.stat().st_size,
+            "sha256": self.sha256,
+            "notes": list(self.notes),
+        }
+
+
+def load_format(name: str) -> LineFormat | TableFormat:
+    """
+    Return a format by its name.
+
+    Raises:
+        RequestError: there is none.
+    """
+    if name not in FORMATS:
+        close = nearest(name, FORMATS)
+        hint = f"try: {close[0]}" if close else f"formats: {', '.join(FORMATS)}"
+        raise RequestError(f"no format is named {name!r}", hints=[hint])
+    found: LineFormat | TableFormat = importlib.import_module(f"gymcore.integrations.{FORMATS[name]}").FORMAT
+    return found
+
+
+def export(composition: Composition, to: str, out: Path) -> Export:
+    """
+    Write a composition as the rows that a trainer reads.
+
+    Rows are read, turned and written one after the other, so a million need no more memory than a thousand.
+
+    Args:
+        composition: What is to be exported.
+        to: The format, one of `FORMATS`.
+        out: The file; one that is there is replaced once the new one is whole.
+
+    Raises:
+        RequestError: no format has that name, its files are called otherwise, or it needs a package.
+        DataError: the format has no words for some rows; with the first ten and how many there are.
+        RunFolderError: the file cannot be written there.
+        StorageError: the disk failed.
+    """
+    form = load_format(to)
+    if out.suffix != form.suffix:
+        raise RequestError(
+            f"{to} is written to a file that ends with {form.suffix}",
+            where=str(out),
+            hints=[f"try: {out.stem}{form.suffix}"],
+        )
+    if out.name in _TAKEN:
+        raise RequestError("a run folder has a file of that name", where=str(out), hints=["try: another name"])
+    if isinstance(form, TableFormat):
+        need_pyarrow()
+    writing = _Writing(composition, form)
+    try:
+        with _whole(out) as file:
+            writing.write(file)
+        with out.open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
+    except OSError as error:
+        raise disk_error("the export cannot be written", error, out) from None
+    return Export(out, to, len(composition.dataset), digest, tuple(writing.notes()))
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file its name only when all of it is on disk; nothing is left of one that is not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own for every process, so that two that write the same file do not write into each other's.
+    part = part_of(path.with_name(f"{path.name}.{os.getpid()}"))
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+@dataclass
+class _Writing:
+    """One call of `export`: gathers mistakes and remarks while it writes."""
+
+    composition: Composition
+    form: LineFormat | TableFormat
+    problems: list[Problem] = field(default_factory=list)
+    bad: int = 0
+    remarks: dict[str, int] = field(default_factory=dict)
+    message_keys: set[str] = field(default_factory=lambda: set(PLAIN_KEYS))
+
+    def write(self, file: IO[bytes]) -> None:
+        """
+        Write all rows.
+
+        Raises:
+            DataError: the format has no words for some of them.
+        """
+        if isinstance(self.form, LineFormat):
+            for row in self._rows():
+                self._remark(row)
+                line = self._turned(row, self.form.line)
+                if line is not None and not self.bad:
+                    file.write(line + b"\n")
+            self._raise_problems()
+            return
+        if MESSAGES in self.form.columns.values():
+            self._survey(self.form)
+        facts = {"gymcore.format": self.form.name, "gymcore.dataset": self.composition.lock["dataset"]["sha256"]}
+        record = self.form.record
+        records = ((record(row), len(row.row.data)) for row in self._rows())
+        write_table(file, self.form.columns, records, message_keys=self.message_keys, facts=facts)
+
+    def notes(self) -> list[str]:
+        """Return what a reader of the file should know."""
+        notes = [f"{remark} ({count:,} rows)" for remark, count in self.remarks.items()]
+        further = sorted(self.message_keys - set(PLAIN_KEYS))
+        if further:
+            keys = ", ".join(further)
+            notes.append(
+                f"prompts hold more than texts, so all messages have the keys {keys}, null where they are not needed; "
+                "for a chat template that asks whether a key is there, drop the nulls"
+            )
+        return notes
+
+    def _rows(self) -> Iterator[ComposedRow]:
+        routes = {name: self.composition.routes[name] for name in self.composition.dataset.route_names}
+        for position, row in enumerate(self.composition.dataset):
+            yield ComposedRow(row, routes[row.value["agent_ref"]["name"]], position)
+
+    def _survey(self, form: TableFormat) -> None:
+        """
+        Read every row before the first is written: all row groups share one schema, so all of it must be known.
+
+        Raises:
+            DataError: the format has no words for some of them.
+        """
+        columns = [name for name, kind in form.columns.items() if kind == MESSAGES]
+        for row in self._rows():
+            self._remark(row)
+            record = self._turned(row, form.record)
+            if record is not None:
+                for column in columns:
+                    self.message_keys.update(*record[column])
+        self._raise_problems()
+
+    def _turned(self, row: ComposedRow, function: Any) -> Any:
+        """Turn a row, or count it among the mistakes."""
+        try:
+            return function(row)
+        except InexpressibleError as error:
+            self.bad += 1
+            if len(self.problems) < DataError.shown:
+                where = f"{DATASET_NAME}:{row.position + 1}, {row.task_id}"
+                hint = "try: --to parquet or nemo-gym, which take any row, or leave these rows out"
+                self.problems.append(Problem(f"{self.form.name} has no words for {error}", where, (hint,)))
+            return None
+
+    def _remark(self, row: ComposedRow) -> None:
+        remark = self.form.remark(row)
+        if remark is not None:
+            self.remarks[remark] = self.remarks.get(remark, 0) + 1
+
+    def _raise_problems(self) -> None:
+        if self.bad:
+            raise DataError(self.problems, count=self.bad, rows=len(self.composition.dataset))

@@ -1,0 +1,29 @@
+"""
+`openai-messages`: chat messages and tools as the Chat Completions API has them, a conversation a line.
+
+Source: https://platform.openai.com/docs/api-reference/chat
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymcore.documents import encode_json
+from gymcore.integrations.composed_row import ComposedRow
+from gymcore.integrations.formats import LineFormat
+
+__all__ = ["FORMAT"]
+
+
+def line(row: ComposedRow) -> bytes:
+    """Return `messages`, `tools` where there are any, and the route."""
+    chat: dict[str, Any] = {"messages": row.messages}
+    if tools := row.tools:
+        chat["tools"] = tools
+        if row.params.get("parallel_tool_calls") is not None:
+            chat["parallel_tool_calls"] = row.params["parallel_tool_calls"]
+    route = {"environment": row.environment, "task_id": row.task_id, "agent_ref": row.row.value["agent_ref"]}
+    return encode_json({**chat, **route})
+
+
+FORMAT = LineFormat("openai-messages", line)

@@ -1,0 +1,419 @@
+"""
+`trl`: a table for the trainers of TRL that play environments, and `load()`, which gives them the environments too.
+
+`environment` chooses the environment of a row among those of `environment_factory`; all other columns are given to its
+`reset`.
+
+Source: trl/trainer/grpo_trainer.py of trl 1.16
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from gymcore.composition import Composition, Route, open_composition
+from gymcore.composition.configuration import Options
+from gymcore.discovery import Catalog, discover
+from gymcore.documents import encode_json
+from gymcore.errors import RequestError
+from gymcore.integrations.composed_row import ComposedRow
+from gymcore.integrations.exporting import export
+from gymcore.integrations.formats import MESSAGES, TEXT, TableFormat
+from gymcore.interfaces import Agent, BoundModel, Config, Environment, OpenEnvironment, Tool
+from gymcore.records import Rollout, Row, ToolCall, Trajectory, Turn
+from gymcore.responses import Item, function_call, function_call_output, message
+from gymcore.runtime.executor import LocalExecutor, open_local
+from gymcore.runtime.schedule import Planned
+
+__all__ = ["FORMAT", "TrlEnvironments", "load"]
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+
+def record(row: ComposedRow) -> dict[str, Any]:
+    """
+    Return the prompt with TRL's routing column.
+
+    Raises:
+        InexpressibleError: chat has no words for the prompt, or the row offers a tool that is no function.
+    """
+    _ = row.tools  # TRL's tools are methods of the environment: no column holds them, and they must be functions
+    return {
+        "prompt": row.text_messages,
+        "environment": row.environment,
+        "task_id": row.task_id,
+        "row": row.text,
+    }
+
+
+def remark(row: ComposedRow) -> str | None:
+    """Say where a row offers only some of the tools: TRL always offers every method."""
+    offered = {tool.get("name") for tool in row.params.get("tools") or ()}
+    left_out = [name for name in row.route.environment_class.tools if name not in offered]
+    if not left_out:
+        return None
+    return (
+        f"{row.environment}: TRL offers all tools of an environment, also {', '.join(left_out)}, which rows leave out"
+    )
+
+
+FORMAT = TableFormat("trl", {"prompt": MESSAGES, "environment": TEXT, "task_id": TEXT, "row": TEXT}, record, remark)
+
+
+# -- the environments ------------------------------------------------------------------------------------------------
+
+ROLLOUT_S = 86_400.0
+"""The bound on a rollout: most of it is spent waiting for the trainer, which has bounds of its own."""
+
+
+@dataclass(frozen=True)
+class TrlEnvironments:
+    """
+    What `GRPOTrainer` takes of a composition; close it after training, or use it in a `with`.
+
+    Every rollout is played as `run` plays it: opened, verified and closed with its seed and its bounds, in the process
+    that its isolation asks for. Only the loop between model and tools is TRL's.
+    """
+
+    train_dataset: Any  # a `datasets.Dataset`
+    environment_factory: dict[str, Callable[[], Any]]
+    """A class for each environment, with its tools as methods."""
+    reward_funcs: list[Callable[..., Coroutine[Any, Any, list[float | None]]]]
+    """The verifier of each environment; None for the rows of another, and for a rollout that failed."""
+    _stage: _Stage
+
+    def close(self) -> None:
+        """Close what the environments share, and their processes."""
+        self._stage.close()
+
+    def __enter__(self) -> TrlEnvironments:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def load(folder: str | Path, catalog: Catalog | None = None, *, cache_dir: str | None = None) -> TrlEnvironments:
+    """
+    Give a composed dataset and its environments to TRL.
+
+    Args:
+        folder: A run folder that `gym compose` wrote; `trl.parquet` is written into it.
+        catalog: What is installed; looked up where it is None.
+        cache_dir: Where `datasets` keeps its copy of the rows; its own cache where it is None.
+
+    Raises:
+        RequestError: an environment needs more than TRL's loop has, or the package `datasets` is missing.
+        RunFolderError: there is no composition, or what is installed no longer fits it.
+        PluginError: an environment could not be opened.
+    """
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        hint = "try: pip install trl, which brings it"
+        raise RequestError("loading a dataset for TRL needs the package `datasets`", hints=[hint]) from None
+    catalog = discover() if catalog is None else catalog
+    composition = open_composition(Path(folder), catalog, for_all={"timeout_s": ROLLOUT_S})
+    environments = {route.environment: route.environment_class for route in composition.routes.values()}
+    for name, environment in environments.items():
+        _refuse(name, environment)
+    written = export(composition, FORMAT.name, Path(folder) / FORMAT.file_name)
+    dataset = load_dataset("parquet", data_files=str(written.path), split="train", cache_dir=cache_dir)
+    stage = _Stage(composition)
+    classes = {name: _class_of(name, environment, stage) for name, environment in environments.items()}
+    rewards = [_reward_of(name, cls, stage) for name, cls in classes.items()]
+    return TrlEnvironments(dataset, dict(classes), rewards, stage)
+
+
+def _refuse(name: str, environment: type[Environment[Any, Any]]) -> None:
+    """
+    Find what TRL's loop cannot do before anything is trained.
+
+    Raises:
+        RequestError: there is something.
+    """
+    if environment.reply is not Environment.reply:
+        raise RequestError(
+            f"the environment {name!r} answers with messages of its own (reply), which TRL's loop never asks for",
+            hints=["try: leave it out of the mix"],
+        )
+    for tool in environment.tools:
+        if tool.startswith("_") or tool in ("reset", "get_reward"):
+            raise RequestError(f"the environment {name!r} has a tool {tool!r}, a name that TRL does not offer")
+
+
+class _Stage:
+    """
+    The opened plugins of a composition, on an event loop in a thread of its own.
+
+    A loop of its own, because what an environment opens must live there from its first rollout to its last, and TRL
+    calls from wherever it is.
+
+    Raises:
+        PluginError: a plugin could not be opened.
+    """
+
+    def __init__(self, composition: Composition) -> None:
+        agent = Options(Config(), {}, {})
+        self.routes: dict[str, Route] = {
+            name: replace(route, agent_class=_Trainer, agent_options=agent)
+            for name, route in composition.routes.items()
+        }
+        self._composition = replace(composition, routes=self.routes)
+        self._numbers = itertools.count()
+        self._playing: set[asyncio.Task[Rollout]] = set()
+        self._ready: Future[tuple[asyncio.AbstractEventLoop, LocalExecutor, asyncio.Event]] = Future()
+        # A daemon: whoever forgets to close it can still leave.
+        self._thread = threading.Thread(target=self._run, name="gymcore-trl", daemon=True)
+        self._thread.start()
+        self._loop, self._executor, self._closing = self._ready.result()
+
+    def close(self) -> None:
+        """End what is being played, and close everything."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._closing.set)
+            self._thread.join()
+
+    def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Do something on the loop."""
+        if not self._thread.is_alive():
+            work.close()
+            raise RuntimeError("these environments are closed")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def begin(self, text: str) -> _Attempt:
+        """Begin a rollout of the task that a row holds."""
+        row = Row(text.encode())
+        planned = Planned(0, self.routes[row.value["agent_ref"]["name"]], row, next(self._numbers))
+        attempt = _Attempt(self._executor, planned)
+        self._playing.add(attempt.playing)
+        attempt.playing.add_done_callback(self._playing.discard)
+        return attempt
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    async def _serve(self) -> None:
+        closing = asyncio.Event()
+        async with open_local(self._composition) as executor:
+            self._ready.set_result((asyncio.get_running_loop(), executor, closing))
+            await closing.wait()
+            executor.cancel()
+            # What the rollouts share is closed after the last of them.
+            await asyncio.gather(*self._playing, return_exceptions=True)
+
+
+class _Attempt:
+    """One rollout, which waits for what the trainer wants of it; used on the loop of its stage only."""
+
+    def __init__(self, executor: LocalExecutor, planned: Planned) -> None:
+        self._wishes: asyncio.Queue[tuple[ToolCall | Trajectory, asyncio.Future[str]]] = asyncio.Queue()
+        token = _ATTEMPT.set(self)
+        try:  # the session's task, and the agent in it, are made in this context
+            self.playing = asyncio.get_running_loop().create_task(executor.play(planned))
+        finally:
+            _ATTEMPT.reset(token)
+
+    async def play(self, environment: OpenEnvironment) -> Trajectory:
+        """Carry out wishes until the trajectory is there."""
+        while True:
+            wish, answer = await self._wishes.get()
+            if isinstance(wish, Trajectory):
+                return wish
+            output = (await environment.call(wish))["output"]
+            if not answer.done():
+                answer.set_result(output)
+
+    async def call(self, call: ToolCall) -> str:
+        """
+        Have a tool called.
+
+        Raises:
+            RuntimeError: the rollout has failed; TRL tells the model.
+        """
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._wishes.put_nowait((call, answer))
+        either: set[asyncio.Future[Any]] = {answer, self.playing}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            rollout = self.playing.result()
+            raise RuntimeError(f"the rollout has failed: {rollout.failure and rollout.failure.message}")
+        return answer.result()
+
+    async def finish(self, trajectory: Trajectory) -> Rollout:
+        """Have a trajectory verified."""
+        self._wishes.put_nowait((trajectory, asyncio.get_running_loop().create_future()))
+        return await self.playing
+
+    async def abandon(self) -> None:
+        """End a rollout that nobody scored."""
+        if not self.playing.done():
+            self.playing.cancel()
+
+
+_ATTEMPT: ContextVar[_Attempt] = ContextVar("attempt")
+
+
+class _Trainer(Agent):
+    """The agent whose loop is TRL's."""
+
+    async def play(self, environment: OpenEnvironment, model: BoundModel) -> Trajectory:
+        """Do what the trainer wants."""
+        return await _ATTEMPT.get().play(environment)
+
+
+# -- classes as TRL reads them ---------------------------------------------------------------------------------------
+
+
+def _class_of(name: str, environment: type[Environment[Any, Any]], stage: _Stage) -> type[Any]:
+    """
+    Make the class whose public methods TRL offers as tools.
+
+    One for each environment: TRL names metrics by the class and looks for exactly that class, and methods on a shared
+    base would be offered everywhere.
+    """
+
+    def __init__(self: Any) -> None:
+        self._attempt = None
+
+    def reset(self: Any, **row: Any) -> None:
+        if self._attempt is not None:
+            stage.submit(self._attempt.abandon()).result()
+        self._attempt = stage.submit(stage.begin(row["row"])).result()
+
+    namespace = {"__init__": __init__, "reset": reset, "__doc__": environment.__doc__}
+    methods = {tool.name: _method_of(tool, environment, stage) for tool in environment.tools.values()}
+    return type(name, (), {**namespace, **methods})
+
+
+def _method_of(tool: Tool, environment: type[Environment[Any, Any]], stage: _Stage) -> Callable[..., Any]:
+    """
+    Make a tool into a method with a signature and a docstring, from which `transformers` makes its schema again.
+
+    It takes any argument, so that what does not fit is told to the model in the same words as in a run.
+    """
+
+    async def method(self: Any, **arguments: Any) -> str:
+        call = ToolCall(tool.name, encode_json(arguments).decode())
+        text: str = await asyncio.wrap_future(stage.submit(self._attempt.call(call)))
+        return text
+
+    properties: dict[str, Any] = tool.parameters["properties"]
+    definitions: dict[str, Any] = tool.parameters.get("$defs", {})
+    types = {key: _type_of(schema, definitions) for key, schema in properties.items()}
+    own = inspect.signature(getattr(environment, tool.method)).parameters
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(key, keyword, default=own[key].default, annotation=kind) for key, kind in types.items()
+    ]
+    method.__name__ = method.__qualname__ = tool.name
+    method.__annotations__ = {**types, "return": str}
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    method.__signature__ = inspect.Signature([itself, *parameters], return_annotation=str)  # type: ignore[attr-defined]
+    told = [f"    {key}: {_one_line(schema.get('description') or key)}" for key, schema in properties.items()]
+    arguments = ["", "Args:", *told] if told else []
+    method.__doc__ = "\n".join([_one_line(tool.description or tool.name), *arguments])
+    return method
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+_TYPES: dict[Any, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
+
+
+def _type_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int = 0) -> Any:  # a type hint
+    """Return the type hint that says what a JSON schema says, as far as hints of plain types can."""
+    if depth > 8:  # a schema may contain itself
+        return dict
+    if "$ref" in schema:
+        return _type_of(definitions.get(schema["$ref"].rpartition("/")[2], {}), definitions, depth + 1)
+    if "enum" in schema:
+        return Literal[tuple(schema["enum"])]
+    if "anyOf" in schema:
+        return Union[tuple(_type_of(inner, definitions, depth + 1) for inner in schema["anyOf"])]  # noqa: UP007
+    kind = schema.get("type")
+    if kind == "array":
+        items = schema.get("items")
+        return list[_type_of(items, definitions, depth + 1)] if items else list  # type: ignore[misc]
+    return _TYPES.get(kind, dict)
+
+
+# -- rewards ---------------------------------------------------------------------------------------------------------
+
+
+def _reward_of(name: str, cls: type[Any], stage: _Stage) -> Callable[..., Coroutine[Any, Any, list[float | None]]]:
+    """Return the verifier of one environment as a reward function, under the environment's name."""
+
+    async def reward(completions: Sequence[Any], environments: Sequence[Any], **columns: Any) -> list[float | None]:
+        own = [number for number, environment in enumerate(environments) if type(environment) is cls]
+        values = await asyncio.gather(*(_score(stage, environments[number], completions[number]) for number in own))
+        scores: dict[int, float | None] = dict(zip(own, values, strict=True))
+        return [scores.get(number) for number in range(len(environments))]
+
+    reward.__name__ = reward.__qualname__ = name
+    return reward
+
+
+async def _score(stage: _Stage, environment: Any, completion: Any) -> float | None:
+    """Verify what the model did; a failure is no reward, and TRL leaves out what has none."""
+    rollout: Rollout = await asyncio.wrap_future(stage.submit(environment._attempt.finish(trajectory_of(completion))))
+    return None if rollout.reward is None else rollout.reward.value
+
+
+def trajectory_of(completion: str | Sequence[Mapping[str, Any]]) -> Trajectory:
+    """
+    Turn what TRL hands a reward function into a trajectory.
+
+    Args:
+        completion: A text, or the messages after the prompt: the model's, and the results of its tool calls.
+    """
+    messages = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
+    turns: list[Turn] = []
+    for said in messages:
+        if said.get("role") == "tool":
+            turn = turns[-1]
+            asked = turn.calls[len(turn.results)] if len(turn.results) < len(turn.calls) else None
+            result = function_call_output(asked.call_id if asked else "", _text(said.get("content")))
+            turns[-1] = replace(turn, results=(*turn.results, result))
+        else:
+            turns.append(Turn(output=tuple(_items(said, len(turns)))))
+    unanswered = bool(turns) and len(turns[-1].results) < len(turns[-1].calls)
+    stop = "max_turns" if unanswered else "empty" if not turns or turns[-1].is_empty else "finished"
+    return Trajectory(tuple(turns), stop)
+
+
+def _items(said: Mapping[str, Any], number: int) -> list[Item]:
+    items: list[Item] = []
+    if thought := said.get("reasoning_content"):
+        items.append({"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": thought}]})
+    calls = said.get("tool_calls") or ()
+    if said.get("content") or not calls:
+        items.append(message(_text(said.get("content"))))
+    for index, call in enumerate(calls):
+        function = call["function"]
+        arguments = function.get("arguments", "")
+        text = arguments if isinstance(arguments, str) else encode_json(arguments).decode()
+        items.append(function_call(str(function["name"]), text, f"call_{number}_{index}"))
+    return items
+
+
+def _text(content: Any) -> str:  # a text, parts, or None
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return "" if content is None else str(content)

@@ -1,0 +1,433 @@
+"""
+`export()`: every row in its trainer's words, one file, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gymcore.chat import InexpressibleError
+from gymcore.composition import Composition, open_composition, write_composition
+from gymcore.discovery import Catalog
+from gymcore.errors import DataError, RequestError, RunFolderError, StorageError
+from gymcore.integrations import FORMATS, export
+from gymcore.integrations.composed_row import ComposedRow
+from gymcore.integrations.exporting import load_format
+from gymcore.integrations.formats import LineFormat, TableFormat
+from gymcore.integrations.tables import write_table
+from gymcore.responses import function_call, function_call_output, message
+
+Composed = Callable[..., Composition]
+
+REPEAT = {
+    "type": "function",
+    "function": {
+        "name": "repeat",
+        "description": "Repeat a text.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "text": {"type": "string", "description": "What to repeat."},
+                "times": {"type": "integer", "description": "How often.", "default": 1},
+            },
+            "required": ["text"],
+            "additionalProperties": False,
+        },
+        "strict": False,
+    },
+}
+IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA"}
+
+
+def table(path: Path) -> Any:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    return parquet.read_table(path)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def needs(form: str) -> None:
+    if load_format(form).suffix == ".parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+
+
+def file_of(form: str, folder: Path) -> Path:
+    needs(form)
+    return folder / load_format(form).file_name
+
+
+# -- the rows of each format -------------------------------------------------------------------------------------------
+
+
+def test_nemo_gym_is_the_rows_as_they_are(composed: Composed, tmp_path: Path) -> None:
+    """
+    Rows that leave nothing to the environment pass byte for byte.
+    """
+    composition = composed({"shout": {"agent": "simple_agent"}})
+
+    export(composition, "nemo-gym", tmp_path / "mix.jsonl")
+
+    assert (tmp_path / "mix.jsonl").read_bytes() == b"".join(row.data + b"\n" for row in composition.dataset)
+
+
+def test_nemo_gym_writes_out_what_only_our_plan_knows(echoing: Composed, tmp_path: Path) -> None:
+    """
+    Tools that a row leaves to its environment, and the plan's parameters, stand in the exported row; the rest is kept.
+    """
+    composition = echoing({"input": "Hi.", "temperature": 0.5, "metadata": {"a": "b"}}, params={"temperature": 1.0})
+
+    export(composition, "nemo-gym", tmp_path / "mix.jsonl")
+
+    (row,) = lines(tmp_path / "mix.jsonl")
+    assert row["responses_create_params"] == {
+        "input": "Hi.",
+        "temperature": 1.0,
+        "metadata": {"a": "b"},
+        "tools": [{"type": "function", **REPEAT["function"]}],
+    }
+    assert row["agent_ref"] == {"type": "responses_api_agents", "name": "echo_simple_agent"}
+    assert (row["answer"], row["environment"]) == ("word 0", "echo")
+
+
+def test_openai_messages_are_messages_tools_and_the_route(echoing: Composed, tmp_path: Path) -> None:
+    """
+    A conversation with everything the API has words for, in the API's words.
+    """
+    items = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "input_text", "text": "Look:"}, IMAGE]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hmm."}]},
+        function_call("repeat", '{"text":"a"}', "c1"),
+        function_call_output("c1", "a"),
+        message("Done."),
+        message("Again.", role="user"),
+    ]
+    composition = echoing({"input": items, "instructions": "Echo.", "parallel_tool_calls": False})
+
+    export(composition, "openai-messages", tmp_path / "mix.jsonl")
+
+    (row,) = lines(tmp_path / "mix.jsonl")
+    assert row == {
+        "messages": [
+            {"role": "system", "content": "Echo."},
+            {"role": "system", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "Look:"},
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": None,
+                "reasoning_content": "Hmm.",
+                "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "repeat", "arguments": '{"text":"a"}'}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "c1", "content": "a"},
+            {"role": "assistant", "content": "Done."},
+            {"role": "user", "content": "Again."},
+        ],
+        "tools": [REPEAT],
+        "parallel_tool_calls": False,
+        "environment": "echo",
+        "task_id": row["task_id"],
+        "agent_ref": {"type": "responses_api_agents", "name": "echo_simple_agent"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "route", "place"),
+    [
+        ("trl", {"environment": "echo"}, None),
+        ("skyrl", {"env_class": "echo", "data_source": "echo"}, "extra_info"),
+        ("verl", {"agent_name": "gymcore", "data_source": "echo"}, "extra_info"),
+    ],
+)
+def test_a_trainer_finds_its_own_routing_column(
+    echoing: Composed, tmp_path: Path, form: str, route: dict[str, str], place: str | None
+) -> None:
+    """
+    The prompt is chat messages, the trainer's columns say who serves the row, and the whole row travels as JSON text.
+    """
+    composition = echoing({"input": "Hi."}, {"input": [{"role": "user", "content": "Ho."}]})
+    file = file_of(form, tmp_path)
+
+    export(composition, form, file)
+
+    first, second = table(file).to_pylist()
+    assert {key: first[key] for key in route} == route
+    assert first["prompt"] == [{"role": "user", "content": "Hi."}]
+    assert second["prompt"] == [{"role": "user", "content": "Ho."}]
+    back = first if place is None else first[place]
+    original = composition.dataset.row(0)
+    assert (back["environment"], back["task_id"]) == original.identity
+    assert back["row"].encode() == original.data
+    if place is not None:
+        assert json.loads(back["tools"]) == [REPEAT]
+
+
+@pytest.mark.parametrize(("form", "key"), [("skyrl", "reward_spec"), ("verl", "reward_model")])
+def test_the_ground_truth_is_the_task(echoing: Composed, tmp_path: Path, form: str, key: str) -> None:
+    """
+    A reward function of those that want a truth is told which task it judges.
+    """
+    composition = echoing({"input": "Hi."})
+    file = file_of(form, tmp_path)
+
+    export(composition, form, file)
+
+    (row,) = table(file).to_pylist()
+    assert row[key]["ground_truth"] == composition.dataset.row(0).identity[1]
+
+
+def test_parquet_keeps_every_row_in_full(composed: Composed, tmp_path: Path) -> None:
+    """
+    The generic table has what one filters by, and each row byte for byte.
+    """
+    composition = composed({"echo": {"weight": 2}, "shout": {"weight": 1}}, mix={"size": 12, "exhausted": "repeat"})
+    file = file_of("parquet", tmp_path)
+
+    export(composition, "parquet", file)
+
+    rows = table(file).to_pylist()
+    assert [row["row"].encode() for row in rows] == [row.data for row in composition.dataset]
+    assert [(row["environment"], row["task_id"]) for row in rows] == [row.identity for row in composition.dataset]
+    assert [row["epoch"] for row in rows] == [row.epoch for row in composition.dataset]
+    assert max(row["epoch"] for row in rows) == 2
+    assert {row["route"] for row in rows} == {"echo_simple_agent", "shout_voice"}
+    assert rows[0]["prompt"].startswith(("Say ", "Shout "))
+
+
+# -- one schema --------------------------------------------------------------------------------------------------------
+
+
+def test_messages_have_no_keys_that_no_prompt_needs(composed: Composed, tmp_path: Path) -> None:
+    """
+    Some chat templates ask whether a message has `tool_calls`, and a null there is one.
+    """
+    file = file_of("trl", tmp_path)
+
+    written = export(composed({"echo": {}, "shout": {}}), "trl", file)
+
+    assert all(set(said) == {"role", "content"} for row in table(file).to_pylist() for said in row["prompt"])
+    assert written.notes == ()
+
+
+def test_a_tool_call_in_one_prompt_is_in_the_schema_of_all(echoing: Composed, tmp_path: Path) -> None:
+    """
+    The columns are those of the whole dataset, whichever row needs them, and a note says what the others hold.
+    """
+    calling = [
+        {"role": "user", "content": [{"type": "input_text", "text": "Say "}, {"type": "input_text", "text": "a."}]},
+        function_call("repeat", '{"text":"a"}', "c1"),
+        function_call_output("c1", "a"),
+    ]
+    file = file_of("verl", tmp_path)
+
+    written = export(echoing({"input": "Hi."}, {"input": calling}), "verl", file)
+
+    prompts = {row["prompt"][0]["content"]: row["prompt"] for row in table(file).to_pylist()}
+    assert prompts["Hi."] == [{"role": "user", "content": "Hi.", "tool_calls": None, "tool_call_id": None}]
+    called = {"id": "c1", "type": "function", "function": {"name": "repeat", "arguments": '{"text":"a"}'}}
+    assert prompts["Say a."][1:] == [
+        {"role": "assistant", "content": None, "tool_calls": [called], "tool_call_id": None},
+        {"role": "tool", "content": "a", "tool_calls": None, "tool_call_id": "c1"},
+    ]
+    assert len(written.notes) == 1
+    assert "tool_call_id, tool_calls, null where" in written.notes[0]
+
+
+@pytest.mark.parametrize("form", [name for name in FORMATS if load_format(name).suffix == ".parquet"])
+def test_all_row_groups_have_one_schema(composed: Composed, tmp_path: Path, form: str) -> None:
+    """
+    However many row groups and environments there are, every group can be read as the first.
+    """
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    composition = composed({"echo": {}, "shout": {}})
+    table_format = load_format(form)
+    assert isinstance(table_format, TableFormat)
+    routes = list(composition.routes.values())
+    records = [
+        (table_format.record(ComposedRow(row, next(r for r in routes if r.environment == row.identity[0]), n)), 1)
+        for n, row in enumerate(composition.dataset)
+    ]
+
+    with (tmp_path / "mix.parquet").open("wb") as out:
+        write_table(out, table_format.columns, records, facts={}, group_rows=3)
+
+    read = parquet.ParquetFile(tmp_path / "mix.parquet")
+    groups = [read.read_row_group(number) for number in range(read.metadata.num_row_groups)]
+    assert [len(group) for group in groups] == [3, 3, 3, 1]
+    assert len({str(group.schema) for group in groups}) == 1
+
+
+def test_trl_says_which_tools_it_offers_although_rows_leave_them_out(echoing: Composed, tmp_path: Path) -> None:
+    """
+    TRL offers every method of an environment; a row that wants fewer is not silently given more.
+    """
+    file = file_of("trl", tmp_path)
+
+    written = export(echoing({"input": "Hi.", "tools": []}, {"input": "Ho."}), "trl", file)
+
+    assert written.notes == (
+        "echo: TRL offers all tools of an environment, also repeat, which rows leave out (1 rows)",
+    )
+
+
+# -- whole or not at all -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("form", "params", "said"),
+    [
+        ("trl", {"input": [{"role": "user", "content": [IMAGE]}]}, "parts other than text (image_url)"),
+        ("verl", {"input": [{"type": "item_reference", "id": "x"}]}, "an item of type 'item_reference'"),
+        ("skyrl", {"input": "Hi.", "tools": [{"type": "web_search"}]}, "a tool of type 'web_search'"),
+        ("trl", {"input": "Hi.", "tools": [{"type": "web_search"}]}, "a tool of type 'web_search'"),
+        ("openai-messages", {"input": "Hi.", "previous_response_id": "r"}, "the parameter 'previous_response_id'"),
+        ("trl", {"input": [{"role": 5, "content": "Hi."}]}, "a message whose role is no text"),
+        ("verl", {"input": [{"type": "function_call", "call_id": 3, "name": "repeat"}]}, "id or name is no text"),
+        ("skyrl", {"input": "Hi.", "instructions": ["a"]}, "a message whose content"),
+    ],
+)
+def test_what_a_format_cannot_say_is_named_with_its_task(
+    echoing: Composed, tmp_path: Path, form: str, params: dict[str, Any], said: str
+) -> None:
+    """
+    Nothing is lost in silence, all such rows are counted, and no file is written.
+    """
+    file = file_of(form, tmp_path / "out")
+    composition = echoing({"input": "good"}, *[{**params, "user": str(n)} for n in range(11)])
+
+    with pytest.raises(DataError) as caught:
+        export(composition, form, file)
+
+    first = caught.value.problems[0]
+    assert (caught.value.count, len(caught.value.problems)) == (11, 10)
+    assert first.message.startswith(f"{form} has no words for ")
+    assert said in first.message
+    task_ids = [row.identity[1] for row in composition.dataset]
+    assert first.where is not None
+    number, _, task_id = first.where.removeprefix("dataset.jsonl:").partition(", ")
+    assert task_ids[int(number) - 1] == task_id
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_row_of_any_shape_is_an_error_or_a_row_and_never_a_crash(
+    echoing: Composed, tmp_path: Path, form: str
+) -> None:
+    """
+    Rows are written by anybody: whatever JSON stands in an item, there is a word for it or a message about it.
+    """
+    file = file_of(form, tmp_path)
+    odd: list[Any] = [None, 5, "text", [], ["a"], [5], [{}], {}, {"a": 1}, [{"type": None, "text": 5}]]
+    shapes = [
+        {"type": kind, "role": role, "content": value, "summary": value, "output": value, "call_id": value}
+        for kind in ("message", "function_call", "function_call_output", "reasoning", None, 7)
+        for role in ("assistant", "user", 5)
+        for value in odd
+    ]
+    loaded = load_format(form)
+    turn = loaded.line if isinstance(loaded, LineFormat) else loaded.record
+    everything = echoing(*[{"input": [shape], "user": str(number)} for number, shape in enumerate(shapes)])
+    said = []
+    for position, row in enumerate(everything.dataset):
+        try:
+            turn(ComposedRow(row, everything.routes["echo_simple_agent"], position))
+            said.append(row.value["responses_create_params"])
+        except InexpressibleError:
+            continue
+
+    assert len(said) > 30
+    assert export(echoing(*said), form, file).rows == len(said)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_same_composition_gives_the_same_bytes(composed: Composed, tmp_path: Path, form: str) -> None:
+    """
+    An export can be compared by its digest.
+    """
+    first, second = file_of(form, tmp_path / "a"), file_of(form, tmp_path / "b")
+
+    one = export(composed({"echo": {}, "shout": {}}), form, first)
+    two = export(composed({"shout": {}, "echo": {}}), form, second)
+
+    assert one.sha256 == two.sha256
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("form", ["nemo-gym", "trl", "parquet"])
+def test_an_export_that_breaks_off_leaves_what_was_there(
+    composed: Composed, catalog: Catalog, tmp_path: Path, form: str
+) -> None:
+    """
+    The old file stays as it was and no part of the new one is found, whatever ends the writing.
+    """
+    file = file_of(form, tmp_path / "out")
+    file.parent.mkdir()
+    file.write_bytes(b"old")
+    write_composition(composed({"echo": {}}), tmp_path / "mix")
+    composition = open_composition(tmp_path / "mix", catalog, environ={})
+    os.truncate(tmp_path / "mix" / "dataset.jsonl", 400)
+
+    with pytest.raises(StorageError, match="shorter"):
+        export(composition, form, file)
+
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    assert file.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "kind", "said"),
+    [
+        ("torl", "mix.parquet", RequestError, "try: trl"),
+        ("nemo-gym", "mix.parquet", RequestError, "try: mix.jsonl"),
+        ("nemo-gym", "dataset.jsonl", RequestError, "a run folder has a file of that name"),
+        ("nemo-gym", "folder.jsonl", RunFolderError, "Is a directory"),
+        ("nemo-gym", "file/mix.jsonl", RunFolderError, "File exists"),
+    ],
+)
+def test_a_wrong_request_is_one_message(
+    composed: Composed, tmp_path: Path, form: str, name: str, kind: type[RequestError], said: str
+) -> None:
+    """
+    It says what is wrong and what to try, and nothing is written.
+    """
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+
+    with pytest.raises(kind, match=said):
+        export(composed({"echo": {}}), form, tmp_path / name)
+
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_lines_are_written_one_after_the_other(composed: Composed, tmp_path: Path) -> None:
+    """
+    What is held in memory does not grow with the rows.
+    """
+
+    def peak(size: int) -> int:
+        composition = composed({"echo": {"weight": 1}}, mix={"size": size, "exhausted": "repeat"})
+        tracemalloc.start()
+        try:
+            export(composition, "openai-messages", tmp_path / "mix.jsonl")
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(4000) < peak(400) + 200_000

@@ -1,0 +1,235 @@
+"""
+`trl.load()`: environments as TRL takes them, played by our runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gymcore.composition import compose, write_composition
+from gymcore.discovery import discover
+from gymcore.errors import RequestError
+from gymcore.integrations.trl import TrlEnvironments, load, trajectory_of
+from gymcore.plan import Plan
+from gymcore.records import ToolCall
+from gymcore.testing.plugins import PluginFolder
+
+pytest.importorskip("datasets", reason="datasets is not installed: pip install --group trainers")
+
+pytestmark = pytest.mark.slow
+
+LABOUR = Path(__file__).parents[1] / "data" / "gym_plugin_labour"
+HOSTILE = Path(__file__).parents[1] / "data" / "hostile"
+
+Load = Callable[..., TrlEnvironments]
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    """
+    Compose a plan into a run folder and load it; what was loaded is closed at the end.
+    """
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    opened = []
+
+    def run(environments: dict[str, Any], **rest: Any) -> TrlEnvironments:
+        catalog = discover()
+        plan = Plan.model_validate({"environments": environments, **rest})
+        write_composition(compose(plan, catalog, environ={}), tmp_path / "mix")
+        opened.append(load(tmp_path / "mix", catalog, cache_dir=str(tmp_path / "cache")))
+        return opened[-1]
+
+    yield run
+    for spec in opened:
+        spec.close()
+
+
+@pytest.fixture
+def labour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginFolder]:
+    """
+    An environment that writes down what is done to it, and whose rows say how its verifier behaves.
+    """
+    with PluginFolder(tmp_path_factory.mktemp("labour")) as folder:
+        folder.install_project(LABOUR)
+        yield folder
+
+
+def begun(spec: TrlEnvironments, row: dict[str, Any], environment: Any = None) -> Any:
+    """Do what GRPOTrainer does before a rollout: take an instance, and reset it with every other column."""
+    environment = environment or spec.environment_factory[row["environment"]]()
+    environment.reset(**{key: value for key, value in row.items() if key != "environment"})
+    return environment
+
+
+def rewards(spec: TrlEnvironments, environments: list[Any], completions: list[Any]) -> dict[str, list[float | None]]:
+    """Do what GRPOTrainer does after it: ask every reward function about all of them."""
+    columns = {"task_id": [""] * len(environments), "trainer_state": None}
+    return {
+        function.__name__: asyncio.run(
+            function(prompts=[], completions=completions, environments=environments, **columns)
+        )
+        for function in spec.reward_funcs
+    }
+
+
+def asked(name: str, output: str, **arguments: Any) -> list[dict[str, Any]]:
+    call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "name": name, "content": output},
+    ]
+
+
+def test_a_mix_is_played_and_each_rollout_has_the_reward_of_its_environment(loaded: Load) -> None:
+    """
+    Tools are called on the task's own world, the verifier sees the whole completion, and other environments' rollouts
+    have no reward.
+    """
+    spec = loaded({"example_single_tool_call": {"limit": 1}, "example_multi_step": {"limit": 1}})
+    rows = {row["environment"]: row for row in spec.train_dataset}
+    weather, synonyms = (begun(spec, rows[name]) for name in ("example_single_tool_call", "example_multi_step"))
+
+    async def play() -> list[Any]:
+        said = asked("get_weather", await weather.get_weather(city="Oslo"), city="Oslo")
+        done: list[dict[str, Any]] = []
+        values = []
+        for word in json.loads(rows["example_multi_step"]["row"])["expected_synonyms"]:
+            output = await synonyms.get_synonym_value(synonym=word)
+            done += asked("get_synonym_value", output, synonym=word)
+            values.append(json.loads(output)["synonym_value"])
+        output = await synonyms.extract_synonym_values(synonym_values=values)
+        done += asked("extract_synonym_values", output, synonym_values=values)
+        return [
+            [*said, {"role": "assistant", "content": "It is cold."}],
+            [*done, {"role": "assistant", "content": "Done."}],
+        ]
+
+    completions = asyncio.run(play())
+
+    assert "Oslo is cold" in completions[0][1]["content"]
+    assert rewards(spec, [weather, synonyms], completions) == {
+        "example_single_tool_call": [1.0, None],
+        "example_multi_step": [None, 1.0],
+    }
+
+
+def test_a_rollout_that_calls_nothing_is_scored_too(loaded: Load) -> None:
+    """
+    A wrong answer has a reward, the lowest.
+    """
+    spec = loaded({"example_single_tool_call": {"limit": 1}})
+    weather = begun(spec, spec.train_dataset[0])
+
+    assert rewards(spec, [weather], [[{"role": "assistant", "content": "No idea."}]]) == {
+        "example_single_tool_call": [0.0]
+    }
+
+
+def test_public_methods_are_the_tools_with_their_signatures(loaded: Load, plugins: PluginFolder) -> None:
+    """
+    TRL takes every public function of the class but `reset` for a tool, and its schema from signature and docstring.
+    """
+    spec = loaded({"echo": {}, "shout": {}})
+    echo, shout = spec.environment_factory["echo"], spec.environment_factory["shout"]
+    public = {
+        cls.__name__: [name for name, _ in inspect.getmembers(cls, inspect.isfunction) if not name.startswith("_")]
+        for cls in (echo, shout)
+    }
+
+    assert public == {"echo": ["repeat", "reset"], "shout": ["reset"]}
+    method = echo().repeat
+    assert str(inspect.signature(method)) == "(*, text: str, times: int = 1) -> str"
+    assert inspect.iscoroutinefunction(method)
+    assert method.__name__ == "repeat"
+    assert inspect.getdoc(method) == ("Repeat a text.\n\nArgs:\n    text: What to repeat.\n    times: How often.")
+
+
+def test_arguments_that_do_not_fit_are_told_to_the_model(loaded: Load, plugins: PluginFolder) -> None:
+    """
+    The words are those of a run, and the rollout goes on.
+    """
+    spec = loaded({"echo": {}})
+    echo = begun(spec, spec.train_dataset[0])
+
+    async def play() -> tuple[str, str]:
+        return await echo.repeat(texts="a"), await echo.repeat(text="a", times=2)
+
+    refused, done = asyncio.run(play())
+
+    assert "invalid arguments for repeat: text: Field required" in refused
+    assert done == "aa"
+
+
+def test_everything_is_opened_once_and_closed_whatever_becomes_of_it(
+    loaded: Load, labour: PluginFolder, tmp_path: Path
+) -> None:
+    """
+    A rollout is closed when it was scored, when the next one takes its place, and at the latest with everything else.
+    """
+    log, file = tmp_path / "log", tmp_path / "rows.jsonl"
+    rows = [{"responses_create_params": {"input": "Work."}, "n": number} for number in range(3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = loaded({"labour": {"data": [str(file)], "config": {"log": str(log)}}})
+    scored, replaced, left = (begun(spec, row) for row in spec.train_dataset)
+
+    first = rewards(spec, [scored], ["done"])
+    begun(spec, spec.train_dataset[0], replaced)
+    spec.close()
+
+    assert first["labour"][0] is not None
+    lines = [line.partition(" ")[2] for line in log.read_text().splitlines()]
+    assert (lines[0], lines[-1]) == ("shared", "unshared")
+    opened, closed = ([line[len(word) :] for line in lines if line.startswith(word)] for word in ("open", "close"))
+    assert sorted(opened) == sorted(closed)
+    assert len(opened) == 4
+    with pytest.raises(RuntimeError, match="closed"):
+        begun(spec, spec.train_dataset[0], left)
+
+
+def test_a_failure_is_no_reward(loaded: Load, labour: PluginFolder, tmp_path: Path) -> None:
+    """
+    A verifier that does not come back within its bound has None, which TRL leaves out of its averages.
+    """
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"responses_create_params": {"input": "Work."}, "what": "wait"}) + "\n")
+    spec = loaded({"labour": {"data": [str(file)], "verify_timeout_s": 0.1}})
+
+    assert rewards(spec, [begun(spec, spec.train_dataset[0])], ["done"]) == {"labour": [None]}
+
+
+def test_an_environment_that_answers_the_model_is_refused(loaded: Load) -> None:
+    """
+    TRL's loop asks no environment for a user message, so a game of several of them would end after the first.
+    """
+    with PluginFolder(HOSTILE), pytest.raises(RequestError, match="messages of its own"):
+        loaded({"hostile": {}})
+
+
+def test_a_completion_becomes_a_trajectory() -> None:
+    """
+    One turn for each message of the model, with the results of its calls in order, and a stop that says how it ended.
+    """
+    two = {"role": "assistant", "content": None, "reasoning_content": "Hmm.", "tool_calls": []}
+    for name in ("f", "g"):
+        two["tool_calls"].append({"type": "function", "function": {"name": name, "arguments": {"a": 1}}})  # type: ignore[union-attr]
+    results = [{"role": "tool", "name": "f", "content": "1"}, {"role": "tool", "name": "g", "content": "2"}]
+
+    played = trajectory_of([two, *results, {"role": "assistant", "content": "Done."}])
+
+    assert played.stop == "finished"
+    assert played.text == "Done."
+    assert played.calls() == [ToolCall("f", '{"a":1}', "call_0_0"), ToolCall("g", '{"a":1}', "call_0_1")]
+    assert [(item["call_id"], item["output"]) for item in played.turns[0].results] == [
+        ("call_0_0", "1"),
+        ("call_0_1", "2"),
+    ]
+    assert trajectory_of([two, results[0]]).stop == "max_turns"
+    assert trajectory_of("Hello.").text == "Hello."
+    assert trajectory_of("").stop == trajectory_of([]).stop == "empty"
