@@ -28,6 +28,10 @@ from gymcore.run_folder import FAILURES_NAME, LOCK_NAME, PLAN_NAME, REPORT_NAME,
 __all__ = ["EnvironmentReport", "Report", "RunningReport", "report", "write_report"]
 
 
+MOST_TOKENS = 2**63
+"""What an endpoint counts beyond this is no count, and would make every sum infinite."""
+
+
 @dataclass
 class _Tally:
     """What is remembered of the rollouts of one environment: sums, and two numbers each for what is no sum."""
@@ -68,7 +72,7 @@ class _Tally:
         self.most_turns = max(self.most_turns, len(attempts))
         self.durations.add(duration_s)
         tokens = (usage or {}).get("total_tokens")
-        if isinstance(tokens, (int, float)):
+        if isinstance(tokens, (int, float)) and abs(tokens) < MOST_TOKENS:
             self.tokens += tokens
             self.with_tokens += 1
         self.retried += max(attempts, default=0) > 1

@@ -279,3 +279,39 @@ def test_a_limit_holds_for_environments_that_only_rows_name() -> None:
     A limit typed beside data is the plan's, and so every environment's.
     """
     assert _plan(data=["rows.jsonl"], limit=3).mix.limit == 3
+
+
+# -- mixes that repeat their rows --------------------------------------------------------------------------------------
+
+MIX = ("run", "--env", "echo=1", "--env", "shout=2", "--batch", "6", "--out", "mix")
+
+
+def test_every_epoch_plays_its_tasks_anew_and_a_larger_mix_plays_what_is_new(
+    gym: Gym, plugins: PluginFolder, tmp_path: Path
+) -> None:
+    """
+    No two rollouts share task and repeat, though tasks come again; the smaller mix is the beginning of the larger one.
+    """
+    first = gym(*MIX, "--size", "30", "--repeats", "2", folder=plugins)
+    more = gym(*MIX, "--size", "42", "--repeats", "2", folder=plugins)
+
+    assert (first.returncode, more.returncode) == (0, 0), first.stderr + more.stderr
+    lines = [json.loads(line) for line in (tmp_path / "mix" / "rollouts.jsonl").read_text().splitlines()]
+    assert len({(line["environment"], line["task_id"], line["repeat"]) for line in lines}) == len(lines) == 84
+    assert max(line["epoch"] for line in lines) == 6
+    for line in lines:
+        assert line["repeat"] // 2 == line["epoch"] - 1
+    report = json.loads((tmp_path / "mix" / "report.json").read_text())
+    assert (report["total"]["planned"], report["total"]["finished"], report["total"]["owed"]) == (84, 84, 0)
+
+
+def test_other_repeats_of_a_mix_with_epochs_are_refused(gym: Gym, plugins: PluginFolder) -> None:
+    """
+    Which rollout is which would change.
+    """
+    gym(*MIX, "--size", "30", "--repeats", "2", folder=plugins)
+
+    refused = gym("run", "mix", "--repeats", "3", folder=plugins)
+
+    assert refused.returncode == 2
+    assert "environments.echo.asked.repeats: 2 -> 3" in refused.stderr
