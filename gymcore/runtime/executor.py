@@ -157,7 +157,7 @@ async def _open_isolated(route: Route, limits: TimeLimits, stack: AsyncExitStack
     workers = open_isolated(launch, route.environment_class, config, limits)
     # They are killed when their own bounds are reached; these here only have to be larger.
     bounds = Bounds(closing_s=2 * (launch.grace_s + launch.stop_s))
-    place: Placement = await stack.enter_async_context(bracket(workers, plugin.qualified, say, bounds))
+    place: Placement = await stack.enter_async_context(bracket(workers, plugin.qualified, say, bounds, is_ours=True))
     return place
 
 
