@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gymcore.composition.dataset import Dataset, DatasetWriter
-from gymcore.composition.lock import describe_lock
+from gymcore.composition.lock import describe_lock, ordered
 from gymcore.composition.order import Order, mistakes_in
 from gymcore.composition.routes import DEFAULT_SPLIT, ModelChoice, Resolver, Route
 from gymcore.composition.rows import RowReader, RowSource, numbered_lines
@@ -85,13 +85,7 @@ def plan_digest(lock: Mapping[str, Any]) -> str:
         "data": [source["file"] for source in lock["data"]],
         **({"mix": lock["mix"]} if lock.get("mix") else {}),
     }
-    return hashlib.blake2b(encode_json(_sorted(asked)), digest_size=4).hexdigest()
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    return [_sorted(item) for item in value] if isinstance(value, list) else value
+    return hashlib.blake2b(encode_json(ordered(asked)), digest_size=4).hexdigest()
 
 
 def compose(plan: Plan | PlanText, catalog: Catalog, *, environ: Mapping[str, str] | None = None) -> Composition:
@@ -184,12 +178,11 @@ class _Composer:
         written = self.resolver.written_plan()
         # By owner, because the order in which environments are named means nothing; that of one owner's files does.
         sources = [source.to_dict(owner) for owner, source in sorted(self.sources, key=lambda entry: entry[0])]
-        lock = describe_lock(routes, self.resolver.models, sources, dataset, self.plan)
+        shares = order.requested(len(dataset))
+        lock = describe_lock(routes, self.resolver.models, sources, dataset, self.plan, self.catalog, shares)
         notes = [f"{note} ({count} rows)" for note, count in self.reader.notes.items()]
         notes += order.remarks(len(dataset))
-        return Composition(
-            written, routes, self.resolver.models, dataset, lock, tuple(notes), order.requested(len(dataset))
-        )
+        return Composition(written, routes, self.resolver.models, dataset, lock, tuple(notes), shares)
 
     def _mixed(self) -> tuple[Dataset, Order]:
         """

@@ -413,8 +413,8 @@ def test_a_dataset_that_is_gone_is_refused(folder: Path, catalog: Catalog) -> No
         ("null", True),
         ("\x00", True),
         ('{"format": 99}', True),
-        ('{"format": 2}', False),
-        ('{"format": 2, "environments": {"echo": {}}}', False),
+        ('{"format": 3}', False),
+        ('{"format": 3, "environments": {"echo": {}}}', False),
     ],
 )
 def test_a_damaged_lock_is_refused(composed: Compose, folder: Path, catalog: Catalog, text: str, is_lost: bool) -> None:
