@@ -31,6 +31,7 @@ COMMANDS = {
     "compose": "Turn environments into one routed dataset.",
     "run": "Play every task and collect the rollouts.",
     "report": "Sum up what a run folder holds.",
+    "diff": "Say what has moved between two compositions.",
     "doctor": "Find out whether a disk keeps what it is given.",
 }
 """Each command with its one-line help; the command itself is `command` in the module of that name."""
