@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -24,7 +24,7 @@ from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError, PlanError, Problem, StorageError, nearest
 from gymcore.plan import Plan, PlanText
 
-__all__ = ["Composition", "compose", "plan_digest"]
+__all__ = ["Composition", "compose", "plan_digest", "trace"]
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,51 @@ def _resolver(plan: Plan | PlanText, catalog: Catalog, environ: Mapping[str, str
     return resolver
 
 
+Traced = Callable[[str, str, str], None]
+"""Told of a row: where it stands (`file:line`), its environment, and its task's id."""
+
+
+def trace(
+    plan: Plan, catalog: Catalog, environment: str, tell: Traced, *, environ: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """
+    Read the rows of one environment again, as `compose` does, and say where each of them stands.
+
+    Args:
+        plan: A plan as it was resolved.
+        catalog: What is installed.
+        environment: Whose rows are of interest.
+        tell: Told of every row that is good, of this environment and, from files that hold several, of others.
+        environ: As for `compose`.
+
+    Returns:
+        What the lock would say of each file that was read.
+
+    Raises:
+        GymcoreError: the environment cannot be used, or a file cannot be read; then not all rows were told.
+    """
+    resolver = Resolver(plan, catalog, environ)
+    entries = plan.environments
+    routes = {name: resolver.resolve_environment(name) for name in entries if name == environment or plan.data}
+    resolver.raise_errors()
+    with Path(os.devnull).open("wb") as nowhere:
+        composer = _Composer(resolver, catalog, nowhere, tell)
+        route = routes.get(environment)
+        if route is not None:
+            composer._read_environment(route)
+        for path in plan.data:
+            composer._read_routed_file(path)
+    resolver.raise_errors()
+    return [source.to_dict(owner) for owner, source in composer.sources]
+
+
 class _Composer:
     """One call of `compose`: reads the rows of every source into a dataset."""
 
-    def __init__(self, resolver: Resolver, catalog: Catalog, file: IO[bytes]) -> None:
+    def __init__(
+        self, resolver: Resolver, catalog: Catalog, file: IO[bytes], tell: Traced = lambda where, name, task: None
+    ) -> None:
+        self.tell = tell
         self.resolver = resolver
         self.plan = resolver.plan
         self.catalog = catalog
@@ -256,6 +297,7 @@ class _Composer:
         if routed is None:
             return
         self.writer.add(route.environment, route.name, *routed)
+        self.tell(where, route.environment, routed[1])
         if "epoch" in row:
             self.epochs[route.name] = max(self.epochs.get(route.name, 1), row["epoch"])
         if self.count_tokens is not None:
