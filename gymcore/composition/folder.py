@@ -22,8 +22,10 @@ from gymcore.composition.lock import (
     conflicts,
     describe_lock,
     differences,
+    grown,
     meaning_changes,
 )
+from gymcore.composition.moves import moves
 from gymcore.composition.routes import Resolver
 from gymcore.discovery import Catalog
 from gymcore.documents import DocumentError, decode_json
@@ -43,7 +45,7 @@ from gymcore.run_folder import (
     write_part,
 )
 
-__all__ = ["named_lock", "open_composition", "read_lock", "write_composition"]
+__all__ = ["in_order_of", "named_lock", "open_composition", "read_lock", "write_composition"]
 
 
 def write_composition(composition: Composition, folder: Path) -> None:
@@ -91,9 +93,14 @@ def _refuse_other_rollouts(composition: Composition, folder: Path) -> None:
         raise RunFolderError(
             "the folder holds rollouts of another plan",
             where=str(folder),
-            differences=lines[:20],
+            differences=_in_words(grown(there, composition.lock), composition.lock, lines)[:20],
             hints=["try: another --out, or the plan that made them: gym run " + str(folder)],
         )
+
+
+def _in_words(there: Mapping[str, Any], here: Mapping[str, Any], lines: list[str]) -> list[str]:
+    """Return what stands against a lock in the words of `gym diff`, or key by key where these do not say it."""
+    return [move.line for move in moves(there, here) if move.is_decisive] or lines
 
 
 def _rows_missing(lock: dict[str, Any], path: Path, dataset: Dataset) -> list[str]:
@@ -336,26 +343,31 @@ def open_composition(
     resolver = Resolver(plan, catalog, os.environ if environ is None else environ)
     resolver.resolve_models()
     resolver.find_hooks()
-    for name, entry in lock["environments"].items():
-        for agent in entry["agents"]:
+    for name in in_order_of(written, lock):
+        for agent in lock["environments"][name]["agents"]:
             resolver.resolve_environment(name, agent)
     resolver.raise_errors()
     dataset, digest = _index(folder / DATASET_NAME, list(resolver.routes))
     shares = {name: entry.get("requested") for name, entry in lock["environments"].items()}
     here = describe_lock(resolver.routes, resolver.models, lock["data"], dataset, plan, catalog, shares, digest)
     about_more, about_models = meaning_changes(lock, here)
-    about_more = [*differences(_fixed(written, lock["environments"]), _fixed(plan)), *about_more]
-    found = [*about_more, *about_models]
-    if about_more or (about_models and size_of(folder / ROLLOUTS_NAME) > 0):
+    not_said = differences(_fixed(written, lock["environments"]), _fixed(plan))
+    if not_said or about_more or (about_models and size_of(folder / ROLLOUTS_NAME) > 0):
         raise RunFolderError(
             "what is installed or asked for no longer fits what lies in the folder",
             where=str(folder),
-            differences=found[:20],
+            differences=[*not_said, *_in_words(lock, here, [*about_more, *about_models])][:20],
             hints=[
                 "try: compose again, into another folder; or with more than before, into this one: --out " + str(folder)
             ],
         )
     return Composition(resolver.written_plan(), resolver.routes, resolver.models, dataset, here, shares=shares)
+
+
+def in_order_of(plan: Plan, lock: Mapping[str, Any]) -> list[str]:
+    """Return the environments of a lock, which sorts them, in the order in which a plan names them."""
+    named = [name for name in plan.environments if name in lock["environments"]]
+    return list(dict.fromkeys([*named, *lock["environments"]]))
 
 
 def _changed_plan(path: Path, settings: Iterable[str], for_all: Mapping[str, Any]) -> Plan:

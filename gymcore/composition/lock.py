@@ -24,6 +24,7 @@ __all__ = [
     "conflicts",
     "describe_lock",
     "differences",
+    "grown",
     "lock_digest",
     "meaning_changes",
     "ordered",
@@ -177,7 +178,7 @@ def conflicts(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     Returns:
         One line a key, as `differences` writes them; nothing where `here` is `there`, or more of the same.
     """
-    return [*differences(_meaning(_grown(there, here)), _meaning(here)), *changed_code(there, here)]
+    return [*differences(_meaning(grown(there, here)), _meaning(here)), *changed_code(there, here)]
 
 
 def changed_code(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
@@ -248,27 +249,27 @@ def _distribution_of(plugin: str) -> str:
     return plugin.partition(":")[0]
 
 
-def _grown(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+def grown(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
     """Return a lock with everything in which another one only goes further than it does."""
     added = {name: entry for name, entry in here["environments"].items() if name not in there["environments"]}
     kept = {
         name: _grown_environment(entry, here["environments"].get(name, entry))
         for name, entry in there["environments"].items()
     }
-    grown = {
+    lock = {
         **there,
         "environments": {**kept, **added},
         # A verifier sees every model, so another one may mean something to environments that are there already.
         "models": {**(here["models"] if added else {}), **there["models"]},
     }
     # The order of the tasks means nothing to finished work; that all are still there is looked at elsewhere.
-    grown["mix"] = here["mix"]
+    lock["mix"] = here["mix"]
     files = {(entry["for"], entry["file"]): entry["rows"] for entry in here["data"]}
     if all(files.get((entry["for"], entry["file"]), -1) >= entry["rows"] for entry in there["data"]):
-        grown["data"] = here["data"]
+        lock["data"] = here["data"]
     if here["dataset"]["rows"] >= there["dataset"]["rows"]:
-        grown["dataset"] = here["dataset"]
-    return grown
+        lock["dataset"] = here["dataset"]
+    return lock
 
 
 def _grown_environment(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,10 +93,10 @@ def _of_environment(name: str, there: Mapping[str, Any], here: Mapping[str, Any]
 
 
 def _of_shares(name: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Move]:
-    """Say how much of the mix an environment was to have and has: it follows from what is decisive."""
+    """Say how much of the mix an environment was to have and has; shares follow from what is decisive."""
     old, new = there["environments"][name], here["environments"][name]
     if old["tasks"] != new["tasks"]:
-        yield Move(name, f"{old['tasks']:,} rows -> {new['tasks']:,} rows", is_decisive=False)
+        yield Move(name, f"{_rows(old['tasks'])} -> {_rows(new['tasks'])}")
     if old.get("requested") != new.get("requested"):
         change = f"{_share(old.get('requested'))} -> {_share(new.get('requested'))}"
         yield Move(name, f"requested share {change}", is_decisive=False)
@@ -170,7 +170,7 @@ def _by_file(data: list[Any]) -> dict[tuple[str, str, int], Any]:
 def _file_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     parts = []
     if old["rows"] != new["rows"]:
-        parts.append(f"{old['rows']:,} rows -> {new['rows']:,} rows")
+        parts.append(f"{_rows(old['rows'])} -> {_rows(new['rows'])}")
     for key in sorted((old.keys() | new.keys()) - {"for", "file", "rows"}):
         if old.get(key) != new.get(key):
             values = (str(old.get(key))[:12], str(new.get(key))[:12]) if key == "sha256" else None
@@ -182,8 +182,8 @@ def _file_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 def _dataset_words(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     digests = f"(sha256 {old['sha256'][:12]} -> {new['sha256'][:12]})"
     if old["rows"] != new["rows"]:
-        return f"{old['rows']:,} rows -> {new['rows']:,} rows {digests}"
-    return f"{old['rows']:,} rows as before, but other ones or in another order {digests}"
+        return f"{_rows(old['rows'])} -> {_rows(new['rows'])} {digests}"
+    return f"{_rows(old['rows'])} as before, but other ones or in another order {digests}"
 
 
 _NOT_THERE = object()
