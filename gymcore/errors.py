@@ -183,7 +183,7 @@ class RunFolderError(RequestError):
     A run folder holds something other than what was asked for.
 
     Attributes:
-        differences: Lines of the form `key: there -> here`.
+        differences: What differs, one line each.
     """
 
     def __init__(

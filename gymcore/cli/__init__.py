@@ -32,6 +32,8 @@ COMMANDS = {
     "export": "Write its rows as a trainer reads them.",
     "run": "Play every task and collect the rollouts.",
     "report": "Sum up what a run folder holds.",
+    "diff": "Say what has moved between two compositions.",
+    "explain": "Say where a row of a dataset came from.",
     "doctor": "Find out whether a disk keeps what it is given.",
 }
 """Each command with its one-line help; the command itself is `command` in the module of that name."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from gymcore.cli.locked import Locked, locked_option
 from gymcore.cli.plan_options import PlanFlags, plan_options
 from gymcore.composition import Composition, compose, write_composition
 from gymcore.discovery import discover
@@ -24,20 +25,26 @@ __all__ = ["command", "describe_composition", "print_notes", "refuse_no_name"]
 @click.command("compose")
 @plan_options
 @click.option("--out", metavar="FOLDER", help="Where to; runs/<environments>-<digest>, where nothing is said.")
+@locked_option
 @click.option("--dry-run", is_flag=True, help="Print the table and the notes, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(flags: PlanFlags, out: str | None, dry_run: bool, as_json: bool) -> None:
+def command(flags: PlanFlags, out: str | None, locked: Path | None, dry_run: bool, as_json: bool) -> None:
     """
     Turn environments into one routed dataset: plan.yaml, gym.lock and dataset.jsonl.
 
     \b
     gym compose --env example_single_tool_call --env example_multi_step --out runs/mix
+    gym compose --locked runs/mix --out runs/again
     """
     # stdout is for the answer: what plugins print while they are loaded is talk.
     refuse_no_name(out)
     with redirect_stdout(sys.stderr):
         catalog = discover()
-        composition = compose(flags.to_plan(), catalog, environ=load_environ())
+        lock = None if locked is None else Locked(locked)
+        plan = flags.to_plan() if lock is None else lock.plan(flags)
+        composition = compose(plan, catalog, environ=load_environ())
+        if lock is not None:
+            lock.check(composition)
         load_observers(composition.plan, catalog).plan(composition.plan.to_dict())
     folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
     if not dry_run:

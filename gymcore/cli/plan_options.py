@@ -74,14 +74,17 @@ class PlanFlags:
         """Return the flags of `collect` that hold for every environment, whatever a plan says of single ones."""
         return {"repeats": self.repeats, "max_failures": self.max_failures}
 
-    def to_plan(self) -> PlanText:
+    def to_plan(self, beneath: tuple[YamlDocument, str] | None = None) -> PlanText:
         """
         Return the plan that file and flags describe together, with the mistakes of its form.
+
+        Args:
+            beneath: The plan that the flags change where they name no file, and how messages name it.
 
         Raises:
             PlanError: the file cannot be read at all.
         """
-        document, source = YamlDocument({}), "the command line"
+        document, source = beneath or (YamlDocument({}), "the command line")
         if self.plan is not None:
             document, source = read_document(self.plan), self.plan
         value = {} if document.value is None else document.value

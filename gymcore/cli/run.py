@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from gymcore.cli.compose import print_notes, refuse_no_name
+from gymcore.cli.locked import Locked, locked_option
 from gymcore.cli.plan_options import PlanFlags, plan_options
 from gymcore.cli.printable import printable
 from gymcore.cli.progress import Progress
@@ -40,9 +41,12 @@ __all__ = ["command"]
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @plan_options
 @click.option("--out", metavar="FOLDER", help="Where to; runs/<environments>-<digest>, where nothing is said.")
+@locked_option
 @click.option("--retry-poison", is_flag=True, help="Also play rollouts that ended their worker twice.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout; talk goes to stderr.")
-def command(folder: Path | None, flags: PlanFlags, out: str | None, retry_poison: bool, as_json: bool) -> int:
+def command(
+    folder: Path | None, flags: PlanFlags, out: str | None, locked: Path | None, retry_poison: bool, as_json: bool
+) -> int:
     """
     Play every task and collect the rollouts; the same command again does only what is missing.
 
@@ -56,7 +60,7 @@ def command(folder: Path | None, flags: PlanFlags, out: str | None, retry_poison
     signals = Signals()
     with signals.caught():
         with redirect_stdout(sys.stderr):
-            run = _prepare(folder, flags, out, signals)
+            run = _prepare(folder, flags, out, locked, signals)
             try:
                 result = run.play(retry_poison)
             except GymcoreError as error:
@@ -70,10 +74,11 @@ def command(folder: Path | None, flags: PlanFlags, out: str | None, retry_poison
         return run.conclude(result)
 
 
-def _prepare(folder: Path | None, flags: PlanFlags, out: str | None, signals: Signals) -> _Run:
+def _prepare(folder: Path | None, flags: PlanFlags, out: str | None, locked: Path | None, signals: Signals) -> _Run:
     """Find out what to play, and put it into its folder."""
     here = Path().absolute()  # before any plugin is imported, which may go elsewhere
     refuse_no_name(out)
+    lock = None if locked is None else Locked(locked)
     catalog = discover()
     environ = load_environ()
     if folder is not None:
@@ -85,8 +90,11 @@ def _prepare(folder: Path | None, flags: PlanFlags, out: str | None, signals: Si
         settings = (*flags.settings(), *hooks)
         composition = open_composition(folder, catalog, settings=settings, for_all=flags.for_all(), environ=environ)
     else:
-        composition = compose(flags.to_plan(), catalog, environ=environ)
+        plan = flags.to_plan() if lock is None else lock.plan(flags)
+        composition = compose(plan, catalog, environ=environ)
         folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
+    if lock is not None:
+        lock.check(composition)
     if composition.plan.collect.executor == "ray":
         from gymcore.runtime.on_ray.cluster import require_ray
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
 from gymcore.composition.dataset import BLOCK, Dataset, DatasetWriter
-from gymcore.composition.lock import describe_lock
+from gymcore.composition.lock import describe_lock, ordered
 from gymcore.composition.order import Order, mistakes_in
 from gymcore.composition.routes import DEFAULT_SPLIT, ModelChoice, Resolver, Route
 from gymcore.composition.rows import RowReader, RowSource, numbered_lines
@@ -24,7 +24,7 @@ from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError, PlanError, Problem, StorageError, nearest
 from gymcore.plan import Plan, PlanText
 
-__all__ = ["Composition", "compose", "plan_digest"]
+__all__ = ["Composition", "compose", "plan_digest", "trace"]
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,7 @@ def plan_digest(lock: Mapping[str, Any]) -> str:
         "data": [source["file"] for source in lock["data"]],
         **({"mix": lock["mix"]} if lock.get("mix") else {}),
     }
-    return hashlib.blake2b(encode_json(_sorted(asked)), digest_size=4).hexdigest()
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    return [_sorted(item) for item in value] if isinstance(value, list) else value
+    return hashlib.blake2b(encode_json(ordered(asked)), digest_size=4).hexdigest()
 
 
 def compose(plan: Plan | PlanText, catalog: Catalog, *, environ: Mapping[str, str] | None = None) -> Composition:
@@ -150,10 +144,51 @@ def _resolver(plan: Plan | PlanText, catalog: Catalog, environ: Mapping[str, str
     return resolver
 
 
+Traced = Callable[[str, str, str], None]
+"""Told of a row: where it stands (`file:line`), its environment, and its task's id."""
+
+
+def trace(
+    plan: Plan, catalog: Catalog, environment: str, tell: Traced, *, environ: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """
+    Read the rows of one environment again, as `compose` does, and say where each of them stands.
+
+    Args:
+        plan: A plan as it was resolved.
+        catalog: What is installed.
+        environment: Whose rows are of interest.
+        tell: Told of every row that is good, of this environment and, from files that hold several, of others.
+        environ: As for `compose`.
+
+    Returns:
+        What the lock would say of each file that was read.
+
+    Raises:
+        GymcoreError: the environment cannot be used, or a file cannot be read; then not all rows were told.
+    """
+    resolver = Resolver(plan, catalog, environ)
+    entries = plan.environments
+    routes = {name: resolver.resolve_environment(name) for name in entries if name == environment or plan.data}
+    resolver.raise_errors()
+    with Path(os.devnull).open("wb") as nowhere:
+        composer = _Composer(resolver, catalog, nowhere, tell)
+        route = routes.get(environment)
+        if route is not None:
+            composer._read_environment(route)
+        for path in plan.data:
+            composer._read_routed_file(path)
+    resolver.raise_errors()
+    return [source.to_dict(owner) for owner, source in composer.sources]
+
+
 class _Composer:
     """One call of `compose`: reads the rows of every source into a dataset."""
 
-    def __init__(self, resolver: Resolver, catalog: Catalog, file: IO[bytes]) -> None:
+    def __init__(
+        self, resolver: Resolver, catalog: Catalog, file: IO[bytes], tell: Traced = lambda where, name, task: None
+    ) -> None:
+        self.tell = tell
         self.resolver = resolver
         self.plan = resolver.plan
         self.catalog = catalog
@@ -184,12 +219,11 @@ class _Composer:
         written = self.resolver.written_plan()
         # By owner, because the order in which environments are named means nothing; that of one owner's files does.
         sources = [source.to_dict(owner) for owner, source in sorted(self.sources, key=lambda entry: entry[0])]
-        lock = describe_lock(routes, self.resolver.models, sources, dataset, self.plan)
+        shares = order.requested(len(dataset))
+        lock = describe_lock(routes, self.resolver.models, sources, dataset, self.plan, self.catalog, shares)
         notes = [f"{note} ({count} rows)" for note, count in self.reader.notes.items()]
         notes += order.remarks(len(dataset))
-        return Composition(
-            written, routes, self.resolver.models, dataset, lock, tuple(notes), order.requested(len(dataset))
-        )
+        return Composition(written, routes, self.resolver.models, dataset, lock, tuple(notes), shares)
 
     def _mixed(self) -> tuple[Dataset, Order]:
         """
@@ -263,6 +297,7 @@ class _Composer:
         if routed is None:
             return
         self.writer.add(route.environment, route.name, *routed)
+        self.tell(where, route.environment, routed[1])
         if "epoch" in row:
             self.epochs[route.name] = max(self.epochs.get(route.name, 1), row["epoch"])
         if self.count_tokens is not None:

@@ -13,12 +13,13 @@ from typing import Any
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from gymcore.errors import Problem, nearest
 from gymcore.interfaces import Config
 from gymcore.plan import expand_variables
 
-__all__ = ["Options", "resolve_options"]
+__all__ = ["OptionOrigin", "Options", "option_origins", "resolve_options"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,52 @@ def resolve_options(
             problems = [Problem(f"the options cannot be checked: {type(error).__name__}: {error}", where=where)]
     written = {key: value for key, value in asked.items() if _may_be_written(model.model_fields.get(key), value)}
     return Options(config, written, _meaning(model, config, asked)), problems
+
+
+@dataclass(frozen=True)
+class OptionOrigin:
+    """One option of a plugin, and which layer has set it."""
+
+    name: str
+    layer: str
+    """`default`, `manifest`, `environment variable`, `plan`, or `not set`."""
+    value: Any = None
+    """What it says there, where it may be shown."""
+    variable: str | None = None
+    """The environment variable that it comes from."""
+    is_hidden: bool = False
+    """Whether its value is not shown: a secret, or what came out of a variable."""
+
+
+def option_origins(
+    model: type[Config], defaults: Mapping[str, Any], asked: Mapping[str, Any], environ: Mapping[str, str]
+) -> list[OptionOrigin]:
+    """
+    Say of each option of a plugin where `resolve_options` takes it from; the arguments are the same.
+
+    A secret is never shown, and of what came out of a variable only its name.
+    """
+    origins = []
+    for name, field in model.model_fields.items():
+        is_secret = _is_secret(field.annotation)
+        variable = _extra(field).get("environment_variable")
+        if name in asked:
+            may_be_shown = not is_secret or _is_reference(asked[name])
+            origins.append(
+                OptionOrigin(name, "plan", asked[name] if may_be_shown else None, is_hidden=not may_be_shown)
+            )
+        elif name in defaults:
+            value = None if is_secret else defaults[name]
+            origins.append(OptionOrigin(name, "manifest", value, is_hidden=is_secret))
+        elif variable and environ.get(str(variable)):
+            origins.append(OptionOrigin(name, "environment variable", variable=str(variable), is_hidden=True))
+        elif field.is_required():
+            origins.append(OptionOrigin(name, "not set", is_hidden=is_secret))
+        else:
+            value = field.get_default(call_default_factory=True, validated_data={})
+            shown = None if is_secret else to_jsonable_python(value, fallback=str)
+            origins.append(OptionOrigin(name, "default", shown, is_hidden=is_secret))
+    return origins
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:

@@ -16,7 +16,16 @@ from typing import Any
 
 from gymcore.composition.composer import Composition
 from gymcore.composition.dataset import Dataset, route_numbers
-from gymcore.composition.lock import LOCK_FORMAT, conflicts, describe_lock, differences
+from gymcore.composition.lock import (
+    LOCK_FORMAT,
+    changed_code,
+    conflicts,
+    describe_lock,
+    differences,
+    grown,
+    meaning_changes,
+)
+from gymcore.composition.moves import moves
 from gymcore.composition.routes import Resolver
 from gymcore.discovery import Catalog
 from gymcore.documents import DocumentError, decode_json
@@ -36,7 +45,7 @@ from gymcore.run_folder import (
     write_part,
 )
 
-__all__ = ["open_composition", "read_lock", "write_composition"]
+__all__ = ["in_order_of", "named_lock", "open_composition", "read_lock", "write_composition"]
 
 
 def write_composition(composition: Composition, folder: Path) -> None:
@@ -73,13 +82,25 @@ def _refuse_other_rollouts(composition: Composition, folder: Path) -> None:
     lines = conflicts(there, composition.lock)
     if not lines and there["dataset"] != composition.lock["dataset"]:
         lines = _rows_missing(there, folder / DATASET_NAME, composition.dataset)
+    if lines and lines == changed_code(there, composition.lock):
+        raise RunFolderError(
+            "the folder holds rollouts that other code has made",
+            where=str(folder),
+            differences=lines[:20],
+            hints=["try: another --out, or the code that made them"],
+        )
     if lines:
         raise RunFolderError(
             "the folder holds rollouts of another plan",
             where=str(folder),
-            differences=lines[:20],
+            differences=_in_words(grown(there, composition.lock), composition.lock, lines)[:20],
             hints=["try: another --out, or the plan that made them: gym run " + str(folder)],
         )
+
+
+def _in_words(there: Mapping[str, Any], here: Mapping[str, Any], lines: list[str]) -> list[str]:
+    """Return what stands against a lock in the words of `gym diff`, or key by key where these do not say it."""
+    return [move.line for move in moves(there, here) if move.is_decisive] or lines
 
 
 def _rows_missing(lock: dict[str, Any], path: Path, dataset: Dataset) -> list[str]:
@@ -197,13 +218,38 @@ def read_lock(folder: Path) -> dict[str, Any] | None:
     Raises:
         RunFolderError: it is damaged, or of a format this version does not know.
     """
-    path = folder / LOCK_NAME
+    return _read_lock(folder / LOCK_NAME)
+
+
+def named_lock(path: Path) -> tuple[dict[str, Any], Path]:
+    """
+    Read the lock that somebody names, by its run folder or by itself.
+
+    Returns:
+        The lock, and its file; what belongs to it lies beside it, where it lies anywhere.
+
+    Raises:
+        RunFolderError: there is none, or it is damaged, or of a format this version does not know.
+    """
+    file = path / LOCK_NAME if path.is_dir() else path
+    lock = _read_lock(file)
+    if lock is None:
+        hints = ["try: a run folder, or the gym.lock of one"]
+        if path.is_dir():
+            raise RunFolderError("there is no composition in this folder", where=str(path), hints=hints)
+        raise RunFolderError("there is no such run folder or lock", where=str(path), hints=hints)
+    if not _is_complete(lock):
+        raise RunFolderError("the lock is damaged: not all of it is there", where=str(file))
+    return lock, file
+
+
+def _read_lock(path: Path) -> dict[str, Any] | None:
     try:
         lock = decode_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise disk_error("this cannot be used as a run folder", error, folder) from None
+        raise disk_error("this cannot be used as a run folder", error, path.parent) from None
     except DocumentError as error:
         raise RunFolderError(f"the lock is damaged: {error}", where=str(path)) from None
     if not isinstance(lock, dict) or lock.get("format") != LOCK_FORMAT:
@@ -212,24 +258,49 @@ def read_lock(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_complete(lock: dict[str, Any]) -> bool:
-    environments = lock.get("environments")
     return (
-        isinstance(environments, dict)
-        and all(isinstance(entry, dict) and _has(entry, _IN_ENVIRONMENT) for entry in environments.values())
-        and all(_has(entry["asked"], _IN_ASKED) for entry in environments.values())
-        and _has(lock, {"models": dict, "dataset": dict, "data": list})
+        _has(lock, _IN_LOCK)
         and _has(lock["dataset"], {"rows": int, "sha256": str})
-        and all(isinstance(entry, dict) and _has(entry, _IN_SOURCE) for entry in lock["data"])
+        and all(_has(entry, _IN_ENVIRONMENT) for entry in lock["environments"].values())
+        and all(_has(entry["asked"], _IN_ASKED) for entry in lock["environments"].values())
+        and all(_has(entry, {"plugin": str, "config": dict}) for entry in lock["models"].values())
+        and all(_has(entry, _IN_DISTRIBUTION) for entry in lock["distributions"].values())
+        and all(
+            _has(package, {"sha256": str})
+            for entry in lock["distributions"].values()
+            for package in entry["packages"].values()
+        )
+        and all(_has(entry, _IN_SOURCE) for entry in lock["data"])
     )
 
 
-_IN_ENVIRONMENT: dict[str, type | UnionType] = {"asked": dict, "agents": dict, "tasks": int}
+_IN_LOCK: dict[str, type | UnionType] = {
+    "gymcore": str,
+    "seed": int,
+    "mix": dict,
+    "environments": dict,
+    "models": dict,
+    "hooks": list,
+    "distributions": dict,
+    "data": list,
+    "dataset": dict,
+}
+_IN_ENVIRONMENT: dict[str, type | UnionType] = {"plugin": str, "asked": dict, "agents": dict, "tasks": int}
 _IN_ASKED: dict[str, type | UnionType] = {"limit": int | None, "data": list | tuple, "agents": dict}
-_IN_SOURCE: dict[str, type | UnionType] = {"for": str, "file": str, "rows": int}
+_IN_DISTRIBUTION: dict[str, type | UnionType] = {
+    "installed": str | None,
+    "origin": dict | None,
+    "record": str | None,
+    "manifests": dict,
+    "packages": dict,
+}
+_IN_SOURCE: dict[str, type | UnionType] = {"for": str, "file": str, "rows": int, "sha256": str}
 
 
-def _has(value: dict[str, Any], wanted: Mapping[str, type | UnionType]) -> bool:
-    return all(key in value and isinstance(value[key], kind) for key, kind in wanted.items())
+def _has(value: Any, wanted: Mapping[str, type | UnionType]) -> bool:
+    return isinstance(value, dict) and all(
+        key in value and isinstance(value[key], kind) for key, kind in wanted.items()
+    )
 
 
 def open_composition(
@@ -271,24 +342,32 @@ def open_composition(
     plan = _changed_plan(folder / PLAN_NAME, settings, for_all or {})
     resolver = Resolver(plan, catalog, os.environ if environ is None else environ)
     resolver.resolve_models()
-    for name, entry in lock["environments"].items():
-        for agent in entry["agents"]:
+    resolver.find_hooks()
+    for name in in_order_of(written, lock):
+        for agent in lock["environments"][name]["agents"]:
             resolver.resolve_environment(name, agent)
     resolver.raise_errors()
     dataset, digest = _index(folder / DATASET_NAME, list(resolver.routes))
-    here = describe_lock(resolver.routes, resolver.models, lock["data"], dataset, plan, digest)
-    found = [*differences(_fixed(written, lock["environments"]), _fixed(plan)), *differences(lock, here)]
-    only_models = all(line.startswith("models.") for line in found)
-    if found and not (only_models and size_of(folder / ROLLOUTS_NAME) == 0):
+    shares = {name: entry.get("requested") for name, entry in lock["environments"].items()}
+    here = describe_lock(resolver.routes, resolver.models, lock["data"], dataset, plan, catalog, shares, digest)
+    about_more, about_models = meaning_changes(lock, here)
+    not_said = differences(_fixed(written, lock["environments"]), _fixed(plan))
+    if not_said or about_more or (about_models and size_of(folder / ROLLOUTS_NAME) > 0):
         raise RunFolderError(
             "what is installed or asked for no longer fits what lies in the folder",
             where=str(folder),
-            differences=found[:20],
+            differences=[*not_said, *_in_words(lock, here, [*about_more, *about_models])][:20],
             hints=[
                 "try: compose again, into another folder; or with more than before, into this one: --out " + str(folder)
             ],
         )
-    return Composition(resolver.written_plan(), resolver.routes, resolver.models, dataset, here)
+    return Composition(resolver.written_plan(), resolver.routes, resolver.models, dataset, here, shares=shares)
+
+
+def in_order_of(plan: Plan, lock: Mapping[str, Any]) -> list[str]:
+    """Return the environments of a lock, which sorts them, in the order in which a plan names them."""
+    named = [name for name in plan.environments if name in lock["environments"]]
+    return list(dict.fromkeys([*named, *lock["environments"]]))
 
 
 def _changed_plan(path: Path, settings: Iterable[str], for_all: Mapping[str, Any]) -> Plan:

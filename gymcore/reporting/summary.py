@@ -16,7 +16,7 @@ from typing import Any
 
 from gymcore.collection import Collection
 from gymcore.collection.journal import Damage, read_lines
-from gymcore.composition.folder import read_lock
+from gymcore.composition.folder import in_order_of, read_lock
 from gymcore.documents import decode_json
 from gymcore.errors import RunFolderError, StorageError
 from gymcore.plan import Plan
@@ -190,9 +190,8 @@ class RunningReport:
         self._folder = folder
         self._lock = read_lock(folder)
         self._repeats = _repeats(folder, self._lock)
-        environments = self._lock["environments"] if self._lock else ()
         self._tallies = {}
-        for name in environments:
+        for name in self._repeats or (self._lock["environments"] if self._lock else ()):
             repeats = self._repeats.get(name)
             epochs = self._lock["environments"][name].get("epochs", 1) if self._lock else 1
             self._tallies[name] = _Tally(None if repeats is None else repeats * epochs)
@@ -292,12 +291,12 @@ def write_report(result: Report, folder: Path | None = None) -> None:
 
 
 def _repeats(folder: Path, lock: Mapping[str, Any] | None) -> dict[str, int]:
-    """Return how many rollouts each task of an environment is to have, from the plan beside the lock."""
+    """Return how many rollouts each task of an environment is to have, in the order of the plan beside the lock."""
     if lock is None or not (folder / PLAN_NAME).exists():
         return {}
     plan = Plan.from_file(folder / PLAN_NAME)
     repeats = {}
-    for name in lock["environments"]:
+    for name in in_order_of(plan, lock):
         asked = plan.environments.get(name)
         repeats[name] = (asked.repeats if asked else None) or plan.collect.repeats
     return repeats

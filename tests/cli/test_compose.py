@@ -314,4 +314,4 @@ def test_other_repeats_of_a_mix_with_epochs_are_refused(gym: Gym, plugins: Plugi
     refused = gym("run", "mix", "--repeats", "3", folder=plugins)
 
     assert refused.returncode == 2
-    assert "environments.echo.asked.repeats: 2 -> 3" in refused.stderr
+    assert "echo: repeats 2 -> 3" in refused.stderr

@@ -376,7 +376,7 @@ def test_another_plan_in_the_same_folder_ends_with_2_and_shows_the_difference(gy
 
     assert done.code == 2
     assert "the folder holds rollouts of another plan" in done.err
-    assert "tasks: 3 -> 2" in done.err
+    assert "3 rows -> 2 rows" in done.err
     assert (gym.folder / "run" / "rollouts.jsonl").read_bytes() == before
 
 

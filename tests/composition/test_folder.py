@@ -119,7 +119,7 @@ def test_a_folder_with_rollouts_of_another_plan_is_refused_with_the_difference(c
 
     assert error.message == "the folder holds rollouts of another plan"
     assert "seed: 0 -> 7" in error.differences
-    assert "environments.echo.asked.limit: null -> 2" in error.differences
+    assert "echo: limit none -> 2" in error.differences
     assert _files(folder) == before
 
 
@@ -353,9 +353,7 @@ def test_another_version_of_a_plugin_is_refused_with_the_difference(folder: Path
     with _at_another_version(plugins, "0.2.0"):
         error = _refused(lambda: open_composition(folder, discover(), environ={}))
 
-    assert error.differences == (
-        'environments.echo.plugin: "gym-plugin-echo:echo 0.1.0" -> "gym-plugin-echo:echo 0.2.0"',
-    )
+    assert error.differences == ("echo: plugin gym-plugin-echo:echo 0.1.0 -> gym-plugin-echo:echo 0.2.0",)
 
 
 def test_a_dataset_that_was_edited_is_refused(folder: Path, catalog: Catalog) -> None:
@@ -367,7 +365,7 @@ def test_a_dataset_that_was_edited_is_refused(folder: Path, catalog: Catalog) ->
 
     error = _refused(lambda: open_composition(folder, catalog, environ={}))
 
-    assert [line.partition(":")[0] for line in error.differences] == ["dataset.sha256"]
+    assert [line.partition(":")[0] for line in error.differences] == ["dataset"]
 
 
 @pytest.mark.parametrize(
@@ -413,8 +411,8 @@ def test_a_dataset_that_is_gone_is_refused(folder: Path, catalog: Catalog) -> No
         ("null", True),
         ("\x00", True),
         ('{"format": 99}', True),
-        ('{"format": 2}', False),
-        ('{"format": 2, "environments": {"echo": {}}}', False),
+        ('{"format": 3}', False),
+        ('{"format": 3, "environments": {"echo": {}}}', False),
     ],
 )
 def test_a_damaged_lock_is_refused(composed: Compose, folder: Path, catalog: Catalog, text: str, is_lost: bool) -> None:

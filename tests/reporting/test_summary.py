@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gymcore.collection import Collection, Journal
+from gymcore.composition.lock import LOCK_FORMAT
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError, RunFolderError, StorageError
 from gymcore.plan import Plan
@@ -261,7 +262,7 @@ def test_the_plan_says_how_many_rollouts_there_are_to_be(tmp_path: Path) -> None
     plan = Plan.model_validate(
         {"environments": {"one": {"repeats": 3}, "two": {}}, "collect": {"repeats": 2}},
     )
-    lock = {"format": 2, "environments": {"one": {"tasks": 5}, "two": {"tasks": 7}}}
+    lock = {"format": LOCK_FORMAT, "environments": {"one": {"tasks": 5}, "two": {"tasks": 7}}}
     (tmp_path / "plan.yaml").write_text(plan.to_yaml())
     (tmp_path / "gym.lock").write_text(json.dumps(lock))
 
