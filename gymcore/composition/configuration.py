@@ -18,7 +18,7 @@ from gymcore.errors import Problem, nearest
 from gymcore.interfaces import Config
 from gymcore.plan import expand_variables
 
-__all__ = ["Options", "resolve_options"]
+__all__ = ["Options", "is_reference", "resolve_options"]
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,19 @@ def _is_secret(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
     return any(_is_secret(item, (*above, kind)) for item in inner)
 
 
-def _is_reference(value: Any) -> bool:
+def is_reference(value: Any) -> bool:
     """Whether a value holds nothing but `${NAME}`, however often."""
     if isinstance(value, dict):
-        return all(_is_reference(inner) for inner in value.values())
+        return all(is_reference(inner) for inner in value.values())
     if isinstance(value, list):
-        return all(_is_reference(inner) for inner in value)
+        return all(is_reference(inner) for inner in value)
     if isinstance(value, str):
         return value.startswith("${") and value.endswith("}") and value.count("$") == 1
     return value is None
 
 
 def _may_be_written(field: FieldInfo | None, value: Any) -> bool:
-    return field is not None and (not _is_secret(field.annotation) or _is_reference(value))
+    return field is not None and (not _is_secret(field.annotation) or is_reference(value))
 
 
 def _meaning(model: type[Config], config: Config | None, asked: Mapping[str, Any]) -> dict[str, Any]:

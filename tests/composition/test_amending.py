@@ -96,6 +96,8 @@ def test_more_of_the_same_is_taken_in(composed: Compose, catalog: Catalog, tmp_p
         (["environments.echo.params.temperature=0.5"], "environments.echo.asked.params"),
         (["models.policy.use=oracle", "environments.shout.split=example"], "models.policy.plugin"),
         (["models.judge.use=nop"], "models.judge: absent ->"),
+        (["environments.echo.prompt={user: x}"], "environments.echo.asked.prompt: absent ->"),
+        (["environments.echo.filter={answer: {not: x}}"], "environments.echo.asked.filter: absent ->"),
         (["environments.echo.agent=voice"], "environments.echo.asked.agents.simple_agent"),
     ],
     ids=str,
