@@ -71,7 +71,7 @@ def _prepared(
     if given is None and not asks_anew:
         found = input_of(row)
         if found is None:
-            if row.get("responses_create_params") is not None and prompt is None:
+            if "responses_create_params" in row and prompt is None:
                 return PreparedRow(line, row)
             hint = 'a row needs them: {"responses_create_params": {"input": [...]}, ...}, or `messages`, or a `prompt`'
             raise RowError("the row has no `responses_create_params`", hint)

@@ -222,22 +222,24 @@ def test_a_split_that_is_not_there_is_answered_with_what_is(
     assert caught.value.message.startswith(f"hf://owner/name@{COMMIT}/")
 
 
-@pytest.mark.parametrize(
-    "text", [b"---\nconfigs: [\n---\n", b"---\nconfigs: 5\n---\n", b"---\n- a\n---\n", b"\xff\xfe---"]
-)
-def test_a_card_that_cannot_be_read_is_said_or_says_nothing(
-    composed: Compose, cache: Callable[..., Path], text: bytes
-) -> None:
+@pytest.mark.parametrize("text", [b"---\nconfigs: [\n---\n", b"---\n- a\n---\n", b"\xff\xfe---"])
+def test_a_card_that_cannot_be_read_is_said(composed: Compose, cache: Callable[..., Path], text: bytes) -> None:
     """
     Cards are whatever somebody wrote.
     """
     folder = cache({"README.md": text, "train.jsonl": _lines("a")})
 
-    if text.startswith(b"---\nconfigs: [") or text.startswith(b"\xff"):
-        with pytest.raises(PlanError, match="its card cannot be read"):
-            _offline(composed, folder)
-    else:
-        assert _answers(_offline(composed, folder)) == ["a"]
+    with pytest.raises(PlanError, match="its card cannot be read"):
+        _offline(composed, folder)
+
+
+def test_a_card_that_says_nothing_of_files_is_as_if_absent(composed: Compose, cache: Callable[..., Path]) -> None:
+    """
+    The names of the files say it then.
+    """
+    folder = cache({"README.md": b"---\nconfigs: 5\n---\n", "train.jsonl": _lines("a")})
+
+    assert _answers(_offline(composed, folder)) == ["a"]
 
 
 # -- a hub on loopback -------------------------------------------------------------------------------------------------

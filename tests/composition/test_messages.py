@@ -219,7 +219,7 @@ def test_an_answer_at_the_end_of_messages_is_pointed_out(composed: Compose, writ
         ({"prompt": 5}, "`prompt` must be a text or a list of messages"),
         ({"messages": [5]}, "messages.0 is no message"),
         ({"conversations": []}, "the row has no `responses_create_params`"),
-        ({"responses_create_params": None}, "the row has no `responses_create_params`"),
+        ({"responses_create_params": None}, "responses_create_params: input should be"),
     ],
 )
 def test_a_row_that_asks_nothing_or_two_things_is_a_mistake(
