@@ -157,6 +157,8 @@ class Downloads:
             return f"the server said nothing for {self.silence_s:g} s"
         if isinstance(reason, http.client.IncompleteRead):
             return "the server broke off in the middle"
+        if isinstance(reason, http.client.InvalidURL | ValueError):
+            return "the address cannot be used"  # nothing more, because it may hold a secret
         if isinstance(reason, OSError) and reason.strerror:
             return reason.strerror.lower()
         return f"{type(reason).__name__}: {reason}"[:200]

@@ -107,8 +107,8 @@ def _lines(files: Sequence[tuple[Path, str]], place: str) -> Any:
                     yield from plain
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise PlanError([Problem(f"the data file is damaged: {error}", place)]) from None
-        except FileNotFoundError as error:
-            raise PlanError([Problem(f"the data file cannot be read: {error.strerror}", place)]) from None
+        except OSError as error:
+            raise PlanError([Problem(f"the data file cannot be read: {error.strerror or error}", place)]) from None
 
 
 def _table_rows(path: Path, place: str) -> Iterator[bytes]:
@@ -119,7 +119,7 @@ def _table_rows(path: Path, place: str) -> Iterator[bytes]:
         hint = "try: pip install 'gymcore[huggingface]', which brings it"
         raise PlanError([Problem("a parquet file needs the package `pyarrow`", place, (hint,))]) from None
     try:
-        with parquet.ParquetFile(path) as table:
+        with path.open("rb") as file, parquet.ParquetFile(file) as table:
             if found := _binary_columns(table.schema_arrow):
                 told = f"the column {found[0]!r} holds bytes, which no row can"
                 raise PlanError([Problem(told, place, ("try: a dataset with texts or addresses in their place",))])

@@ -191,6 +191,17 @@ def test_nobody_there_is_said_in_words(downloads: Downloads) -> None:
     assert "connection refused" in _refused(downloads, "http://127.0.0.1:1/x")
 
 
+@pytest.mark.parametrize("end", ["?s3cret\nx", "?s3cret x", "?s3cret\u00e9", ":s3cret/x"])
+def test_an_address_that_is_none_is_not_repeated(downloads: Downloads, end: str) -> None:
+    """
+    What a variable put into it may be a secret.
+    """
+    message = _refused(downloads, f"http://127.0.0.1{end}")
+
+    assert "the address cannot be used" in message
+    assert "s3cret" not in message
+
+
 def test_two_that_fetch_the_same_at_once_both_have_it(served: Any, downloads: Downloads) -> None:
     """
     Each writes a part of its own, and puts it in place whole.

@@ -228,6 +228,18 @@ def test_a_damaged_file_is_said_to_be_damaged(composed: Compose, tmp_path: Path,
     assert "is damaged" in caught.value.message if data else "no row is routed" in caught.value.message
 
 
+def test_a_file_that_is_not_there_is_said_so_whatever_its_format(composed: Compose, tmp_path: Path) -> None:
+    """
+    With its name.
+    """
+    (tmp_path / "folder.gz").mkdir()
+
+    for name in ("absent.jsonl", "absent.jsonl.gz", "absent.parquet", "folder.gz"):
+        with pytest.raises(PlanError, match="the data file cannot be read") as caught:
+            composed(_plan(str(tmp_path / name)))
+        assert caught.value.where == f"environments.echo.data: {tmp_path / name}"
+
+
 def test_a_bomb_goes_off_in_a_bounded_space(tmp_path: Path) -> None:
     """
     A line without an end is refused when it has become too long.
@@ -329,6 +341,31 @@ def test_a_manifest_may_name_a_pinned_address(served: Any, tmp_path: Path) -> No
 
     assert _answers(composition) == ["b"]
     assert composition.lock["data"] == [{"for": "any_rows", "file": url, "rows": 1, "sha256": _pin(data)}]
+
+
+def test_to_look_at_a_plugin_fetches_nothing(served: Any, tmp_path: Path, gym: Any) -> None:
+    """
+    A listing shows where rows would come from, and what is in the package.
+    """
+    source = {"url": f"{served.address}/rows.jsonl", "sha256": "a" * 64}
+    (tmp_path / "plugins").mkdir()
+    with PluginFolder(tmp_path / "plugins") as plugins:
+        plugins.install(
+            "gym-plugin-any",
+            {
+                "any_rows/__init__.py": CODE,
+                "any_rows/gym.yaml": f"gym_api: 1\nsplits:\n  train: {json.dumps(source)}\n  example: rows.jsonl\n",
+                "any_rows/rows.jsonl": _lines(_row("a")),
+            },
+            {"gymcore.environments": {"any_rows": "any_rows:Any"}},
+        )
+        shown = json.loads(gym("show", "any_rows", "--json", folder=plugins).stdout)
+        listed = json.loads(gym("list", "--json", folder=plugins).stdout)
+
+    assert shown["splits"] == {"train": None, "example": 1}
+    assert shown["task"]["answer"] == "a"
+    assert [entry["splits"]["train"] for entry in listed if entry["name"] == "any_rows"] == [[source]]
+    assert served.asked == []
 
 
 def test_a_manifest_reads_no_variable(served: Any, tmp_path: Path) -> None:
