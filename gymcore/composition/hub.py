@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gymcore.composition.downloads import cache_folder
+from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.errors import PlanError, Problem, nearest
 from gymcore.plan import HubData, source_name
+from gymcore.run_folder import write_whole
 
 __all__ = ["FORMATS", "fetch_hub_files"]
 
@@ -93,12 +97,16 @@ class _Repository:
         self.token = environ.get("HF_TOKEN") or None
         self.endpoint = environ.get("HF_ENDPOINT") or None
         self.cache = environ.get("HF_HUB_CACHE") or None
+        name = f"{source.huggingface.replace('/', '--')}@{source.revision}.json"
+        self.listing = cache_folder(environ) / "huggingface" / name
 
     def files(self) -> dict[str, int | None]:
-        """Return the files of the dataset and their sizes; offline, those that the cache has."""
+        """Return the files of the dataset and their sizes; offline, those the hub has told of, or the cache has."""
         from huggingface_hub import HfApi, snapshot_download
 
         if self.is_offline:
+            if (listed := self._remembered()) is not None:
+                return listed
             folder = Path(
                 self._asked(
                     snapshot_download,
@@ -120,7 +128,22 @@ class _Repository:
         )
         if info.sha != self.source.revision:
             raise _HubError(f"the hub answers with another commit, {info.sha}")
-        return {entry.rfilename: entry.size for entry in info.siblings or ()}
+        files = {entry.rfilename: entry.size for entry in info.siblings or ()}
+        self._remember(files)
+        return files
+
+    def _remember(self, files: Mapping[str, int | None]) -> None:
+        """Keep the list of files, so that a cache that holds some of them is not taken for the whole later, offline."""
+        with suppress(OSError):  # without it, offline is what it is for whoever fetched with other tools
+            self.listing.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self.listing, encode_json(files))
+
+    def _remembered(self) -> dict[str, int | None] | None:
+        try:
+            files = decode_json(self.listing.read_bytes())
+        except (OSError, DocumentError):
+            return None
+        return files if isinstance(files, dict) else None
 
     def card(self, files: Iterable[str]) -> Mapping[str, Any]:
         """Return what the dataset says of itself, as plain values."""

@@ -155,7 +155,9 @@ class Resolver:
         if agent is not None and not is_own:
             asked = AgentPlan(use=agent)
         asked_prompt = entry.prompt if entry.prompt is not None else _prompt_of(plugin)
-        prompt, mistakes = compile_prompt(asked_prompt, f"{where}.prompt")
+        is_own_prompt = entry.prompt is not None
+        place = f"{where}.prompt" if is_own_prompt else f"the manifest of {plugin.qualified}: prompt"
+        prompt, mistakes = compile_prompt(asked_prompt, place)
         chosen, further = compile_filter(entry.filter, f"{where}.filter")
         for problem in (*mistakes, *further):
             self.complain(problem)

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gymcore.composition.downloads import Downloads
 from gymcore.composition.hub import fetch_hub_files
@@ -95,7 +95,8 @@ def _lines(files: Sequence[tuple[Path, str]], place: str) -> Any:
     for path, name in files:
         try:
             if name.lower().endswith(".parquet"):
-                yield from _table_rows(path, place)
+                with path.open("rb") as table:
+                    yield from _table_rows(table, place)
             elif name.lower().endswith(".gz"):
                 with gzip.open(path, "rb") as packed:
                     while line := packed.readline(MAX_LINE_BYTES):
@@ -111,7 +112,7 @@ def _lines(files: Sequence[tuple[Path, str]], place: str) -> Any:
             raise PlanError([Problem(f"the data file cannot be read: {error.strerror or error}", place)]) from None
 
 
-def _table_rows(path: Path, place: str) -> Iterator[bytes]:
+def _table_rows(file: IO[bytes], place: str) -> Iterator[bytes]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -119,7 +120,7 @@ def _table_rows(path: Path, place: str) -> Iterator[bytes]:
         hint = "try: pip install 'gymcore[huggingface]', which brings it"
         raise PlanError([Problem("a parquet file needs the package `pyarrow`", place, (hint,))]) from None
     try:
-        with path.open("rb") as file, parquet.ParquetFile(file) as table:
+        with parquet.ParquetFile(file) as table:
             if found := _binary_columns(table.schema_arrow):
                 told = f"the column {found[0]!r} holds bytes, which no row can"
                 raise PlanError([Problem(told, place, ("try: a dataset with texts or addresses in their place",))])

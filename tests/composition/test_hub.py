@@ -52,7 +52,7 @@ def cache(tmp_path: Path) -> Callable[..., Path]:
 def _offline(composed: Compose, folder: Path, **changes: Any) -> Composition:
     source = {"huggingface": "owner/name", "revision": COMMIT, **changes}
     plan = {"environments": {"echo": {"data": source}}}
-    return composed(plan, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(folder))
+    return composed(plan, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(folder), GYMCORE_CACHE=str(folder / "gymcore"))
 
 
 def _answers(composition: Composition) -> list[str]:
@@ -262,7 +262,8 @@ def _hub(served: Any, files: dict[str, bytes], sha: str = COMMIT) -> str:
 
 def _online(composed: Compose, served: Any, folder: Path) -> Composition:
     plan = {"environments": {"echo": {"data": {"huggingface": "owner/name", "revision": COMMIT}}}}
-    return composed(plan, HF_ENDPOINT=served.address, HF_HUB_CACHE=str(folder), HF_TOKEN="hf_t0ken")
+    environ = {"HF_HUB_CACHE": str(folder), "GYMCORE_CACHE": str(folder / "gymcore")}
+    return composed(plan, HF_ENDPOINT=served.address, HF_TOKEN="hf_t0ken", **environ)
 
 
 def test_a_split_is_fetched_from_a_hub_and_then_read_offline(composed: Compose, served: Any, tmp_path: Path) -> None:
@@ -278,6 +279,21 @@ def test_a_split_is_fetched_from_a_hub_and_then_read_offline(composed: Compose, 
     assert _answers(online) == ["a", "b"]
     assert sorted(fetched) == ["README.md", "train.jsonl"]
     assert offline.lock == online.lock
+
+
+def test_a_cache_that_has_some_files_is_not_taken_for_the_whole(composed: Compose, served: Any, tmp_path: Path) -> None:
+    """
+    What the hub has told of a commit is known offline, too.
+    """
+    _hub(served, {"train.jsonl": _lines("a"), "test.jsonl": _lines("c")})
+    _online(composed, served, tmp_path)
+
+    with pytest.raises(PlanError, match="the cache does not have it, and HF_HUB_OFFLINE is set"):
+        _offline(composed, tmp_path, split="test")
+    for damage in (b"", b"[]"):
+        (listing,) = (tmp_path / "gymcore" / "huggingface").iterdir()
+        listing.write_bytes(damage)
+        assert _answers(_offline(composed, tmp_path)) == ["a"]
 
 
 def test_a_hub_that_answers_with_another_commit_is_refused(composed: Compose, served: Any, tmp_path: Path) -> None:

@@ -295,6 +295,16 @@ def test_a_prompt_of_a_manifest_holds_until_a_plan_says_another(tmp_path: Path) 
     assert texts == {"None": ["Add.", "1 + 2"], "{'user': '{b} and {a}'}": ["2 and 1"], "{}": "x"}
 
 
+def test_a_mistake_in_the_prompt_of_a_manifest_names_the_plugin(tmp_path: Path) -> None:
+    """
+    It is nothing that stands in the plan.
+    """
+    with _adder(tmp_path, "splits: {example: rows.jsonl}\nprompt: {user: '{a'}\n", {"a": 1, "total": 3}):
+        with pytest.raises(PlanError) as caught:
+            compose(Plan.model_validate({"environments": {"adder": {}}}), discover())
+        assert caught.value.where == "the manifest of gym-plugin-adder:adder: prompt.user"
+
+
 def test_an_environment_is_checked_with_the_prompt_of_its_manifest(tmp_path: Path) -> None:
     """
     Its rows need ask nothing themselves, and a row that lacks a field is news for its author.

@@ -285,6 +285,34 @@ def test_a_table_with_bytes_or_damage_is_refused(composed: Compose, tmp_path: Pa
         composed(_plan(str(path)))
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("rows.parquet", "a parquet file needs the package `pyarrow` (environments.echo.data: rows.parquet)"),
+        (
+            {"huggingface": "owner/name", "revision": "a" * 40},
+            "a dataset of the hub needs the package `huggingface_hub` (environments.echo.data)",
+        ),
+    ],
+)
+def test_what_needs_an_extra_says_which(
+    gym: Any, plugins: PluginFolder, tmp_path: Path, source: Any, said: str
+) -> None:
+    """
+    The core does without; here the packages are hidden behind files that cannot be imported.
+    """
+    for name in ("pyarrow", "huggingface_hub"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('hidden')\n")
+    (tmp_path / "rows.parquet").write_bytes(b"")
+    path = f"{tmp_path}:{plugins.environ['PYTHONPATH']}"
+
+    done = gym("compose", "--env", "echo", "--set", f"environments.echo.data={json.dumps(source)}", PYTHONPATH=path)
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == f"PlanError: {said}"
+    assert "try: pip install 'gymcore[huggingface]'" in done.stderr
+
+
 def test_an_address_that_is_typed_as_a_path_is_answered_with_how_to_write_it(composed: Compose) -> None:
     """
     With its digest.
