@@ -157,11 +157,11 @@ class Downloads:
             return f"the server said nothing for {self.silence_s:g} s"
         if isinstance(reason, http.client.IncompleteRead):
             return "the server broke off in the middle"
+        if isinstance(reason, OSError) and reason.strerror:
+            return reason.strerror.lower()  # of TLS, too, whose errors are also values
         if isinstance(reason, http.client.InvalidURL | ValueError):
             return "the address cannot be used"  # nothing more, because it may hold a secret
-        if isinstance(reason, OSError) and reason.strerror:
-            return reason.strerror.lower()
-        return f"{type(reason).__name__}: {reason}"[:200]
+        return reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"[:200]
 
 
 def _refusal(code: int) -> str:

@@ -5,13 +5,16 @@ What the tests of compose share: rows for the echo environment, one call that co
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from gymcore.composition import Composition, compose
 from gymcore.discovery import Catalog
@@ -115,6 +118,26 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedFiles]:
     A real HTTP server on loopback that serves files well and badly, each path in a way of its own.
     """
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with _serving() as served:
+        yield served
+
+
+@pytest.fixture
+def served_encrypted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ServedFiles]:
+    """
+    The same over TLS; who signed its certificate is in `authority.pem`, which nobody trusts unasked.
+    """
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with _serving(context) as served:
+        yield served
+
+
+@contextmanager
+def _serving(context: ssl.SSLContext | None = None) -> Iterator[ServedFiles]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -131,7 +154,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedFiles]:
             """Say nothing of clients that hang up, which is what they are to do."""
 
     server = Server(("127.0.0.1", 0), Handler)
-    served = ServedFiles(f"http://127.0.0.1:{server.server_port}")
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    served = ServedFiles(f"http{'' if context is None else 's'}://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -184,6 +184,50 @@ def test_a_server_that_drips_is_left(served: Any, downloads: Downloads, is_head:
     assert time.monotonic() - begin < 5
 
 
+def test_a_certificate_must_be_trusted(
+    served_encrypted: Any, downloads: Downloads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    One that nobody vouches for is refused; an authority of one's own is named with SSL_CERT_FILE.
+    """
+    url = served_encrypted.url("/x", served_encrypted.body(DATA))
+
+    assert "certificate verify failed" in _refused(downloads, url)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    assert downloads.fetch(url, SHA256, "x", "data").read_bytes() == DATA
+
+
+def test_over_tls_a_redirect_leads_to_nothing_less(
+    served: Any, served_encrypted: Any, downloads: Downloads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    From `http:` to `https:` it is followed, and never back.
+    """
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    down = served_encrypted.url("/down", served.redirect(served.url("/x", served.body(DATA))))
+    up = served.url("/up", served.redirect(served_encrypted.url("/x", served.body(DATA))))
+
+    assert "leads somewhere that is not followed" in _refused(downloads, down)
+    assert downloads.fetch(up, SHA256, "x", "data").read_bytes() == DATA
+
+
+def test_a_server_that_drips_over_tls_is_left(
+    served_encrypted: Any, downloads: Downloads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The bound of the whole holds there as well.
+    """
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+
+    def drip(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not served_encrypted.is_over.wait(0.02):
+            request.wfile.write(b"x")
+
+    impatient = replace(downloads, total_s=0.5)
+    assert "it took longer than 0.5 s" in _refused(impatient, served_encrypted.url("/x", drip))
+
+
 def test_nobody_there_is_said_in_words(downloads: Downloads) -> None:
     """
     No traceback, and no class name.
