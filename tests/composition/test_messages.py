@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gymcore.composition import Composition
@@ -141,6 +141,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(("messages", "prompt", "input"), JSON)))
 def test_whatever_a_row_holds_is_read_or_refused(row: dict[str, Any]) -> None:
     """
