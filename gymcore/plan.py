@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from gymcore.documents import DocumentError, YamlDocument, parse_yaml, write_yaml
@@ -24,16 +24,21 @@ from gymcore.records import Record
 __all__ = [
     "AgentPlan",
     "CollectPlan",
+    "DataSource",
     "EnvironmentPlan",
+    "HubData",
     "MixPlan",
     "ModelPlan",
     "Plan",
     "PlanText",
+    "PromptPlan",
     "RayPlan",
+    "UrlData",
     "expand_variables",
     "load_environ",
     "read_document",
     "read_plan",
+    "source_name",
 ]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
@@ -77,8 +82,122 @@ AgentByName = Annotated[AgentPlan, BeforeValidator(lambda value: {"use": value} 
 
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
-Files = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
-"""Paths of files, or one path."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+HubWord = Annotated[str, Field(pattern=r"^[^<>:/\\|?*\x00-\x1f]{1,128}$")]
+
+
+class HubData(Record):
+    """A dataset of the Hugging Face hub, as it was at one commit."""
+
+    huggingface: str
+    """Its name, `owner/name`."""
+    revision: str = Field(default="", validate_default=True)
+    """The commit, 40 hexadecimal digits; a branch or a tag may mean something else tomorrow."""
+    config: HubWord | None = None
+    """Which of its configurations; the default one where it is absent."""
+    split: HubWord = "train"
+    """Which of its splits."""
+
+    @field_validator("huggingface")
+    @classmethod
+    def _is_a_repository(cls, value: str) -> str:
+        if not _REPOSITORY.fullmatch(value) or ".." in value or "--" in value:
+            raise PydanticCustomError("repository", "A dataset of the hub is named owner/name")
+        return value
+
+    @field_validator("revision")
+    @classmethod
+    def _is_pinned(cls, value: str, info: ValidationInfo) -> str:
+        if not _COMMIT.fullmatch(value):
+            name = info.data.get("huggingface", "OWNER/NAME")
+            command = f"git ls-remote https://huggingface.co/datasets/{name} {value or 'main'}"
+            told = f"A revision must be a commit of 40 hexadecimal digits, as `{command}` shows it"
+            raise PydanticCustomError("unpinned", "{told}", {"told": told})
+        return value
+
+
+class UrlData(Record):
+    """A file at an address, with the digest of its bytes."""
+
+    url: str
+    """`https:`, `http:`, or `file:` with an absolute path."""
+    sha256: str = Field(default="", validate_default=True)
+    """The SHA-256 of the file, 64 hexadecimal digits."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        scheme, _, rest = value.partition("://")
+        host, _, path = rest.partition("/")
+        if scheme not in ("http", "https", "file") or not path or (scheme == "file") == bool(host):
+            raise PydanticCustomError(
+                "url", "An address looks like https://HOST/PATH, http://HOST/PATH or file:///PATH"
+            )
+        if "@" in host:
+            raise PydanticCustomError("url_password", "An address must hold no password, because it is written down")
+        if not value.isprintable() or " " in value or not value.isascii():
+            raise PydanticCustomError("url_letters", "An address holds ASCII letters without spaces; try %20 and so on")
+        return value
+
+    @field_validator("sha256")
+    @classmethod
+    def _is_a_digest(cls, value: str) -> str:
+        if not _DIGEST.fullmatch(value):
+            told = "A digest of 64 hexadecimal digits must be given, as `sha256sum FILE` shows it"
+            raise PydanticCustomError("digest", "{told}", {"told": told})
+        return value
+
+
+def _kind_of_source(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "[path]"
+    if isinstance(value, HubData | UrlData):
+        return "[huggingface]" if isinstance(value, HubData) else "[url]"
+    if isinstance(value, dict) and len(found := [key for key in ("huggingface", "url") if key in value]) == 1:
+        return f"[{found[0]}]"
+    return None
+
+
+DataSource = Annotated[
+    Annotated[str, Tag("[path]")] | Annotated[HubData, Tag("[huggingface]")] | Annotated[UrlData, Tag("[url]")],
+    Discriminator(
+        _kind_of_source,
+        custom_error_type="source",
+        custom_error_message=(
+            "Data are the path of a file, {huggingface: OWNER/NAME, revision: COMMIT} or {url: ADDRESS, sha256: DIGEST}"
+        ),
+    ),
+]
+"""Where rows come from: a file, a dataset of the hub, or a file at an address."""
+
+Sources = Annotated[
+    list[DataSource],
+    BeforeValidator(lambda value: value if isinstance(value, list | tuple) else [value]),
+]
+"""Where rows come from, one after the other, or one source alone."""
+
+
+def source_name(source: str | HubData | UrlData) -> str:
+    """
+    Name a source as messages and the lock do; of an address without what may be secret in it.
+    """
+    if isinstance(source, HubData):
+        config = source.config or "default"
+        return f"hf://{source.huggingface}@{source.revision}/{config}/{source.split}"
+    if isinstance(source, UrlData):
+        return re.split(r"[?#]", source.url, maxsplit=1)[0]
+    return source
+
+
+class PromptPlan(Record):
+    """What rows are asked with: texts in which `{field}` is replaced by what a row says."""
+
+    system: str | None = None
+    """Takes the place of the system message."""
+    user: str | None = None
+    """Takes the place of everything that is said after the system message."""
 
 
 class ModelPlan(Record):
@@ -99,8 +218,12 @@ class EnvironmentPlan(Record):
     """The installed environment's name, or `distribution:name`; the key of this entry where it is absent."""
     split: str | None = None
     """Which of its own splits to take; `mix.split` where it is absent, and `example` where there are no data either."""
-    data: Files = Field(default_factory=list)
-    """JSON-lines files to take instead of a split; every row is a task of this environment."""
+    data: Sources = Field(default_factory=list)
+    """Files, or sources elsewhere, to take instead of a split; every row is a task of this environment."""
+    filter: dict[str, Any] = Field(default_factory=dict)
+    """Which of its rows are taken: for key paths of a row, the condition that holds for what stands there."""
+    prompt: PromptPlan | None = None
+    """What its rows are asked with, instead of what they say; what its manifest says where it is absent."""
     weight: Weight | None = None
     """Its share of the mix in relation to the others; 1 where it is absent and others have one."""
     limit: Count | None = None
@@ -242,8 +365,8 @@ class Plan(Record):
     """
 
     environments: dict[Name, EnvironmentPlan] = Field(default_factory=dict)
-    data: Files = Field(default_factory=list)
-    """JSON-lines files whose rows carry their own route (`agent_ref`)."""
+    data: Sources = Field(default_factory=list)
+    """Files, or sources elsewhere, whose rows carry their own route (`agent_ref`)."""
     agent: AgentByName | None = None
     """Who plays environments that name no agent themselves."""
     models: dict[Name, ModelPlan] = Field(default_factory=lambda: {"policy": ModelPlan()})
@@ -389,7 +512,7 @@ def read_plan(document: YamlDocument, *, source: str, settings: Iterable[str] = 
         mistakes = error.errors(include_url=False)
     problems.extend(_explain(item, document, source, Plan) for item in mistakes)
     for item in mistakes:
-        value = _without(value, tuple(part for part in item["loc"] if part != "[key]"))
+        value = _without(value, _path_of(item))
     try:
         plan = Plan.model_validate(value)
     except ValidationError:
@@ -444,21 +567,42 @@ def _apply_settings(value: dict[str, Any], settings: Iterable[str]) -> list[Prob
 
 
 def _explain(error: Mapping[str, Any], document: YamlDocument, source: str, model: type[Plan]) -> Problem:
-    path = tuple(part for part in error["loc"] if part != "[key]")
+    path = _as_written(_path_of(error), document)
     line = document.line(path)
     dotted = ".".join(str(part) for part in path)
     place = f"{source}:{line}" if line is not None and path else source
     where = f"{dotted}, {place}" if dotted else place
     if error["type"] == "extra_forbidden":
-        known = _keys_at(path[:-1], model)
+        kind = error["loc"][-2] if len(error["loc"]) > 1 else ""
+        known = list(_OF_SOURCES[kind].model_fields) if kind in _OF_SOURCES else _keys_at(path[:-1], model)
         close = nearest(str(path[-1]), known)
         hint = f"try: {', '.join(close)}" if close else f"known here: {', '.join(known)}"
         return Problem(f"unknown key {str(path[-1])!r}", where=where, hints=(hint,))
     if error["type"] == "string_pattern_mismatch":
         return Problem(f"{error['input']!r} is no name: letters, digits, '_', '-' and '.', 64 at most", where=where)
+    told = f"{error['msg'][0].lower()}{error['msg'][1:]}"
+    if error["type"].startswith("url"):  # an address may hold a secret
+        return Problem(told, where=where)
     shown = repr(error["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return Problem(f"{error['msg'][0].lower()}{error['msg'][1:]}, not {shown}", where=where)
+    return Problem(f"{told}, not {shown}", where=where)
+
+
+def _path_of(error: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """Return the key path of a mistake, without what only the checker sees: `[key]`, `[url]` and the like."""
+    return tuple(part for part in error["loc"] if not (isinstance(part, str) and part.startswith("[")))
+
+
+def _as_written(path: tuple[str | int, ...], document: YamlDocument) -> tuple[str | int, ...]:
+    """Leave the places in lists out where one value stands instead of a list."""
+    written: tuple[str | int, ...] = ()
+    for part in path:
+        if isinstance(part, str) or written not in document.lines or (*written, part) in document.lines:
+            written = (*written, part)
+    return written
+
+
+_OF_SOURCES: dict[Any, type[Record]] = {"[huggingface]": HubData, "[url]": UrlData}
 
 
 def _keys_at(path: tuple[Any, ...], model: type[Plan]) -> list[str]:
@@ -469,7 +613,10 @@ def _keys_at(path: tuple[Any, ...], model: type[Plan]) -> list[str]:
     inner: dict[str, type[Record]] = {"mix": MixPlan, "collect": CollectPlan, "agent": AgentPlan}
     if path[0] in ("environments", "models"):
         owner: type[Record] = EnvironmentPlan if path[0] == "environments" else ModelPlan
-        return list((AgentPlan if len(path) > 2 and path[-1] == "agent" else owner).model_fields)
+        if len(path) > 2:
+            inside: dict[Any, type[Record]] = {"agent": AgentPlan, "prompt": PromptPlan}
+            owner = inside.get(path[-1], owner)
+        return list(owner.model_fields)
     return list(inner[path[0]].model_fields) if path[0] in inner else []
 
 

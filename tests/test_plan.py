@@ -176,6 +176,8 @@ def test_an_unknown_key_is_answered_with_its_line_and_the_nearest(
         ("environments:\n  a: x\n", "environments.a", 2),
         ("environments:\n  a:\n    agent: {use: x, config: 5}\n", "environments.a.agent.config", 3),
         ("environments:\n  a:\n    data:\n    - x\n    - 5\n", "environments.a.data.1", 4),
+        ("environments:\n  a:\n    data:\n      url: http://x/y\n      sha256: x\n", "environments.a.data.sha256", 5),
+        ("data:\n- x\n- url: http://x/y\n  sha256: x\n", "data.1.sha256", 4),
         ("environments: [a, b]\n", "environments", 1),
         ("models: openai_model\n", "models", 1),
         ("models:\n  policy:\n    use: 5\n", "models.policy.use", 3),

@@ -100,9 +100,11 @@ def _type_of(field: dict[str, Any]) -> str:
 
 
 def _count(catalog: Catalog, plugin: Plugin, split: str) -> int | None:
-    """Count the rows of a split; None where a file of it was left out of the package."""
+    """Count the rows of a split; None where not all of its files are in the package."""
     rows = 0
     for path in plugin.manifest.splits[split]:
+        if not isinstance(path, str):
+            return None  # to look at a plugin fetches nothing
         try:
             with catalog.open_file(plugin, path) as lines:
                 rows += sum(1 for line in lines if line.strip())
@@ -112,9 +114,11 @@ def _count(catalog: Catalog, plugin: Plugin, split: str) -> int | None:
 
 
 def _first_task(catalog: Catalog, plugin: Plugin) -> Any:
-    for files in plugin.manifest.splits.values():
+    for path in (files[0] for files in plugin.manifest.splits.values()):
         try:
-            with catalog.open_file(plugin, files[0]) as lines:
+            if not isinstance(path, str):
+                continue
+            with catalog.open_file(plugin, path) as lines:
                 for line in lines:
                     if line.strip():
                         return decode_json(line)

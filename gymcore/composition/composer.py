@@ -7,8 +7,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
@@ -16,13 +18,16 @@ from typing import IO, Any
 from gymcore.composition.dataset import BLOCK, Dataset, DatasetWriter
 from gymcore.composition.lock import describe_lock, ordered
 from gymcore.composition.order import Order, mistakes_in
+from gymcore.composition.preparation import RowError, prepare_row
 from gymcore.composition.routes import DEFAULT_SPLIT, ModelChoice, Resolver, Route
+from gymcore.composition.row_values import MISSING, key_path, keys_near, value_at
 from gymcore.composition.rows import RowReader, RowSource, numbered_lines
+from gymcore.composition.sources import open_source
 from gymcore.composition.tokens import prompt_of, token_counter
 from gymcore.discovery import Catalog
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError, PlanError, Problem, StorageError, nearest
-from gymcore.plan import Plan, PlanText
+from gymcore.plan import HubData, Plan, PlanText, UrlData, source_name
 
 __all__ = ["Composition", "compose", "plan_digest", "trace"]
 
@@ -176,8 +181,8 @@ def trace(
         route = routes.get(environment)
         if route is not None:
             composer._read_environment(route)
-        for path in plan.data:
-            composer._read_routed_file(path)
+        for given in plan.data:
+            composer._read_routed(given)
     resolver.raise_errors()
     return [source.to_dict(owner) for owner, source in composer.sources]
 
@@ -204,12 +209,13 @@ class _Composer:
         self.writer = DatasetWriter(file)
         self.sources: list[tuple[str, RowSource]] = []
         self.unrouted: dict[str, str] = {}
+        self.filtered: dict[str, _Filtered] = {}
 
     def compose(self, own: Iterable[Route]) -> Composition:
         for route in own:
             self._read_environment(route)
-        for path in self.plan.data:
-            self._read_routed_file(path)
+        for given in self.plan.data:
+            self._read_routed(given)
         self.resolver.raise_errors()
         self.reader.raise_problems()
         self._refuse_environments_without_rows()
@@ -222,6 +228,7 @@ class _Composer:
         shares = order.requested(len(dataset))
         lock = describe_lock(routes, self.resolver.models, sources, dataset, self.plan, self.catalog, shares)
         notes = [f"{note} ({count} rows)" for note, count in self.reader.notes.items()]
+        notes += [filtered.note(name) for name, filtered in sorted(self.filtered.items()) if filtered.dropped]
         notes += order.remarks(len(dataset))
         return Composition(written, routes, self.resolver.models, dataset, lock, tuple(notes), shares)
 
@@ -262,14 +269,21 @@ class _Composer:
     def _read_environment(self, route: Route) -> None:
         """Read the rows that an environment brings itself: files the plan gives it, or a split of its package."""
         if route.plan.data:
-            for path in route.plan.data:
-                with self._opened(path, f"environments.{route.environment}.data") as (lines, source):
+            for given in route.plan.data:
+                with self._opened(given, f"environments.{route.environment}.data") as (lines, source):
                     self._read_own(route, lines, source)
             return
         split = route.plan.split
         if split is None:
             return  # the rows come from the plan's data, which route themselves
         for path in route.environment_plugin.manifest.splits[split]:
+            if not isinstance(path, str):
+                with self._opened(path, f"the manifest of {route.environment_plugin.qualified}", route) as (
+                    lines,
+                    source,
+                ):
+                    self._read_own(route, lines, source)
+                continue
             source = RowSource(f"{route.environment_plugin.qualified}/{path}")
             self.sources.append((route.environment, source))
             try:
@@ -293,6 +307,17 @@ class _Composer:
         return limit is not None and not self.is_shuffled and self.writer.size(route.environment) >= limit
 
     def _take(self, line: bytes, row: dict[str, Any], route: Route, where: str) -> None:
+        if route.filter is not None and not self._is_wanted(row, route):
+            return
+        try:
+            own_keys = route.environment_class.task_model.model_fields
+            line, row, remarks = prepare_row(line, row, route.prompt, own_keys)
+        except RowError as error:
+            self.reader.reject(where, str(error), *([error.hint] if error.hint else []))
+            return
+        for remark in remarks:
+            note = f"{route.environment}: {remark}"
+            self.reader.notes[note] = self.reader.notes.get(note, 0) + 1
         routed = self.reader.routed(line, row, route, where)
         if routed is None:
             return
@@ -304,9 +329,17 @@ class _Composer:
             tokens = self.count_tokens(prompt_of(row["responses_create_params"]))
             self.tokens[route.environment] = self.tokens.get(route.environment, 0) + tokens
 
-    def _read_routed_file(self, path: str) -> None:
+    def _is_wanted(self, row: dict[str, Any], route: Route) -> bool:
+        """Whether the filter of an environment takes a row; keeps count."""
+        assert route.filter is not None
+        filtered = self.filtered.setdefault(route.environment, _Filtered())
+        failing = route.filter.failing(row)
+        filtered.count(row, failing)
+        return not failing
+
+    def _read_routed(self, given: str | HubData | UrlData) -> None:
         """Read rows that carry their own route, made here or by somebody else."""
-        with self._opened(path, "data") as (lines, source):
+        with self._opened(given, "data") as (lines, source):
             for number, line in numbered_lines(lines, source):
                 where = f"{source.name}:{number}"
                 row = self.reader.parse(line, where)
@@ -316,8 +349,23 @@ class _Composer:
                 if not self._has_enough(route):
                     self._take(line, row, route, where)
 
-    def _opened(self, path: str, where: str) -> _OpenedFile:
-        return _OpenedFile(self, path, where)
+    @contextmanager
+    def _opened(
+        self, given: str | HubData | UrlData, where: str, route: Route | None = None
+    ) -> Iterator[tuple[Iterable[bytes], RowSource]]:
+        """Open a source of the user's, or of the manifest of a route, or add to the mistakes and read as empty."""
+        source = RowSource(source_name(given))
+        self.sources.append((where if route is None else route.environment, source))
+        with ExitStack() as stack:
+            lines: Iterable[bytes] = ()
+            try:
+                # Variables are for what the user typed: a manifest reads nobody's environment.
+                opened = open_source(given, where, self.resolver.environ, has_variables=route is None)
+                lines = stack.enter_context(opened)
+            except PlanError as error:
+                for problem in error.problems:
+                    self.resolver.complain(problem)
+            yield lines, source
 
     def _route_of(self, row: dict[str, Any], where: str) -> Route | None:
         """Find the route that a row asks for, resolving its environment where the plan did not name it."""
@@ -358,9 +406,11 @@ class _Composer:
 
     def _refuse_environments_without_rows(self) -> None:
         served = self.writer.sizes()
+        if problems := [filtered.problem(name) for name, filtered in self.filtered.items() if name not in served]:
+            raise PlanError([replace(problem, where=self.resolver.locate(problem.where or "")) for problem in problems])
         empty = [name for name in self.plan.environments if name not in served]
         if not served and not empty:
-            raise PlanError([Problem("the data files hold no rows", where=", ".join(self.plan.data))])
+            raise PlanError([Problem("the data files hold no rows", where=", ".join(map(source_name, self.plan.data)))])
         problems = []
         for name in empty:
             hint = f"try: leave it out, or --set environments.{name}.split={DEFAULT_SPLIT} for its own rows"
@@ -369,26 +419,40 @@ class _Composer:
             raise PlanError(problems)
 
 
-class _OpenedFile:
-    """Opens a data file of the user's, or adds to the mistakes and reads as empty."""
+class _Filtered:
+    """What the filter of an environment did to its rows."""
 
-    def __init__(self, composer: _Composer, path: str, where: str) -> None:
-        self.composer = composer
-        self.path = path
-        self.where = where
-        self.file: IO[bytes] | None = None
+    def __init__(self) -> None:
+        self.rows = 0
+        self.dropped = 0
+        self.by_condition: Counter[str] = Counter()
+        self.absent: Counter[str] = Counter()
+        self.example: dict[str, Any] = {}
 
-    def __enter__(self) -> tuple[Iterator[bytes], RowSource]:
-        source = RowSource(self.path)
-        self.composer.sources.append((self.where, source))
-        try:
-            self.file = Path(self.path).open("rb", buffering=BLOCK)
-        except OSError as error:
-            problem = Problem(f"the data file cannot be read: {error.strerror}", f"{self.where}: {self.path}")
-            self.composer.resolver.complain(problem)
-            return iter(()), source
-        return iter(self.file), source
+    def count(self, row: dict[str, Any], failing: list[str]) -> None:
+        """Count a row, and what keeps it out."""
+        self.rows += 1
+        if not failing:
+            return
+        self.dropped += 1
+        for text in failing:
+            self.by_condition[text] += 1
+            if value_at(row, key_path(text)) is MISSING:
+                self.absent[text] += 1
+        self.example = self.example or row
 
-    def __exit__(self, *error: object) -> None:
-        if self.file is not None:
-            self.file.close()
+    def note(self, environment: str) -> str:
+        """Say how many rows are left out."""
+        return f"{environment}: its filter leaves out {self.dropped:,} of {self.rows:,} rows"
+
+    def problem(self, environment: str) -> Problem:
+        """Say why no row is left."""
+        ((text, dropped),) = self.by_condition.most_common(1)
+        path = key_path(text)
+        told = f"the filter keeps none of {self.rows:,} rows; this condition alone leaves out {dropped:,}"
+        found = value_at(self.example, path)
+        if self.absent[text] == dropped:
+            hint = f"no row that it leaves out has {text!r}; {keys_near(self.example, path)}"
+        else:
+            hint = f"the first row has {'nothing there' if found is MISSING else f'{found!r:.60}'}"
+        return Problem(told, f"environments.{environment}.filter.{text}", (hint,))

@@ -19,7 +19,7 @@ from gymcore.errors import Problem, nearest
 from gymcore.interfaces import Config
 from gymcore.plan import expand_variables
 
-__all__ = ["OptionOrigin", "Options", "option_origins", "resolve_options"]
+__all__ = ["OptionOrigin", "Options", "is_reference", "option_origins", "resolve_options"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def option_origins(
         is_secret = _is_secret(field.annotation)
         variable = _extra(field).get("environment_variable")
         if name in asked:
-            may_be_shown = not is_secret or _is_reference(asked[name])
+            may_be_shown = not is_secret or is_reference(asked[name])
             origins.append(
                 OptionOrigin(name, "plan", asked[name] if may_be_shown else None, is_hidden=not may_be_shown)
             )
@@ -138,19 +138,19 @@ def _is_secret(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
     return any(_is_secret(item, (*above, kind)) for item in inner)
 
 
-def _is_reference(value: Any) -> bool:
+def is_reference(value: Any) -> bool:
     """Whether a value holds nothing but `${NAME}`, however often."""
     if isinstance(value, dict):
-        return all(_is_reference(inner) for inner in value.values())
+        return all(is_reference(inner) for inner in value.values())
     if isinstance(value, list):
-        return all(_is_reference(inner) for inner in value)
+        return all(is_reference(inner) for inner in value)
     if isinstance(value, str):
         return value.startswith("${") and value.endswith("}") and value.count("$") == 1
     return value is None
 
 
 def _may_be_written(field: FieldInfo | None, value: Any) -> bool:
-    return field is not None and (not _is_secret(field.annotation) or _is_reference(value))
+    return field is not None and (not _is_secret(field.annotation) or is_reference(value))
 
 
 def _meaning(model: type[Config], config: Config | None, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from gymcore.composition.routes import Resolver
 from gymcore.discovery import Catalog
 from gymcore.documents import DocumentError, decode_json
 from gymcore.errors import PlanError, Problem, RunFolderError
-from gymcore.plan import Plan, read_document
+from gymcore.plan import Plan, read_document, source_name
 from gymcore.run_folder import (
     DATASET_NAME,
     LOCK_NAME,
@@ -387,7 +387,7 @@ def _fixed(plan: Plan, environments: Iterable[str] | None = None) -> dict[str, A
     names = plan.environments if environments is None else environments
     agents = {name: plan.environments[name].agent for name in names if name in plan.environments}
     return {
-        "data": plan.data,
+        "data": [source_name(source) for source in plan.data],
         "agent": None if plan.agent is None else plan.agent.use,
         "environments": {name: agent and agent.use for name, agent in agents.items()},
     }

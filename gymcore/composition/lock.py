@@ -15,7 +15,7 @@ from gymcore.composition.installed import code_changes, describe_distributions
 from gymcore.composition.routes import ModelChoice, Route
 from gymcore.discovery import Catalog, Plugin
 from gymcore.documents import encode_json
-from gymcore.plan import Plan
+from gymcore.plan import Plan, source_name
 
 __all__ = [
     "LOCK_FORMAT",
@@ -121,11 +121,14 @@ def _describe_routes(routes: Mapping[str, Route], models: Mapping[str, ModelChoi
                 "asked": {
                     "config": route.environment_options.meaning,
                     "split": route.plan.split,
-                    "data": route.plan.data,
+                    "data": [source_name(source) for source in route.plan.data],
                     "limit": route.plan.limit,
                     "params": route.plan.params,
                     "model": route.model,
                     "agents": {},
+                    # Not where nothing is said, so that folders of before these keys still fit.
+                    **({"filter": route.plan.filter} if route.plan.filter else {}),
+                    **({"prompt": prompt.model_dump(exclude_none=True)} if (prompt := route.plan.prompt) else {}),
                 },
                 "agents": {},
             },

@@ -4,16 +4,18 @@ Routes: which environment, agent and model serve a task, with their classes load
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gymcore.composition.configuration import Options, resolve_options
+from gymcore.composition.configuration import Options, is_reference, resolve_options
+from gymcore.composition.filters import Filter, compile_filter
+from gymcore.composition.prompts import Prompt, compile_prompt
 from gymcore.discovery import Catalog, Plugin
 from gymcore.discovery.catalog import normalised
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem, nearest
 from gymcore.interfaces import Agent, Config, Environment, Model
-from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, expand_variables
+from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, PromptPlan, UrlData, expand_variables
 
 __all__ = ["DEFAULT_SPLIT", "ModelChoice", "Resolver", "Route"]
 
@@ -50,6 +52,10 @@ class Route:
     model: str
     """Which of the plan's models is the policy here."""
     repeats: int
+    prompt: Prompt | None = None
+    """What its rows are asked with, instead of what they say."""
+    filter: Filter | None = None
+    """Which of its rows are taken."""
 
 
 class Resolver:
@@ -148,6 +154,13 @@ class Resolver:
         is_own = agent is None or normalised(agent) == normalised(asked.use.rpartition(":")[2])
         if agent is not None and not is_own:
             asked = AgentPlan(use=agent)
+        asked_prompt = entry.prompt if entry.prompt is not None else _prompt_of(plugin)
+        is_own_prompt = entry.prompt is not None
+        place = f"{where}.prompt" if is_own_prompt else f"the manifest of {plugin.qualified}: prompt"
+        prompt, mistakes = compile_prompt(asked_prompt, place)
+        chosen, further = compile_filter(entry.filter, f"{where}.filter")
+        for problem in (*mistakes, *further):
+            self.complain(problem)
         self._check_isolation(entry, plugin, where)
         loaded = self._load("agent", asked.use, f"{where}.agent")
         self._check_model(entry.model, environment_class, where)
@@ -165,6 +178,7 @@ class Resolver:
                     "use": plugin.qualified if plugin.status == "conflict" else plugin.name,
                     "agent": AgentPlan(use=asked.use, config=agent_options.written),
                     "config": options.written,
+                    "prompt": asked_prompt,
                 }
             ),
             environment_plugin=plugin,
@@ -175,6 +189,8 @@ class Resolver:
             agent_options=agent_options,
             model=entry.model,
             repeats=entry.repeats or self.plan.collect.repeats,
+            prompt=prompt,
+            filter=chosen,
         )
         other = self.routes.get(route.name, route)
         if other.environment != name:
@@ -198,7 +214,10 @@ class Resolver:
 
     def written_plan(self) -> Plan:
         """Return the plan as it was resolved, without secrets: what is written beside the results."""
-        environments = {name: route.plan for name, route in self._written.items()}
+        environments = {
+            name: route.plan.model_copy(update={"data": _written(route.plan.data)})
+            for name, route in self._written.items()
+        }
         models = {
             name: ModelPlan(
                 use=choice.plugin.qualified if choice.plugin.status == "conflict" else choice.plugin.name,
@@ -207,7 +226,14 @@ class Resolver:
             )
             for name, choice in self.models.items()
         }
-        return self.plan.model_copy(update={"environments": environments, "models": models, "agent": None})
+        return self.plan.model_copy(
+            update={
+                "environments": environments,
+                "models": models,
+                "agent": None,
+                "data": _written(self.plan.data),
+            }
+        )
 
     def _load(self, kind: Any, name: str, where: str) -> tuple[Plugin, Any] | None:
         try:
@@ -259,3 +285,22 @@ class Resolver:
             return
         if objection is not None:
             self.complain(Problem(objection, where=where))
+
+
+def _prompt_of(plugin: Plugin) -> PromptPlan | None:
+    """Return the prompt that a plugin's manifest gives its rows."""
+    return PromptPlan(**plugin.manifest.prompt) if plugin.manifest.prompt else None
+
+
+def _written(sources: Sequence[Any]) -> list[Any]:
+    """Return sources as a plan may hold them: of an address no query that may be a secret, unless it is a reference."""
+    return [
+        source.model_copy(update={"url": _without_query(source.url)}) if isinstance(source, UrlData) else source
+        for source in sources
+    ]
+
+
+def _without_query(url: str) -> str:
+    address, mark, query = url.partition("?")
+    values = [value for _, _, value in (part.partition("=") for part in query.split("&"))]
+    return url if mark and all(is_reference(value) for value in values) else address

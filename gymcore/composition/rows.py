@@ -115,10 +115,6 @@ class RowReader:
         if not isinstance(row, dict):
             self.reject(where, f"a row is a JSON object, not {_shown(row)}")
             return None
-        if "responses_create_params" not in row:
-            hint = 'a row needs them: {"responses_create_params": {"input": [...]}, ...}'
-            self.reject(where, "the row has no `responses_create_params`", hint)
-            return None
         if not _ROLLOUT_KEYS.isdisjoint(row):
             taken = next(key for key in ROLLOUT_KEYS if key in row)
             self.reject(where, f"the row has the key {taken!r}, which a rollout adds; is this file a result?")

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any, Literal
 
 from gymcore.discovery.manifest import MANIFEST_NAME, Manifest
@@ -68,7 +69,10 @@ class Plugin:
             "problem": self.problem,
             "description": self.manifest.description,
             "gym_api": self.manifest.gym_api,
-            "splits": {name: list(files) for name, files in self.manifest.splits.items()},
+            "splits": {
+                name: [source if isinstance(source, str) else source.model_dump(exclude_none=True) for source in files]
+                for name, files in self.manifest.splits.items()
+            },
         }
 
 
@@ -138,6 +142,13 @@ class Catalog:
         package = package_of(plugin.target.partition(":")[0])
         folder = package_folder(package) if package is not None else None
         file = folder.joinpath(*path.split("/")) if folder is not None else None
+        if isinstance(folder, Path) and isinstance(file, Path) and not file.resolve().is_relative_to(folder.resolve()):
+            raise PluginError(
+                f"{_title(plugin)} names the data file {path!r}, which is a link that leads out of the package",
+                plugin=plugin.qualified,
+                where=MANIFEST_NAME,
+                hints=["its author must put the file itself into the package"],
+            )
         if file is None or not file.is_file():
             raise PluginError(
                 f"{_title(plugin)} names the data file {path!r}, which is not in the installed package",

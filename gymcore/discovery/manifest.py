@@ -4,12 +4,16 @@ The manifest `gym.yaml` beside a plugin's class: what it is, its defaults, its d
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gymcore.documents import DocumentError, YamlDocument, parse_yaml
 from gymcore.errors import Problem, nearest
+
+if TYPE_CHECKING:
+    from gymcore.plan import HubData, UrlData
 
 __all__ = ["MANIFEST_NAME", "Manifest", "ManifestError", "read_manifest"]
 
@@ -35,13 +39,15 @@ class Manifest:
     """Environments: `process` where it may block or crash, and so plays in an interpreter of its own."""
     agent: str | None = None
     """Environments: who plays it unless the plan says otherwise."""
-    splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Environments: the JSON-lines files of each split, as paths inside the package."""
+    splits: dict[str, tuple[str | HubData | UrlData, ...]] = field(default_factory=dict)
+    """Environments: the files of each split, as paths inside the package, or pinned sources elsewhere."""
+    prompt: dict[str, str] = field(default_factory=dict)
+    """Environments: what rows are asked with unless the plan says otherwise, `system` and `user`."""
     config: dict[str, Any] = field(default_factory=dict)
     """Defaults of the plugin's own options."""
 
 
-_KEYS = ("gym_api", "description", "agent", "isolation", "splits", "config")
+_KEYS = ("gym_api", "description", "agent", "isolation", "splits", "prompt", "config")
 
 
 def read_manifest(text: bytes, where: str) -> Manifest:
@@ -81,6 +87,11 @@ def read_manifest(text: bytes, where: str) -> Manifest:
         wrong("isolation", "`isolation` must be `none` or `process`")
     if not isinstance(value.get("config"), dict | None):
         wrong("config", "`config` must be a mapping of options")
+    prompt = value.get("prompt") or {}
+    if not isinstance(prompt, dict) or not all(
+        key in ("system", "user") and isinstance(text, str) for key, text in prompt.items()
+    ):
+        wrong("prompt", "`prompt` must be a mapping of `system` and `user` to texts")
     splits = _read_splits(value.get("splits"), document, where, problems)
     if problems:
         raise ManifestError(problems)
@@ -90,11 +101,14 @@ def read_manifest(text: bytes, where: str) -> Manifest:
         agent=value.get("agent"),
         isolation=value.get("isolation"),
         splits=splits,
+        prompt=prompt,
         config=value.get("config") or {},
     )
 
 
-def _read_splits(value: Any, document: YamlDocument, where: str, problems: list[Problem]) -> dict[str, tuple[str, ...]]:
+def _read_splits(
+    value: Any, document: YamlDocument, where: str, problems: list[Problem]
+) -> dict[str, tuple[str | HubData | UrlData, ...]]:
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -103,13 +117,44 @@ def _read_splits(value: Any, document: YamlDocument, where: str, problems: list[
     splits = {}
     for name, files in value.items():
         place = f"{where}:{document.line(('splits', name)) or 1}"
-        paths = [files] if isinstance(files, str) else files
-        if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
+        given = [files] if isinstance(files, str | dict) else files
+        if not isinstance(given, list) or not given or not all(isinstance(source, str | dict) for source in given):
             problems.append(Problem(f"the split {name!r} must be a path or a list of paths", where=place))
             continue
-        for path in paths:
-            parts = PurePosixPath(path)
-            if parts.is_absolute() or ".." in parts.parts or "\\" in path or not parts.name:
-                problems.append(Problem(f"the path {path!r} must stay inside the package", where=place))
-        splits[str(name)] = tuple(paths)
+        read: list[str | HubData | UrlData] = []
+        for source in given:
+            if isinstance(source, dict):
+                read.extend(_read_source(source, name, place, problems))
+                continue
+            parts = PurePosixPath(source)
+            if parts.is_absolute() or ".." in parts.parts or "\\" in source or not parts.name:
+                problems.append(Problem(f"the path {source!r} must stay inside the package", where=place))
+            read.append(source)
+        splits[str(name)] = tuple(read)
     return splits
+
+
+def _read_source(
+    source: dict[str, Any], split: str, place: str, problems: list[Problem]
+) -> Iterator[HubData | UrlData]:
+    """Check a source that is not in the package; a file of the machine it is installed on is none."""
+    from pydantic import ValidationError  # here, because most manifests have none, and a listing is quick
+
+    from gymcore.plan import HubData, UrlData
+
+    kind = HubData if "huggingface" in source else UrlData if "url" in source else None
+    if kind is None:
+        told = f"the split {split!r} must be a path or a list of paths, or name `huggingface` or `url`"
+        problems.append(Problem(told, where=place))
+        return
+    try:
+        read = kind.model_validate(source)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            key = ".".join(str(part) for part in item["loc"])
+            problems.append(Problem(f"the split {split!r}: {key}: {item['msg'][0].lower()}{item['msg'][1:]}", place))
+        return
+    if isinstance(read, UrlData) and read.url.startswith("file:"):
+        problems.append(Problem(f"the split {split!r}: an address of a manifest must not lead to a file here", place))
+        return
+    yield read

@@ -10,8 +10,11 @@ from typing import Any
 
 from gymcore.builtin.nop import Nop
 from gymcore.builtin.oracle import Oracle
+from gymcore.composition.preparation import RowError, prepare_row
+from gymcore.composition.prompts import compile_prompt
 from gymcore.discovery import discover
 from gymcore.interfaces import Environment
+from gymcore.plan import PromptPlan
 from gymcore.records import ToolCall
 from gymcore.testing.models import ScriptedModel
 from gymcore.testing.playing import play
@@ -24,8 +27,9 @@ def check_environment(name: str, *, tasks: int = 20, top_reward: float = 1.0) ->
     """
     Check an installed environment as a run would use it.
 
-    Its splits parse and share no row, the reference solution earns the top reward, an attempt that says nothing,
-    rubbish or half an answer earns less and raises nothing, and every tool stays calm when its arguments do not.
+    Its splits, as far as they are in its package, parse and share no row, the reference solution earns the top reward,
+    an attempt that says nothing, rubbish or half an answer earns less and raises nothing, and every tool stays calm
+    when its arguments do not.
 
     Args:
         name: The environment's name, as `gym list` shows it.
@@ -39,14 +43,21 @@ def check_environment(name: str, *, tasks: int = 20, top_reward: float = 1.0) ->
     catalog = discover()
     plugin = catalog.find("environment", name)
     environment = catalog.load(plugin)
+    prompt, problems = compile_prompt(PromptPlan(**plugin.manifest.prompt), "prompt")
+    assert not problems, f"gym.yaml: {problems[0].where}: {problems[0].message}"
     seen: dict[str, str] = {}
     for split, files in plugin.manifest.splits.items():
         rows = []
         for path in files:
+            if not isinstance(path, str):
+                continue  # a test fetches nothing
             with catalog.open_file(plugin, path) as lines:
                 for number, line in enumerate(lines, start=1):
                     where = f"{path}:{number}"
-                    row = json.loads(line)
+                    try:
+                        row = prepare_row(line, json.loads(line), prompt, environment.task_model.model_fields).row
+                    except RowError as error:
+                        raise AssertionError(f"{where}: {error}; {error.hint}") from None
                     environment.task_model.model_validate(row)
                     content = json.dumps(row["responses_create_params"]["input"], sort_keys=True)
                     other = seen.setdefault(content, f"{split} {where}")

@@ -168,7 +168,7 @@ def _tools(*tools: Any) -> dict[str, Any]:
         (b"[" * 100_000, "not JSON"),
         (b"[1]", "a row is a JSON object, not [1]"),
         (b"null", "a row is a JSON object, not None"),
-        (b"{}", "no `responses_create_params`"),
+        (b"{}", "the row has no `agent_ref`"),
         ({"agent_ref": ROUTE, "answer": "x"}, "no `responses_create_params`"),
         (_row(responses_create_params=None), "responses_create_params: input should be"),
         (_row(responses_create_params={}), "responses_create_params.input: field required"),

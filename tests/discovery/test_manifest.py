@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gymcore.discovery.manifest import Manifest, ManifestError, read_manifest
+from gymcore.plan import HubData, UrlData
 
 
 def test_a_manifest_says_what_a_plugin_is() -> None:
@@ -46,6 +47,27 @@ def test_keys_without_a_value_are_as_if_absent() -> None:
     assert read_manifest(text, "here") == Manifest(gym_api=1)
 
 
+def test_a_split_may_be_pinned_elsewhere() -> None:
+    """
+    A dataset of the hub at a commit, or a file at an address with its digest, alone or among files.
+    """
+    text = b"""
+gym_api: 1
+splits:
+  train: {huggingface: owner/name, revision: %s, split: dev}
+  test: [a.jsonl, {url: https://x/y.jsonl, sha256: %s}]
+prompt: {user: "{question}"}
+""" % (b"b" * 40, b"a" * 64)
+
+    manifest = read_manifest(text, "here")
+
+    assert manifest.splits == {
+        "train": (HubData(huggingface="owner/name", revision="b" * 40, split="dev"),),
+        "test": ("a.jsonl", UrlData(url="https://x/y.jsonl", sha256="a" * 64)),
+    }
+    assert manifest.prompt == {"user": "{question}"}
+
+
 @pytest.mark.parametrize(
     ("text", "where", "said"),
     [
@@ -65,6 +87,14 @@ def test_keys_without_a_value_are_as_if_absent() -> None:
         (b"gym_api: 1\nsplits: a.jsonl\n", "here:2", "`splits` must map"),
         (b"gym_api: 1\nsplits:\n  a: []\n", "here:3", "'a' must be a path"),
         (b"gym_api: 1\nsplits:\n  a: {b: c}\n", "here:3", "'a' must be a path"),
+        (b"gym_api: 1\nsplits:\n  a: [x, {b: c}]\n", "here:3", "or name `huggingface` or `url`"),
+        (b"gym_api: 1\nsplits:\n  a: {url: https://x/y}\n", "here:3", "sha256: a digest of 64 hexadecimal digits"),
+        (b"gym_api: 1\nsplits:\n  a: {url: 'x', sha256: %s}\n" % (b"a" * 64), "here:3", "an address looks like"),
+        (b"gym_api: 1\nsplits:\n  a: {url: 'file:///x', sha256: %s}\n" % (b"a" * 64), "here:3", "a file here"),
+        (b"gym_api: 1\nsplits:\n  a: {huggingface: a/b, revision: main}\n", "here:3", "revision: a revision must be"),
+        (b"gym_api: 1\nprompt: x\n", "here:2", "`prompt` must be a mapping"),
+        (b"gym_api: 1\nprompt: {user: 5}\n", "here:2", "`prompt` must be a mapping"),
+        (b"gym_api: 1\nprompt: {asistant: x}\n", "here:2", "`prompt` must be a mapping"),
         (b"gym_api: 1\nsplits:\n  a: [x, 5]\n", "here:3", "'a' must be a path"),
         (b"gym_api: 1\nsplits:\n  a: ../up.jsonl\n", "here:3", "must stay inside"),
         (b"gym_api: 1\nsplits:\n  a: x/../../up.jsonl\n", "here:3", "must stay inside"),

@@ -21,7 +21,17 @@ import gymcore
 from gymcore import errors
 from gymcore.cli import COMMANDS, command_line
 from gymcore.hookspecs import Hooks
-from gymcore.plan import AgentPlan, CollectPlan, EnvironmentPlan, MixPlan, ModelPlan, Plan
+from gymcore.plan import (
+    AgentPlan,
+    CollectPlan,
+    EnvironmentPlan,
+    HubData,
+    MixPlan,
+    ModelPlan,
+    Plan,
+    PromptPlan,
+    UrlData,
+)
 
 
 def _load(path: Path) -> ModuleType:
@@ -213,7 +223,9 @@ def test_every_public_name_and_hook_has_a_heading(name: str) -> None:
     assert any(name in headings_of(path) for path in REFERENCE.glob("*.md")), f"no heading is {name!r}"
 
 
-@pytest.mark.parametrize("model", [Plan, EnvironmentPlan, AgentPlan, ModelPlan, MixPlan, CollectPlan])
+@pytest.mark.parametrize(
+    "model", [Plan, EnvironmentPlan, AgentPlan, ModelPlan, MixPlan, CollectPlan, HubData, UrlData, PromptPlan]
+)
 def test_every_key_of_a_plan_is_explained(model: type) -> None:
     """
     `plan.md` has a heading for each key at the top, and a row in a table for each inside.
