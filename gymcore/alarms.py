@@ -74,14 +74,16 @@ class _Row:
         self.loop.call_at(due, self._look)
 
     def _look(self) -> None:
-        self.is_watched = False
         now = self.loop.time() + EARLY_S
         try:
-            while (first := next(iter(self.alarms), None)) is not None and first.due <= now:
-                ring = first.ring
-                first.cancel()
+            for alarm in list(self.alarms):
+                if alarm.due > now:
+                    break
+                ring = alarm.ring  # None where another one that rang has cancelled it
+                alarm.cancel()
                 if ring is not None:
                     ring()
         finally:
-            if self.alarms and not self.is_watched:
+            self.is_watched = False
+            if self.alarms:
                 self.watch(next(iter(self.alarms)).due)

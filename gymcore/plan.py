@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from gymcore.documents import DocumentError, YamlDocument, parse_yaml, write_yaml
@@ -47,9 +56,20 @@ Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)]
 Seconds = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
-Weight = Annotated[int | float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+
+def _check_weight(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not LEAST_WEIGHT <= value <= MOST_WEIGHT:
+        raise PydanticCustomError("weight", "Input should be a number such as 2 or 0.3, from 1e-6 to 1e9")
+    return value
+
+
+LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e9
+Weight = Annotated[int | float, PlainValidator(_check_weight)]
 """How much of the mix, in relation to the others; `2` and `0.3` are taken exactly as they are written."""
-ShareOfPhase = Annotated[int | float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+ShareOfPhase = Annotated[
+    int | float, PlainValidator(lambda value: value if type(value) is int and value == 0 else _check_weight(value))
+]
 
 PLAN_BYTES = 2**24
 """The size of a file that nobody takes for a plan."""

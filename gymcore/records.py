@@ -111,7 +111,10 @@ class Row:
             found = None if self._value else _LAST_MEMBERS.search(self.data, max(0, len(self.data) - 300))
             if found:
                 self._identity = found[1].decode(), found[2].decode()
-                self._epoch = int(found[3] or 1)
+                if found[3] is not None:
+                    self._epoch = int(found[3])
+                elif b'"epoch"' in self.data:  # somebody has put it elsewhere, or a prompt speaks of it
+                    self._epoch = self.value.get("epoch", 1)
             else:
                 self._identity = str(self.value["environment"]), str(self.value["task_id"])
                 self._epoch = self.value.get("epoch", 1)
@@ -190,7 +193,7 @@ class Turn:
     """From asking the model to having the results of its tool calls."""
     attempts: int = 1
     """How often the endpoint was asked until it replied."""
-    _calls: tuple[ToolCall, ...] | None = field(default=None, repr=False, compare=False)
+    _calls: tuple[ToolCall, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -199,6 +202,11 @@ class Turn:
             object.__setattr__(self, "_calls", calls_in(self.output))
         assert self._calls is not None
         return self._calls
+
+    def knowing(self, calls: tuple[ToolCall, ...]) -> Turn:
+        """Return this turn; `calls` are those of its output, which somebody has found already."""
+        object.__setattr__(self, "_calls", calls)
+        return self
 
     @property
     def text(self) -> str:

@@ -5,6 +5,7 @@ The flags that make up a plan, shared by `gym compose` and `gym run`.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -91,7 +92,8 @@ class PlanFlags:
         if isinstance(value, dict):
             self._change(value)
         text = read_plan(YamlDocument(value, document.lines), source=source, settings=self.settings())
-        return replace(text, problems=(*_twice([name.partition("=")[0] for name in self.env]), *text.problems))
+        names = [asked.partition("=")[0].rpartition(":")[2] for asked in self.env]
+        return replace(text, problems=(*_twice(names), *text.problems))
 
     def _change(self, value: dict[str, Any]) -> None:
         """Change the plain values of a plan by the flags that are no single setting."""
@@ -106,11 +108,13 @@ class PlanFlags:
                 name, equals, weight = asked.partition("=")
                 # A qualified name is no key of a plan: `distribution:name` plays under its own name.
                 key = name.rpartition(":")[2]
-                environments[key] = environments.get(key) or {}
+                entry = environments[key] = environments.get(key) or {}
+                if not isinstance(entry, dict):
+                    continue  # a mistake of the plan's, which is told with its line
                 if key != name:
-                    environments[key]["use"] = name
+                    entry["use"] = name
                 if equals:
-                    environments[key]["weight"] = _number(weight)
+                    entry["weight"] = _number(weight)
         self._change_for_all(value, "mix", {"split": self.split, "limit": self.limit})
         self._change_for_all(value, "collect", self.for_all())
 
@@ -127,12 +131,9 @@ class PlanFlags:
 
 def _number(text: str) -> Any:
     """Return the number that a text writes, or the text, which the plan will refuse with its place."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if not re.fullmatch(r"\d+(\.\d+)?([eE]-?\d{1,2})?", text):
+        return text
+    return int(text) if text.isdigit() else float(text)
 
 
 def _twice(names: Sequence[str]) -> Iterable[Problem]:

@@ -201,10 +201,10 @@ class _Composer:
             is_weighted=any(entry.weight is not None for entry in self.plan.environments.values())
         )
         self.count_tokens = None
-        self.tokens: dict[str, int] = {}
-        self.epochs: dict[str, int] = {}
+        self.tokens: Counter[str] = Counter()
+        self.counted: Counter[str] = Counter()
         if self.plan.mix.weight_by == "tokens":
-            self.count_tokens = token_counter(self.plan.mix.tokenizer, "mix.tokenizer")
+            self.count_tokens = token_counter(self.plan.mix.tokenizer, resolver.locate("mix.tokenizer"))
         self.reader = RowReader()
         self.writer = DatasetWriter(file)
         self.sources: list[tuple[str, RowSource]] = []
@@ -226,10 +226,12 @@ class _Composer:
         # By owner, because the order in which environments are named means nothing; that of one owner's files does.
         sources = [source.to_dict(owner) for owner, source in sorted(self.sources, key=lambda entry: entry[0])]
         shares = order.requested(len(dataset))
-        lock = describe_lock(routes, self.resolver.models, sources, dataset, self.plan, self.catalog, shares)
+        lock = describe_lock(routes, self.resolver.models, sources, dataset, written, self.catalog, shares)
         notes = [f"{note} ({count} rows)" for note, count in self.reader.notes.items()]
         notes += [filtered.note(name) for name, filtered in sorted(self.filtered.items()) if filtered.dropped]
         notes += order.remarks(len(dataset))
+        served = {routes[name].environment for name, count in dataset.counts().items() if count}
+        notes += [f"{name} has no row in this mix" for name in order.names if name not in served]
         return Composition(written, routes, self.resolver.models, dataset, lock, tuple(notes), shares)
 
     def _mixed(self) -> tuple[Dataset, Order]:
@@ -250,10 +252,11 @@ class _Composer:
         for problem in mistakes_in(mix, sizes, weights):
             self.resolver.complain(problem)
         self.resolver.raise_errors()
-        order = Order.of(mix, sizes, weights, self.tokens if self.count_tokens is not None else None)
-        for problem in () if mix.allow_starved else order.starved():
+        order = Order.of(mix, sizes, weights, self._tokens_a_row() if self.count_tokens is not None else None)
+        problems = [] if mix.allow_starved else list(order.starved())
+        for problem in problems or order.impossible():
             self.resolver.complain(problem)
-        if self.epochs and order.exhausted == "repeat":
+        if self.writer.has_epochs and order.exhausted == "repeat":
             told = "rows that say their epoch come from a mix that has repeated them, and cannot be repeated again"
             self.resolver.complain(Problem(told, "mix.exhausted", ("try: --exhausted stop",)))
         self.resolver.raise_errors()
@@ -262,9 +265,12 @@ class _Composer:
             limits=limits,
             shuffle=mix.seed if self.is_shuffled else None,
             repeat=order.exhausted == "repeat",
-            most_epochs=self.epochs,
         )
         return dataset, order
+
+    def _tokens_a_row(self) -> dict[str, Fraction]:
+        """Return how many tokens a row of each environment has in the mean, of all rows that were read."""
+        return {name: Fraction(max(1, tokens), self.counted[name]) for name, tokens in self.tokens.items()}
 
     def _read_environment(self, route: Route) -> None:
         """Read the rows that an environment brings itself: files the plan gives it, or a split of its package."""
@@ -321,13 +327,11 @@ class _Composer:
         routed = self.reader.routed(line, row, route, where)
         if routed is None:
             return
-        self.writer.add(route.environment, route.name, *routed)
+        self.writer.add(route.environment, route.name, *routed, row.get("epoch", 1))
         self.tell(where, route.environment, routed[1])
-        if "epoch" in row:
-            self.epochs[route.name] = max(self.epochs.get(route.name, 1), row["epoch"])
         if self.count_tokens is not None:
-            tokens = self.count_tokens(prompt_of(row["responses_create_params"]))
-            self.tokens[route.environment] = self.tokens.get(route.environment, 0) + tokens
+            self.tokens[route.environment] += self.count_tokens(prompt_of(row["responses_create_params"]))
+            self.counted[route.environment] += 1
 
     def _is_wanted(self, row: dict[str, Any], route: Route) -> bool:
         """Whether the filter of an environment takes a row; keeps count."""

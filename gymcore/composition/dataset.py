@@ -81,8 +81,8 @@ class Dataset:
         """
         offset = self._offsets[position]
         data = self._bytes(offset, offset + self._lengths[position])
-        if self._epochs is not None:
-            data = b'%b,"epoch":%d}' % (data[:-1], self._epochs[position])
+        if self._epochs is not None and (epoch := self._epochs[position]) > 1:
+            data = b'%b,"epoch":%d}' % (data[:-1], epoch)
         return Row(data)
 
     def counts(self) -> dict[str, int]:
@@ -174,7 +174,7 @@ class DatasetWriter:
         self._routes: dict[str, int] = {}
         self._rows: dict[str, _Rows] = {}
 
-    def add(self, environment: str, route: str, row: bytes, identity: str = "") -> None:
+    def add(self, environment: str, route: str, row: bytes, identity: str = "", epoch: int = 1) -> None:
         """
         Append a row to an environment; a line break inside it would be a mistake of the caller.
 
@@ -183,6 +183,7 @@ class DatasetWriter:
             route: The route that serves it.
             row: Its bytes.
             identity: What names its task among all others of the environment; decides its place in a shuffled order.
+            epoch: The epoch that the row says, where it comes from a mix that repeated its rows.
         """
         rows = self._rows.get(environment)
         if rows is None:
@@ -191,8 +192,16 @@ class DatasetWriter:
         rows.offsets.append(self._end)
         rows.lengths.append(len(row))
         rows.routes.append(self._routes.setdefault(route, len(self._routes)))
+        if epoch > 1:
+            rows.epochs.update({len(rows.identities): epoch})
+            identity = f"{identity}\0{epoch}"
         rows.identities.append(_eight_bytes(blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8)))
         self._end += len(row) + 1
+
+    @property
+    def has_epochs(self) -> bool:
+        """Whether some rows say an epoch beyond the first."""
+        return any(rows.epochs for rows in self._rows.values())
 
     def size(self, environment: str) -> int:
         """Return how many rows an environment has so far."""
@@ -210,7 +219,6 @@ class DatasetWriter:
         limits: Mapping[str, int | None] | None = None,
         shuffle: int | None = None,
         repeat: bool = False,
-        most_epochs: Mapping[str, int] | None = None,
     ) -> Dataset:
         """
         Return the dataset whose rows follow each other as `order` names their environments.
@@ -221,7 +229,6 @@ class DatasetWriter:
             limits: How many rows of an environment are taken, the first in its order.
             shuffle: The seed by which each environment's rows are put in order; None keeps the order of the files.
             repeat: Begin the next epoch, in another order, where an environment has no more rows.
-            most_epochs: The highest epoch of the rows of each route, where the rows say one.
         """
         self._file.flush()
         offsets, lengths, routes = array("Q"), array("I"), route_numbers(len(self._routes))
@@ -230,15 +237,20 @@ class DatasetWriter:
             name: _epochs_of(name, rows, (limits or {}).get(name), shuffle, is_endless=repeat)
             for name, rows in self._rows.items()
         }
+        said: dict[str, int] = {}
+        names = list(self._routes)
         for name in order:
             epoch, index = next(orders[name])
             rows = self._rows[name]
+            if index in rows.epochs:
+                route = names[rows.routes[index]]
+                said[route] = max(said.get(route, 1), rows.epochs[index])
             offsets.append(rows.offsets[index])
             lengths.append(rows.lengths[index])
             routes.append(rows.routes[index])
             epochs.append(epoch)
-        said = epochs if repeat and max(epochs, default=1) > 1 else None
-        return Dataset(self._file, offsets, lengths, routes, list(self._routes), said, most_epochs)
+        counted = epochs if max(epochs, default=1) > 1 else None
+        return Dataset(self._file, offsets, lengths, routes, names, counted, said)
 
 
 class _Rows:
@@ -249,6 +261,8 @@ class _Rows:
         self.lengths = array("I")
         self.routes = array("I")
         self.identities = array("Q")
+        self.epochs: dict[int, int] = {}
+        """The epochs beyond the first that rows say, by their index; few datasets have some."""
 
 
 def _epochs_of(

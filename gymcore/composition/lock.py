@@ -282,6 +282,8 @@ def _grown_environment(there: Mapping[str, Any], here: Mapping[str, Any]) -> dic
     if asked["data"] and wanted["data"] and set(asked["data"]) <= set(wanted["data"]):
         asked["data"] = wanted["data"]
     asked["agents"] = {**wanted["agents"], **asked["agents"]}
+    if "repeats" in wanted:  # the first epoch had as many, or none would be finished that the second does not ask for
+        asked.setdefault("repeats", wanted["repeats"])
     return {
         **there,
         "asked": asked,

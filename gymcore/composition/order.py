@@ -111,7 +111,7 @@ class Order:
         mix: MixPlan,
         sizes: Mapping[str, int],
         weights: Mapping[str, Fraction],
-        tokens: Mapping[str, int] | None = None,
+        tokens: Mapping[str, Fraction] | None = None,
     ) -> Order:
         """
         Find out what a plan's mix means for environments of some sizes.
@@ -120,7 +120,7 @@ class Order:
             mix: What the plan says.
             sizes: How many rows each environment has, at least one.
             weights: The weight of each environment that has one; 1 where others have.
-            tokens: How many tokens all rows of each environment have, where weights are by tokens.
+            tokens: How many tokens a row of each environment has in the mean, where weights are by tokens.
         """
         names = tuple(sorted(sizes))
         counts = tuple(sizes[name] for name in names)
@@ -138,10 +138,8 @@ class Order:
             shares = counts
             if stated:
                 each = [stated.get(name, Fraction(0)) for name in names]
-                if tokens is not None:  # as many rows as make so many tokens, at the mean length of its rows
-                    each = [
-                        weight * sizes[name] / max(1, tokens[name]) for weight, name in zip(each, names, strict=True)
-                    ]
+                if tokens is not None:  # as many rows as make so many tokens
+                    each = [weight / tokens[name] for weight, name in zip(each, names, strict=True)]
                 shares = tuple(whole_numbers(each))
             phases.append(Phase(shares, rows))
         return cls(names, counts, tuple(phases), mix.batch, mix.exhausted_or_default(is_weighted=bool(weights)))
@@ -159,7 +157,12 @@ class Order:
 
     def remarks(self, rows: int) -> Iterator[str]:
         """Yield what a person should know of a mix that has become `rows` rows."""
-        asked = sum(phase.rows for phase in self.phases if phase.rows) if self.phases[-1].rows else None
+        ends = [phase.rows or 0 for phase in self.phases]
+        asked = sum(ends) if self.phases[-1].rows else None
+        reached = next((number for number in range(len(ends)) if sum(ends[: number + 1]) >= rows), len(ends) - 1)
+        if asked is None and reached < len(ends) - 1:
+            where = f"phase {reached + 1} of {len(ends)}"
+            yield f"the mix ends with {rows:,} rows in {where}, because an environment has no more"
         if self.exhausted == "stop" and asked is not None and rows < asked:
             why = "because an environment has no more (mix.exhausted: stop)"
             yield f"the mix ends with {rows:,} of {asked:,} rows, {why}"
@@ -182,6 +185,20 @@ class Order:
                         where="mix.batch",
                         hints=(f"try: --batch {least} or more{more}, or --allow-starved to have it so",),
                     )
+
+    def impossible(self) -> Iterator[Problem]:
+        """Yield why there is no row at all: not even the first batch can be filled."""
+        if self.batch is None or self.exhausted != "stop":
+            return
+        needed = next(batches(self.phases[0].shares, self.batch))
+        for name, count, size in zip(self.names, needed, self.sizes, strict=True):
+            if count > size:
+                yield Problem(
+                    f"not even one batch of {self.batch} can be filled: it needs {count:,} rows of {name}, which has"
+                    f" {size:,}",
+                    where="mix.batch",
+                    hints=("try: --size N, for which rows are repeated, or a smaller --batch",),
+                )
 
     def __iter__(self) -> Iterator[int]:
         """Yield the index of the environment whose next row comes next, as often as there are rows."""

@@ -196,7 +196,7 @@ class RowReader:
         digest = hashlib.sha256(route.environment.encode() + b"\0")
         digest.update(canonical)
         name = digest.hexdigest()[:20]
-        number = self._contents.number(f"{route.environment}\0{name}".encode())
+        number = self._contents.number(f"{route.environment}\0{row.get('epoch', 1)}\0{name}".encode())
         if number == len(self._twins):
             self._twins.append(0)
         self._twins[number] += 1

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,12 @@ class RunningReport:
             name: The file's: `rollouts.jsonl` or `failures.jsonl`.
             line: What it says; None where it is not whole.
         """
+        try:
+            self._take(name, line)
+        except (KeyError, TypeError, AttributeError, ValueError):  # whole, and not written by us
+            self._damaged += 1
+
+    def _take(self, name: str, line: Mapping[str, Any] | None) -> None:
         if line is None:
             self._damaged += 1
         elif name == FAILURES_NAME:
@@ -268,7 +275,7 @@ class RunningReport:
         )
         every = sum(planned.values()) if planned else None
         total = _summarise("total", list(tallies.values()), every, len(failed))
-        reasons = dict(Counter(failed.by_reason()).most_common(20))
+        reasons = dict(islice(failed.by_reason().items(), 20))
         return Report(self._folder, entries, total, reasons, self._damaged)
 
 

@@ -119,6 +119,11 @@ class Reasons:
     def __init__(self) -> None:
         self._rollouts = KeyNumbers()
         self._reasons = array("H")
+        self._texts: list[str] = []
+        self._counts: list[int] = []
+        """How many rollouts have each reason, by its number."""
+        self._free: list[int] = []
+        """Numbers of reasons that nobody has any more."""
         self._forgotten = 0
         self._environments = array("I")
         self._reason_numbers: dict[str, int] = {}
@@ -127,11 +132,13 @@ class Reasons:
     def add(self, environment: str, task_id: str, repeat: int, reason: str) -> None:
         """Remember why a rollout failed, instead of why it failed before."""
         rollout = self._rollouts.number(_key(environment, task_id, repeat))
+        if rollout < len(self._reasons):
+            self._release(rollout)
         if len(self._reason_numbers) >= self.DISTINCT and reason not in self._reason_numbers:
             reason = self.OTHER
-        number = self._reason_numbers.setdefault(reason, len(self._reason_numbers))
+        number = self._number(reason)
+        self._counts[number] += 1
         if rollout < len(self._reasons):
-            self._forgotten -= self._reasons[rollout] == self._NONE
             self._reasons[rollout] = number
             return
         self._reasons.append(number)
@@ -144,8 +151,31 @@ class Reasons:
             return
         rollout = self._rollouts.find(_key(environment, task_id, repeat))
         if rollout is not None and self._reasons[rollout] != self._NONE:
+            self._release(rollout)
             self._reasons[rollout] = self._NONE
             self._forgotten += 1
+
+    def _number(self, reason: str) -> int:
+        number = self._reason_numbers.get(reason)
+        if number is None:
+            number = self._free.pop() if self._free else len(self._texts)
+            self._reason_numbers[reason] = number
+            if number == len(self._texts):
+                self._texts.append(reason)
+                self._counts.append(0)
+            self._texts[number] = reason
+        return number
+
+    def _release(self, rollout: int) -> None:
+        """Take a rollout's reason away, and with its last rollout the reason itself."""
+        number = self._reasons[rollout]
+        if number == self._NONE:
+            self._forgotten -= 1
+            return
+        self._counts[number] -= 1
+        if not self._counts[number]:
+            del self._reason_numbers[self._texts[number]]
+            self._free.append(number)
 
     def __len__(self) -> int:
         """Return the number of rollouts."""
@@ -153,18 +183,16 @@ class Reasons:
 
     def by_environment(self) -> dict[str, int]:
         """Return how many rollouts of each environment failed."""
-        return self._counted(self._environment_numbers, self._environments)
+        counts = [0] * len(self._environment_numbers)
+        for environment, reason in zip(self._environments, self._reasons, strict=True):
+            if reason != self._NONE:
+                counts[environment] += 1
+        return {name: counts[number] for name, number in self._environment_numbers.items() if counts[number]}
 
     def by_reason(self) -> dict[str, int]:
-        """Return how many rollouts failed for each reason, in the order in which the reasons came up."""
-        return self._counted(self._reason_numbers, self._reasons)
-
-    def _counted(self, numbers: dict[str, int], found: array[int]) -> dict[str, int]:
-        counts = [0] * len(numbers)
-        for number, reason in zip(found, self._reasons, strict=True):
-            if reason != self._NONE:
-                counts[number] += 1
-        return {name: counts[number] for name, number in numbers.items() if counts[number]}
+        """Return how many rollouts failed for each reason, the most frequent first, then by the alphabet."""
+        found = {reason: self._counts[number] for reason, number in self._reason_numbers.items()}
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _key(environment: str, task_id: str, repeat: int) -> bytes:

@@ -137,8 +137,7 @@ class _Lane:
         if self.accused:
             return self.room.in_flight == 0
         if self.suspects or self.is_apart:
-            is_of_the_group = self._group > 0 and bool(self.suspects)
-            return self.room.in_flight == 0 or (is_of_the_group and not self.room.is_full)
+            return self.room.in_flight == 0 or (self.has_group and not self.room.is_full)
         return (self.head is not None or bool(self.returned)) and not self.room.is_full
 
     def take(self) -> Planned:
@@ -155,6 +154,11 @@ class _Lane:
         self.room.in_flight += 1
         self.model.in_flight += 1
         return taken
+
+    @property
+    def has_group(self) -> bool:
+        """Whether suspects may join those in flight."""
+        return self._group > 0 and bool(self.suspects)
 
     def _take_suspect(self) -> Planned:
         """
@@ -257,7 +261,10 @@ class Schedule:
         if best is None:
             return None
         self._total.in_flight += 1
-        return best.take()
+        taken = best.take()
+        if best.has_group:
+            self._changed.set()  # others may start beside it
+        return taken
 
     async def take(self) -> Planned | None:
         """Wait for the next rollout that may start; None when there is nothing left to start."""
@@ -293,7 +300,9 @@ class Schedule:
 
     def put_back(self, planned: Planned) -> None:
         """Play a rollout, which was in flight and not begun, after all."""
-        self._lanes[planned.route.environment].returned.append(planned)
+        lane = self._lanes[planned.route.environment]
+        # A suspect stays one; it will be said anew whether it plays alone.
+        (lane.suspects if lane.is_apart else lane.returned).append(replace(planned, is_alone=False))
 
     def suspect(self, planned: Planned, deaths: int) -> None:
         """

@@ -61,8 +61,7 @@ class SimpleAgent(Agent[SimpleAgentConfig]):
                 status=response.status,
                 duration_s=time.perf_counter() - started,
                 attempts=model.attempts,
-                _calls=asked,
-            )
+            ).knowing(asked)
             calls_left -= len(calls)
             stop = self._stop_after(response, turn, asked, calls)
             if stop is None and not calls:
