@@ -121,3 +121,22 @@ def test_what_was_cancelled_is_freed_at_once() -> None:
         assert run_in_simulated_time(work())() is None
     finally:
         gc.enable()
+
+
+def test_an_alarm_that_sets_another_delays_nobody() -> None:
+    """
+    Those that were set before it ring at their own time.
+    """
+    rung: list[tuple[str, float]] = []
+
+    async def work() -> None:
+        alarms = Alarms()
+        clock = asyncio.get_running_loop().time
+        alarms.after(1.0, lambda: alarms.after(1.0, lambda: rung.append(("later", clock()))))
+        await asyncio.sleep(0.2)
+        alarms.after(1.0, lambda: rung.append(("own", clock())))
+        await asyncio.sleep(5)
+
+    run_in_simulated_time(work())
+
+    assert rung == [("own", pytest.approx(1.2, abs=0.01)), ("later", pytest.approx(2.0, abs=0.01))]

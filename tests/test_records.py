@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -378,3 +378,30 @@ def test_a_turn_is_empty_when_it_neither_says_nor_asks() -> None:
     assert Turn(output=(message(" \n"), {"type": "reasoning"})).is_empty
     assert not Turn(output=(function_call("f", "", ""),)).is_empty
     assert not Turn(output=(message("x"),)).is_empty
+
+
+@pytest.mark.parametrize(
+    ("data", "epoch"),
+    [
+        (b'{"environment":"e","task_id":"t"}', 1),
+        (b'{"agent_ref":{},"environment":"e","task_id":"t","epoch":3}', 3),
+        (b'{"epoch":2,"agent_ref":{},"environment":"e","task_id":"t"}', 2),
+        (b'{"text":"an \\"epoch\\" ago","agent_ref":{},"environment":"e","task_id":"t"}', 1),
+    ],
+)
+def test_a_row_says_its_epoch_wherever_it_stands(data: bytes, epoch: int) -> None:
+    """
+    As compose writes it, and as somebody has put it in another place.
+    """
+    assert Row(data).epoch == epoch
+    assert Row(data).identity == ("e", "t")
+
+
+def test_a_changed_turn_has_the_calls_of_its_own_output() -> None:
+    """
+    What was found in the output of one is not taken for that of another.
+    """
+    turn = Turn(output=({"type": "function_call", "name": "look", "arguments": "{}", "call_id": "1"},))
+    assert [call.name for call in turn.calls] == ["look"]
+
+    assert replace(turn, output=()).calls == ()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gymcore.composition import Composition, compose
+from gymcore.composition import Composition, compose, open_composition, write_composition
 from gymcore.discovery import Catalog
 from gymcore.documents import parse_yaml
 from gymcore.errors import DataError, GymcoreError, PlanError, PluginError, RequestError, UnknownPluginError
@@ -557,3 +557,51 @@ def test_the_bundled_environments_alternate(catalog: Catalog, tmp_path: Path) ->
 
     assert len(order) == 10
     assert all(set(order[at : at + 2]) == set(names) for at in range(0, 10, 2))
+
+
+def test_a_folder_reopens_though_rows_name_an_environment_without_a_weight(
+    composed: Compose, catalog: Catalog, tmp_path: Path
+) -> None:
+    """
+    What the lock says of the mix is what the plan that lies beside it says.
+    """
+    first = composed({"environments": {"shout": {}}})
+    write_composition(first, tmp_path / "one")
+    data = [str(tmp_path / "one" / "dataset.jsonl")]
+    mixed = composed({"environments": {"echo": {"weight": 2, "split": "example"}}, "data": data, "mix": {"batch": 3}})
+    write_composition(mixed, tmp_path / "two")
+
+    assert open_composition(tmp_path / "two", catalog, environ={}).lock == mixed.lock
+
+
+def test_a_limit_does_not_change_how_long_rows_are(composed: Compose) -> None:
+    """
+    Shares of tokens are taken at the mean length of a row, whether all of them may be used or some.
+    """
+    plan = {"environments": {"echo": {"weight": 1, "split": "train"}, "shout": {"weight": 1}}, "mix": {"size": 100}}
+    tokens = "mix.weight_by=tokens"
+
+    whole = composed(plan, tokens).tasks()
+
+    assert composed(plan, tokens, "environments.echo.limit=4").tasks() == whole
+
+
+def test_rows_that_say_an_epoch_count_where_they_are_taken(composed: Compose, catalog: Catalog, tmp_path: Path) -> None:
+    """
+    A dataset of epochs may be cut to its first; then there is only one, here and when the folder is opened again.
+    """
+    repeated = composed({"environments": {"shout": {}}, "mix": {"size": 10}})
+    write_composition(repeated, tmp_path / "one")
+    data = [str(tmp_path / "one" / "dataset.jsonl")]
+    assert repeated.attempts() == {"shout": 2}
+
+    cut = composed({"data": data, "mix": {"size": 5, "shuffle": False, "exhausted": "stop"}})
+    write_composition(cut, tmp_path / "two")
+    whole = composed({"data": data})
+    write_composition(whole, tmp_path / "three")
+
+    assert cut.attempts() == {"shout": 1}
+    assert open_composition(tmp_path / "two", catalog, environ={}).lock == cut.lock
+    assert whole.attempts() == {"shout": 2}
+    assert open_composition(tmp_path / "three", catalog, environ={}).attempts() == {"shout": 2}
+    assert [row.data for row in whole.dataset] == [row.data for row in repeated.dataset]

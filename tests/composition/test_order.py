@@ -198,3 +198,24 @@ def test_a_mix_that_ends_early_says_so() -> None:
     assert list(order.remarks(rows)) == [
         "the mix ends with 10 of 100 rows, because an environment has no more (mix.exhausted: stop)"
     ]
+
+
+def test_a_mix_without_a_row_is_a_mistake_with_its_arithmetic() -> None:
+    """
+    Where no batch can be filled, nothing would be played.
+    """
+    (problem,) = order_of({"few": 5, "many": 100}, {"few": 1, "many": 1}, batch=64).impossible()
+
+    assert problem.message == "not even one batch of 64 can be filled: it needs 32 rows of few, which has 5"
+    assert not list(order_of({"few": 5, "many": 100}, {"few": 1, "many": 1}, batch=64, size=64).impossible())
+
+
+def test_a_phase_that_is_never_reached_is_remarked() -> None:
+    """
+    A curriculum that ends before its last phase is not silent.
+    """
+    order = order_of({"a": 3, "b": 3}, schedule=[{"until": 100, "weights": {"a": 1}}, {"weights": {"b": 1}}])
+
+    assert list(order.remarks(len(names_of(order)))) == [
+        "the mix ends with 3 rows in phase 1 of 2, because an environment has no more"
+    ]

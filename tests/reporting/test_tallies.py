@@ -118,3 +118,16 @@ def test_a_rollout_takes_some_bytes_and_no_object() -> None:
         tracemalloc.stop()
 
     assert size < 80 * count
+
+
+def test_a_reason_that_nobody_has_any_more_makes_room_for_another() -> None:
+    """
+    However many different ones come and go, those that are left are told by their names.
+    """
+    reasons = Reasons()
+    for number in range(3 * Reasons.DISTINCT):
+        reasons.add("world", str(number), 0, f"reason {number}")
+        if number >= 10:
+            reasons.forget("world", str(number - 10), 0)
+
+    assert set(reasons.by_reason()) == {f"reason {3 * Reasons.DISTINCT - number}" for number in range(1, 11)}
