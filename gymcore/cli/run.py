@@ -79,7 +79,7 @@ def _prepare(folder: Path | None, flags: PlanFlags, out: str | None, signals: Si
     if folder is not None:
         if flags.names_work() or out is not None:
             raise click.UsageError(
-                "a FOLDER holds its plan; --plan, --env, --data, --split, --limit and --out make one"
+                "a FOLDER holds its plan; --plan, --env, --data, --split, --limit, --skip-invalid and --out make one"
             )
         hooks = [f"hooks=[{', '.join(flags.hook)}]"] if flags.hook else []
         settings = (*flags.settings(), *hooks)

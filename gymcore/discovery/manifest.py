@@ -39,9 +39,11 @@ class Manifest:
     """Environments: the JSON-lines files of each split, as paths inside the package."""
     config: dict[str, Any] = field(default_factory=dict)
     """Defaults of the plugin's own options."""
+    reward_range: tuple[float, float] | None = None
+    """Environments: the lowest and the highest reward, where the author says so."""
 
 
-_KEYS = ("gym_api", "description", "agent", "isolation", "splits", "config")
+_KEYS = ("gym_api", "description", "agent", "isolation", "splits", "config", "reward_range")
 
 
 def read_manifest(text: bytes, where: str) -> Manifest:
@@ -82,6 +84,9 @@ def read_manifest(text: bytes, where: str) -> Manifest:
     if not isinstance(value.get("config"), dict | None):
         wrong("config", "`config` must be a mapping of options")
     splits = _read_splits(value.get("splits"), document, where, problems)
+    reward_range = value.get("reward_range")
+    if reward_range is not None and not _is_range(reward_range):
+        wrong("reward_range", "`reward_range` must be the lowest and the highest reward, such as [0, 1]")
     if problems:
         raise ManifestError(problems)
     return Manifest(
@@ -91,7 +96,13 @@ def read_manifest(text: bytes, where: str) -> Manifest:
         isolation=value.get("isolation"),
         splits=splits,
         config=value.get("config") or {},
+        reward_range=None if reward_range is None else (float(reward_range[0]), float(reward_range[1])),
     )
+
+
+def _is_range(value: Any) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2 and all(type(item) in (int, float) for item in value)
+    return is_pair and abs(value[0]) <= 1e300 and abs(value[1]) <= 1e300 and value[0] < value[1]
 
 
 def _read_splits(value: Any, document: YamlDocument, where: str, problems: list[Problem]) -> dict[str, tuple[str, ...]]:

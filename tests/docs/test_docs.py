@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import click
 import pytest
@@ -21,7 +22,7 @@ import gymcore
 from gymcore import errors
 from gymcore.cli import COMMANDS, command_line
 from gymcore.hookspecs import Hooks
-from gymcore.plan import AgentPlan, CollectPlan, EnvironmentPlan, MixPlan, ModelPlan, Plan
+from gymcore.plan import AgentPlan, CheckPlan, CollectPlan, EnvironmentPlan, MixPlan, ModelPlan, Plan, WarningName
 
 
 def _load(path: Path) -> ModuleType:
@@ -186,6 +187,9 @@ def test_names_no_unknown_command_or_option(path: Path) -> None:
         assert words[0] in COMMANDS, f"there is no command {words[0]!r}: {text}"
         command = command_line.get_command(click.Context(command_line), words[0])
         assert command is not None
+        if isinstance(command, click.Group) and len(words) > 1 and not words[1].startswith("-"):
+            command = command.get_command(click.Context(command), words[1])
+            assert command is not None, f"there is no command {words[1]!r}: {text}"
         known = {name for parameter in command.params for name in parameter.opts} | {"-h", "--help"}
         for word in words[1:]:
             assert not word.startswith("-") or word.partition("=")[0] in known, f"{words[0]} has no {word}: {text}"
@@ -213,7 +217,7 @@ def test_every_public_name_and_hook_has_a_heading(name: str) -> None:
     assert any(name in headings_of(path) for path in REFERENCE.glob("*.md")), f"no heading is {name!r}"
 
 
-@pytest.mark.parametrize("model", [Plan, EnvironmentPlan, AgentPlan, ModelPlan, MixPlan, CollectPlan])
+@pytest.mark.parametrize("model", [Plan, EnvironmentPlan, AgentPlan, ModelPlan, MixPlan, CheckPlan, CollectPlan])
 def test_every_key_of_a_plan_is_explained(model: type) -> None:
     """
     `plan.md` has a heading for each key at the top, and a row in a table for each inside.
@@ -224,6 +228,14 @@ def test_every_key_of_a_plan_is_explained(model: type) -> None:
             assert key in headings_of(page), f"no heading is {key!r}"
         else:
             assert re.search(rf"^\| `{key}` \| [^|]+ \| [^|]+ \| [^|]+ \|$", text_of(page), flags=re.M), key
+
+
+@pytest.mark.parametrize("name", get_args(WarningName))
+def test_every_warning_is_explained(name: str) -> None:
+    """
+    `rows.md` has a row for each warning.
+    """
+    assert f"\n| `{name}` |" in text_of(REFERENCE / "rows.md")
 
 
 def error_classes() -> list[str]:
