@@ -185,7 +185,7 @@ class _Composer:
         self.sources: list[tuple[str, RowSource]] = []
         self.unrouted: dict[str, str] = {}
 
-    def compose(self, own: Sequence[Route]) -> Composition:
+    def compose(self, own: Iterable[Route]) -> Composition:
         for route in own:
             self._read_environment(route)
         for path in self.plan.data:
@@ -193,7 +193,7 @@ class _Composer:
         self.resolver.raise_errors()
         self.reader.raise_problems()
         self._refuse_environments_without_rows()
-        warnings = self._warnings(own)
+        warnings = self._warnings()
         dataset, order = self._mixed()
         # Routes without rows serve nobody: they are there only because rows name another agent.
         routes = {name: self.resolver.routes[name] for name in dataset.route_names}
@@ -227,14 +227,14 @@ class _Composer:
             return ()
         return route.environment_plugin.manifest.splits.get("validation", ())
 
-    def _warnings(self, own: Sequence[Route]) -> tuple[LintWarning, ...]:
+    def _warnings(self) -> tuple[LintWarning, ...]:
         """
         Return what the linter has to say.
 
         Raises:
             RequestError: there is something, and the plan is strict.
         """
-        for route in own:
+        for route in {route.environment: route for route in self.resolver.routes.values()}.values():
             manifest = route.environment_plugin.manifest
             split, splits, scale = route.plan.split, manifest.splits, manifest.reward_range
             self.linter.declare(route.environment, split=split, splits=splits, reward_range=scale)

@@ -198,7 +198,7 @@ class Linter:
             owner.asks_code = True
         if not self._looks_at_rows:
             return is_news
-        asked, around = _prompt(params["input"])
+        asked, around = _prompt(params.get("input"))
         owner.passed += 1
         if owner.passed > self._all and asked and (len(asked) * 31 + ord(asked[-1]) + ord(asked[len(asked) // 2])) & 7:
             return is_news  # twins are left out together
@@ -370,7 +370,9 @@ def _prompt(given: Any) -> tuple[str, str]:
         return given, ""
     asked: list[str] = []
     around: list[str] = []
-    for item in given:
+    for item in given if isinstance(given, list) else ():
+        if not isinstance(item, dict):  # an environment's own task model may take what others do not
+            continue
         content = item.get("content")
         text = content if type(content) is str else _text(item)
         (asked if item.get("role") == "user" else around).append(text)

@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 
 from gymcore.composition import Composition
 from gymcore.composition import rows as rows_module
+from gymcore.composition.checking import check_data
+from gymcore.composition.describing import describe_data
 from gymcore.composition.rejects import RAW_BYTES
 from gymcore.composition.rows import MAX_LINE_BYTES, RowReader, RowSource, numbered_lines
+from gymcore.discovery import Catalog
 from gymcore.errors import DataError
 
 Compose = Callable[..., Composition]
@@ -156,6 +159,21 @@ def test_invalid_rows_can_be_left_out(composed: Compose, write_rows: Write, tmp_
         said in " ".join([item["reason"], *item.get("hints", [])]) for item, (_, said) in zip(told, BAD, strict=False)
     )
     assert (told[-1]["bytes"], len(told[-1]["row"])) == (len(long), RAW_BYTES)
+
+
+def test_the_whole_corpus_is_checked_and_described(catalog: Catalog, write_rows: Write) -> None:
+    """
+    What compose refuses by name, `gym data check` counts and `gym data stats` survives.
+    """
+    path = Path(write_rows(*[line for line, _ in BAD], *FINE))
+
+    checked = check_data([path], catalog, environment="echo")
+    described = describe_data([path], catalog).to_dict()
+
+    assert (checked.rows, checked.bad) == (len(BAD) + len(FINE), len(BAD))
+    assert sum(checked.reasons.values()) == len(BAD)
+    assert described["bad"] + described["total"]["rows"] == len(BAD) + len(FINE)
+    assert json.loads(json.dumps(described, allow_nan=False)) == described
 
 
 def test_an_environment_whose_rows_are_all_invalid_is_refused(composed: Compose, write_rows: Write) -> None:

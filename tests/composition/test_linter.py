@@ -4,20 +4,24 @@ The linter: what is odd about rows is said with examples, what is ordinary is no
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gymcore.composition import Composition
+from gymcore.composition import Composition, compose
 from gymcore.composition import linter as linter_module
 from gymcore.composition.linter import Linter
 from gymcore.composition.near_prompts import ALIKE, NearPrompts, sketch_of
+from gymcore.discovery import discover
 from gymcore.errors import PlanError, RequestError
-from gymcore.plan import WarningName
+from gymcore.plan import Plan, WarningName
+from gymcore.testing.plugins import PluginFolder
 
 Compose = Callable[..., Composition]
 Write = Callable[..., str]
@@ -304,6 +308,35 @@ def test_two_environments_of_a_plan_are_compared(composed: Compose, write_rows: 
     plan = {"environments": {"one": {"use": "echo", "data": path}, "two": {"use": "echo", "data": path}}}
 
     assert "shared-prompt" in {warning.name for warning in composed(plan).warnings}
+
+
+def test_training_rows_are_held_against_the_validation_split(tmp_path: Path) -> None:
+    """
+    Although only the training split is composed; and what validation rows are like is not the question.
+    """
+    rows = {
+        "train": [_row(QUESTION, id=1), _row(_text(2), id=2), {"responses_create_params": {"input": [5]}}],
+        "validation": [_row(QUESTION, id=3), *[_row(_text(9), id=number) for number in range(4, 40)], 5],
+    }
+    data = {f"leaky/{split}.jsonl": "\n".join(map(json.dumps, found)) for split, found in rows.items()}
+    code = (
+        "from gymcore import Environment, Task\n\n\nclass Open(Task):\n    responses_create_params: dict\n\n\n"
+        "class Leaky(Environment[Open]):\n    pass\n"
+    )
+    manifest = "gym_api: 1\nsplits: {train: train.jsonl, validation: validation.jsonl}\n"
+    files = {"leaky/__init__.py": code, "leaky/gym.yaml": manifest, **data}
+    PluginFolder(tmp_path).install("gym-plugin-leaky", files, {"gymcore.environments": {"leaky": "leaky:Leaky"}})
+    with PluginFolder(tmp_path):
+        plan = Plan.model_validate({"environments": {"leaky": {"split": "train"}}, "models": {"policy": "nop"}})
+        composition = compose(plan, discover(), environ={})
+
+    assert len(composition.dataset) == 3
+    (warning,) = composition.warnings
+    assert (warning.name, warning.count) == ("leaked-prompt", 1)
+    assert [place.rpartition("/")[2] for place in warning.examples[0].split(" and ")] == [
+        "validation.jsonl:1",
+        "train.jsonl:1",
+    ]
 
 
 def test_warnings_change_no_byte_of_a_dataset(composed: Compose, write_rows: Write) -> None:
