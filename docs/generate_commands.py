@@ -49,6 +49,11 @@ def page() -> str:
         command = command_line.get_command(click.Context(command_line), name)
         assert command is not None
         parts += [f"## gym {name}\n", f"```text\n{help_of(command, f'gym {name}')}\n```\n"]
+        for inner in command.list_commands(click.Context(command)) if isinstance(command, click.Group) else ():
+            below = command.get_command(click.Context(command), inner)
+            assert below is not None
+            title = f"gym {name} {inner}"
+            parts += [f"### {title}\n", f"```text\n{help_of(below, title)}\n```\n"]
     return "\n".join(parts)
 
 

@@ -32,6 +32,7 @@ from gymcore.records import Record
 
 __all__ = [
     "AgentPlan",
+    "CheckPlan",
     "CollectPlan",
     "DataSource",
     "EnvironmentPlan",
@@ -43,6 +44,7 @@ __all__ = [
     "PromptPlan",
     "RayPlan",
     "UrlData",
+    "WarningName",
     "expand_variables",
     "load_environ",
     "read_document",
@@ -375,6 +377,31 @@ class CollectPlan(Record):
     """When more rollouts of an environment than this fail in a run, that environment is stopped; the others go on."""
 
 
+WarningName = Literal[
+    "shared-prompt",
+    "leaked-prompt",
+    "duplicate-row",
+    "answer-in-prompt",
+    "tool-conflict",
+    "tool-drift",
+    "no-validation",
+    "reward-ranges",
+    "constant-field",
+]
+"""The warnings that compose may give of rows; the names by which they are silenced."""
+
+
+class CheckPlan(Record):
+    """What becomes of rows that are wrong, or merely odd."""
+
+    skip_invalid: bool = False
+    """Leave invalid rows out, and write them to `rejects.jsonl`; else one of them is refused with all."""
+    ignore: list[WarningName] = Field(default_factory=list)
+    """Warnings that are not looked for."""
+    strict: bool = False
+    """Refuse rows of which there is a warning."""
+
+
 class Plan(Record):
     """
     Everything a run needs to know.
@@ -392,6 +419,7 @@ class Plan(Record):
     models: dict[Name, ModelPlan] = Field(default_factory=lambda: {"policy": ModelPlan()})
     """`policy` is what is trained or tested; others are for judges."""
     mix: MixPlan = Field(default_factory=MixPlan)
+    check: CheckPlan = Field(default_factory=CheckPlan)
     collect: CollectPlan = Field(default_factory=CollectPlan)
     hooks: list[str] = Field(default_factory=list)
     """Hook plugins to activate."""
@@ -630,7 +658,7 @@ def _keys_at(path: tuple[Any, ...], model: type[Plan]) -> list[str]:
         return list(model.model_fields)
     if path == ("collect", "ray"):
         return list(RayPlan.model_fields)
-    inner: dict[str, type[Record]] = {"mix": MixPlan, "collect": CollectPlan, "agent": AgentPlan}
+    inner: dict[str, type[Record]] = {"mix": MixPlan, "check": CheckPlan, "collect": CollectPlan, "agent": AgentPlan}
     if path[0] in ("environments", "models"):
         owner: type[Record] = EnvironmentPlan if path[0] == "environments" else ModelPlan
         if len(path) > 2:

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 __all__ = [
+    "CREATE_PARAMS",
     "CreateParams",
     "Item",
     "Request",
@@ -30,6 +31,16 @@ __all__ = [
 
 Item = dict[str, Any]
 """One input or output item: a JSON object with, usually, a `type`; any other key may appear."""
+
+
+CREATE_PARAMS = frozenset(
+    (
+        *("background", "include", "input", "instructions", "max_output_tokens", "max_tool_calls", "metadata", "model"),
+        *("parallel_tool_calls", "previous_response_id", "prompt", "reasoning", "service_tier", "store", "stream"),
+        *("temperature", "text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user"),
+    )
+)
+"""The parameters that others know (https://platform.openai.com/docs/api-reference/responses/create); any travels."""
 
 
 class _Open(BaseModel):

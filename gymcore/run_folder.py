@@ -23,6 +23,7 @@ __all__ = [
     "LOCK_NAME",
     "PLAN_NAME",
     "QUARANTINE_NAME",
+    "REJECTS_NAME",
     "REPORT_NAME",
     "ROLLOUTS_NAME",
     "WRITER_NAME",
@@ -38,6 +39,7 @@ __all__ = [
 PLAN_NAME = "plan.yaml"
 LOCK_NAME = "gym.lock"
 DATASET_NAME = "dataset.jsonl"
+REJECTS_NAME = "rejects.jsonl"
 ROLLOUTS_NAME = "rollouts.jsonl"
 FAILURES_NAME = "failures.jsonl"
 REPORT_NAME = "report.json"

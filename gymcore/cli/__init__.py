@@ -7,17 +7,16 @@ used; 4 a chosen plugin is broken; 5 the disk failed, or stdout did; 70 a bug of
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
 import threading
 import time
 from contextlib import suppress
-from typing import Any
 
 import click
 
+from gymcore.cli.lazy_group import LazyGroup
 from gymcore.cli.output import be_courteous, lost_output
 from gymcore.errors import GymcoreError
 
@@ -31,40 +30,13 @@ COMMANDS = {
     "compose": "Turn environments into one routed dataset.",
     "export": "Write its rows as a trainer reads them.",
     "run": "Play every task and collect the rollouts.",
+    "data": "Check, describe and prepare dataset files.",
     "report": "Sum up what a run folder holds.",
     "diff": "Say what has moved between two compositions.",
     "explain": "Say where a row of a dataset came from.",
     "doctor": "Find out whether a disk keeps what it is given.",
 }
 """Each command with its one-line help; the command itself is `command` in the module of that name."""
-
-
-class _LazyGroup(click.Group):
-    """A group whose commands are imported when they are called, and listed without being imported."""
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"gymcore.cli.{name}").command
-        return command
-
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        try:
-            return super().resolve_command(context, args)
-        except click.UsageError as error:
-            from gymcore.errors import nearest
-
-            close = nearest(args[0], COMMANDS)
-            if close and not error.message.endswith("?"):
-                raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", context) from None
-            raise
 
 
 def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -75,7 +47,9 @@ def _print_version(context: click.Context, parameter: click.Parameter, value: bo
         context.exit()
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, package="gymcore.cli", lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show it.")
 def command_line() -> None:
     """

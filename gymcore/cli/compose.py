@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ import click
 
 from gymcore.cli.locked import Locked, locked_option
 from gymcore.cli.plan_options import PlanFlags, plan_options
-from gymcore.composition import Composition, compose, write_composition
+from gymcore.cli.printable import printable
+from gymcore.composition import Composition, LintWarning, compose, write_composition
 from gymcore.discovery import discover
 from gymcore.plan import load_environ
 from gymcore.workflow import DEFAULT_FOLDER, load_observers
 
-__all__ = ["command", "describe_composition", "print_notes", "refuse_no_name"]
+__all__ = ["command", "describe_composition", "print_notes", "print_warnings", "refuse_no_name"]
+
+WARNINGS_SHOWN = 20
 
 
 @click.command("compose")
@@ -58,7 +62,8 @@ def command(flags: PlanFlags, out: str | None, locked: Path | None, dry_run: boo
     if dry_run:
         click.echo(f"nothing is written; without --dry-run: {folder} ({len(composition.dataset):,} rows)")
         return
-    click.echo(f"wrote {folder}: plan.yaml, gym.lock, dataset.jsonl ({len(composition.dataset):,} rows)")
+    files = "plan.yaml, gym.lock, dataset.jsonl" + (", rejects.jsonl" if composition.rejects is not None else "")
+    click.echo(f"wrote {folder}: {files} ({len(composition.dataset):,} rows)")
     click.echo(f"next: gym run {folder}")
 
 
@@ -85,7 +90,9 @@ def describe_composition(composition: Composition, folder: Path) -> dict[str, An
         "environments": environments,
         "rows": len(composition.dataset),
         "rollouts": sum(planned.values()),
+        "rejected": 0 if composition.rejects is None else composition.rejects.count,
         "notes": list(composition.notes),
+        "warnings": [warning.to_dict() for warning in composition.warnings],
     }
 
 
@@ -101,9 +108,28 @@ def refuse_no_name(out: str | None) -> None:
 
 
 def print_notes(composition: Composition) -> None:
-    """Print remarks that are no mistakes, to stderr."""
+    """Print what was left out, and remarks that are no mistakes, to stderr."""
+    if composition.rejects is not None:
+        count = composition.rejects.count
+        told = "1 row is invalid and was left out" if count == 1 else f"{count:,} rows are invalid and were left out"
+        click.echo(f"{told}; rejects.jsonl says which, and why", err=True)
     for note in composition.notes:
         click.echo(f"note: {note}", err=True)
+    print_warnings(composition.warnings)
+
+
+def print_warnings(warnings: Iterable[LintWarning]) -> None:
+    """Print what is odd about rows, with examples and how to silence it, to stderr."""
+    every = list(warnings)
+    for warning in every[:WARNINGS_SHOWN]:
+        click.echo(f"warning: {printable(warning.message)} [{warning.name}]", err=True)
+        for example in warning.examples:
+            click.echo(f"  {printable(example)}", err=True)
+    if len(every) > WARNINGS_SHOWN:
+        click.echo(f"... and {len(every) - WARNINGS_SHOWN} more warnings", err=True)
+    if every:
+        names = " ".join(f"--ignore-warning {name}" for name in dict.fromkeys(item.name for item in every))
+        click.echo(f"to silence: {names}", err=True)
 
 
 def _print_table(described: dict[str, Any]) -> None:

@@ -42,6 +42,9 @@ class PlanFlags:
     max_failures: str | None = None
     drain: float | None = None
     seed: int | None = None
+    skip_invalid: bool = False
+    ignore_warning: Sequence[str] = ()
+    strict: bool = False
     hook: Sequence[str] = ()
     set: Sequence[str] = field(default=())
 
@@ -49,7 +52,8 @@ class PlanFlags:
         """Whether the flags say what to play, and not only how."""
         chosen = (self.limit, self.size, self.batch, self.shuffle, self.exhausted)
         is_mixed = any(value is not None for value in chosen) or self.allow_starved
-        return bool(self.plan or self.env or self.data or self.split or is_mixed)
+        is_checked = self.skip_invalid or self.ignore_warning or self.strict
+        return bool(self.plan or self.env or self.data or self.split or is_mixed or is_checked)
 
     def settings(self) -> list[str]:
         """Return the flags that change how a plan is carried out, as `key.path=value`; what is typed last wins."""
@@ -68,6 +72,8 @@ class PlanFlags:
             ("mix.shuffle", None if self.shuffle is None else str(self.shuffle).lower()),
             ("mix.exhausted", self.exhausted),
             ("mix.allow_starved", "true" if self.allow_starved else None),
+            ("check.skip_invalid", "true" if self.skip_invalid else None),
+            ("check.strict", "true" if self.strict else None),
         ]
         return [*(f"{key}={value}" for key, value in chosen if value is not None), *self.set]
 
@@ -99,6 +105,9 @@ class PlanFlags:
         """Change the plain values of a plan by the flags that are no single setting."""
         if self.data:
             value["data"] = [*_as_list(value.get("data")), *self.data]
+        if self.ignore_warning and isinstance(value.get("check") or {}, dict):
+            check = value.get("check") or {}
+            value["check"] = {**check, "ignore": [*_as_list(check.get("ignore")), *self.ignore_warning]}
         if self.hook:
             value["hooks"] = [*_as_list(value.get("hooks")), *self.hook]
         environments = value.get("environments") or {}
@@ -188,6 +197,9 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--max-failures", metavar="N|N%", help="Stop an environment alone when more of it fail."),
         click.option("--drain", type=click.FloatRange(min=0), metavar="SECONDS", help="Time to finish after Ctrl-C."),
         click.option("--seed", type=int, metavar="N", help="The source of all chance."),
+        click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out, and write them to rejects.jsonl."),
+        click.option("--ignore-warning", multiple=True, metavar="NAME", help="A warning to silence; again for each."),
+        click.option("--strict", is_flag=True, help="Take warnings for mistakes."),
         click.option("--hook", multiple=True, metavar="NAME", help="A hook plugin to activate; again for each."),
         click.option("--set", multiple=True, metavar="KEY=VALUE", help="Set anything in the plan, by its key path."),
     ]

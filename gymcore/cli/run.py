@@ -84,7 +84,8 @@ def _prepare(folder: Path | None, flags: PlanFlags, out: str | None, locked: Pat
     if folder is not None:
         if flags.names_work() or out is not None:
             raise click.UsageError(
-                "a FOLDER holds its plan; --plan, --env, --data, --split, --limit, --out and what mixes make one"
+                "a FOLDER holds its plan; --plan, --env, --data, --split, --limit, --skip-invalid, --out"
+                " and what mixes make one"
             )
         hooks = [f"hooks=[{', '.join(flags.hook)}]"] if flags.hook else []
         settings = (*flags.settings(), *hooks)

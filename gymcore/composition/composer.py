@@ -8,28 +8,35 @@ import hashlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from gymcore.composition.dataset import BLOCK, Dataset, DatasetWriter
+from gymcore.composition.linter import Linter, LintWarning
 from gymcore.composition.lock import describe_lock, ordered
 from gymcore.composition.order import Order, mistakes_in
 from gymcore.composition.preparation import RowError, prepare_row
+from gymcore.composition.rejects import Rejects
 from gymcore.composition.routes import DEFAULT_SPLIT, ModelChoice, Resolver, Route
 from gymcore.composition.row_values import MISSING, key_path, keys_near, value_at
 from gymcore.composition.rows import RowReader, RowSource, numbered_lines
 from gymcore.composition.sources import open_source
 from gymcore.composition.tokens import prompt_of, token_counter
 from gymcore.discovery import Catalog
-from gymcore.documents import encode_json
-from gymcore.errors import GymcoreError, PlanError, Problem, StorageError, nearest
+from gymcore.documents import DocumentError, decode_json, encode_json
+from gymcore.errors import DataError, GymcoreError, PlanError, Problem, RequestError, StorageError, nearest
 from gymcore.plan import HubData, Plan, PlanText, UrlData, source_name
+from gymcore.records import Task
 
-__all__ = ["Composition", "compose", "plan_digest", "trace"]
+__all__ = ["Composition", "compose", "plan_digest", "refuse_warnings", "trace"]
+
+REFERENCE_ROWS = 5_000
+"""So many rows of a validation split are compared with the training rows of a mix."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,10 @@ class Composition:
     """Remarks on the rows that are no mistakes, one line each."""
     shares: Mapping[str, float] = field(default_factory=dict)
     """Which part of the rows each environment was to have, from 0.0 to 1.0; `tasks` says what it has."""
+    warnings: tuple[LintWarning, ...] = ()
+    """What is odd about rows that are all right one by one."""
+    rejects: Rejects | None = None
+    """The invalid rows that were left out; None where there were none."""
 
     def planned(self) -> dict[str, int]:
         """Return how many rollouts each environment is to have."""
@@ -111,7 +122,8 @@ def compose(plan: Plan | PlanText, catalog: Catalog, *, environ: Mapping[str, st
         PlanError: the plan cannot be carried out; with every mistake in it.
         UnknownPluginError, AmbiguousPluginError: the only mistake is a name.
         PluginError: a chosen plugin is broken.
-        DataError: rows are wrong; with the first ten and how many there are.
+        DataError: rows are wrong, and not to be left out; with the first ten and how many there are.
+        RequestError: there are warnings, and the plan is strict.
         StorageError: the disk is full.
     """
     resolver = _resolver(plan, catalog, os.environ if environ is None else environ)
@@ -205,7 +217,11 @@ class _Composer:
         self.counted: Counter[str] = Counter()
         if self.plan.mix.weight_by == "tokens":
             self.count_tokens = token_counter(self.plan.mix.tokenizer, resolver.locate("mix.tokenizer"))
-        self.reader = RowReader()
+        checks = self.plan.check
+        self.linter = Linter(checks.ignore, is_alone=self._is_alone())
+        self.reader = RowReader(Rejects() if checks.skip_invalid else None, on_tools=self.linter.offered)
+        self.split: str | None = None
+        self.notes: Counter[str] = Counter()
         self.writer = DatasetWriter(file)
         self.sources: list[tuple[str, RowSource]] = []
         self.unrouted: dict[str, str] = {}
@@ -219,6 +235,7 @@ class _Composer:
         self.resolver.raise_errors()
         self.reader.raise_problems()
         self._refuse_environments_without_rows()
+        warnings = self._warnings()
         dataset, order = self._mixed()
         # Routes without rows serve nobody: they are there only because rows name another agent.
         routes = {name: self.resolver.routes[name] for name in dataset.route_names}
@@ -227,12 +244,70 @@ class _Composer:
         sources = [source.to_dict(owner) for owner, source in sorted(self.sources, key=lambda entry: entry[0])]
         shares = order.requested(len(dataset))
         lock = describe_lock(routes, self.resolver.models, sources, dataset, written, self.catalog, shares)
-        notes = [f"{note} ({count} rows)" for note, count in self.reader.notes.items()]
+        notes = [f"{note} ({count} rows)" for note, count in self.notes.items()]
         notes += [filtered.note(name) for name, filtered in sorted(self.filtered.items()) if filtered.dropped]
         notes += order.remarks(len(dataset))
         served = {routes[name].environment for name, count in dataset.counts().items() if count}
         notes += [f"{name} has no row in this mix" for name in order.names if name not in served]
-        return Composition(written, routes, self.resolver.models, dataset, lock, tuple(notes), shares)
+        return Composition(
+            written,
+            routes,
+            self.resolver.models,
+            dataset,
+            lock,
+            tuple(notes),
+            shares,
+            warnings,
+            self.reader.rejects if self.reader.bad else None,
+        )
+
+    def _is_alone(self) -> bool:
+        """Whether there is one environment, without a validation split that its rows are compared with."""
+        return (
+            len(self.plan.environments) == 1
+            and not self.plan.data
+            and not any(map(self._reference_of, self.resolver.routes.values()))
+        )
+
+    def _reference_of(self, route: Route) -> Sequence[str]:
+        """Return the files of the validation split that an environment's training rows are compared with."""
+        if route.plan.split != "train" or "leaked-prompt" in self.plan.check.ignore:
+            return ()
+        files = route.environment_plugin.manifest.splits.get("validation", ())
+        return [path for path in files if isinstance(path, str)]  # nothing is fetched only to be compared with
+
+    def _warnings(self) -> tuple[LintWarning, ...]:
+        """
+        Return what the linter has to say.
+
+        Raises:
+            RequestError: there is something, and the plan is strict.
+        """
+        for route in {route.environment: route for route in self.resolver.routes.values()}.values():
+            manifest = route.environment_plugin.manifest
+            split, splits, scale = route.plan.split, manifest.splits, manifest.reward_range
+            self.linter.declare(route.environment, split=split, splits=splits, reward_range=scale)
+            for path in self._reference_of(route):
+                self._read_reference(route, path)
+        warnings = self.linter.warnings(self.reader.drifts)
+        if self.plan.check.strict:
+            refuse_warnings(warnings)
+        return warnings
+
+    def _read_reference(self, route: Route, path: str) -> None:
+        """Show rows to the linter that are no rows of the mix; whether they are all right is not asked here."""
+        source = RowSource(f"{route.environment_plugin.qualified}/{path}")
+        try:
+            with self.catalog.open_file(route.environment_plugin, path) as lines:
+                for number, line in islice(numbered_lines(lines, source), REFERENCE_ROWS):
+                    try:
+                        row = decode_json(line)
+                        Task.model_validate(row)
+                    except (DocumentError, ValueError):
+                        continue
+                    self.linter.add(route.environment, "validation", row, f"{source.name}:{number}", is_reference=True)
+        except GymcoreError:
+            return  # whoever takes that split is told
 
     def _mixed(self) -> tuple[Dataset, Order]:
         """
@@ -282,6 +357,7 @@ class _Composer:
         split = route.plan.split
         if split is None:
             return  # the rows come from the plan's data, which route themselves
+        self.split = split
         for path in route.environment_plugin.manifest.splits[split]:
             if not isinstance(path, str):
                 with self._opened(path, f"the manifest of {route.environment_plugin.qualified}", route) as (
@@ -297,6 +373,7 @@ class _Composer:
                     self._read_own(route, lines, source)
             except GymcoreError as error:
                 self.resolver.errors.append(error)
+        self.split = None
 
     def _read_own(self, route: Route, lines: Iterable[bytes], source: RowSource) -> None:
         for number, line in numbered_lines(lines, source):
@@ -323,12 +400,14 @@ class _Composer:
             return
         for remark in remarks:
             note = f"{route.environment}: {remark}"
-            self.reader.notes[note] = self.reader.notes.get(note, 0) + 1
+            self.notes[note] += 1
         routed = self.reader.routed(line, row, route, where)
         if routed is None:
             return
         self.writer.add(route.environment, route.name, *routed, row.get("epoch", 1))
         self.tell(where, route.environment, routed[1])
+        if self.linter.add(route.environment, self.split, row, where):
+            self.linter.offered(route.environment, route.environment_class.tool_schemas(), "its code")
         if self.count_tokens is not None:
             self.tokens[route.environment] += self.count_tokens(prompt_of(row["responses_create_params"]))
             self.counted[route.environment] += 1
@@ -413,6 +492,8 @@ class _Composer:
         if problems := [filtered.problem(name) for name, filtered in self.filtered.items() if name not in served]:
             raise PlanError([replace(problem, where=self.resolver.locate(problem.where or "")) for problem in problems])
         empty = [name for name in self.plan.environments if name not in served]
+        if self.reader.bad and (empty or not served):
+            raise DataError(self.reader.problems, count=self.reader.bad, rows=self.reader.read)
         if not served and not empty:
             raise PlanError([Problem("the data files hold no rows", where=", ".join(map(source_name, self.plan.data)))])
         problems = []
@@ -421,6 +502,26 @@ class _Composer:
             problems.append(Problem("no row is routed to this environment", f"environments.{name}", (hint,)))
         if problems:
             raise PlanError(problems)
+
+
+def refuse_warnings(warnings: Sequence[LintWarning]) -> None:
+    """
+    Take warnings for mistakes.
+
+    Raises:
+        RequestError: there is one.
+    """
+    if warnings:
+        lines = []
+        for warning in warnings[:10]:
+            lines.append(f"{warning.name}: {warning.message}")
+            lines.extend(f"    {example}" for example in warning.examples)
+        if len(warnings) > 10:
+            lines.append(f"... and {len(warnings) - 10} more")
+        count = "1 warning is" if len(warnings) == 1 else f"{len(warnings)} warnings are"
+        silence = " ".join(f"--ignore-warning {name}" for name in dict.fromkeys(item.name for item in warnings))
+        lines.append(f"try: mend the rows, or {silence}")
+        raise RequestError(f"{count} taken for mistakes; nothing was written", hints=lines)
 
 
 class _Filtered:

@@ -1,5 +1,5 @@
 """
-A composition in a run folder: plan.yaml, gym.lock and dataset.jsonl, written whole or not at all, and read back.
+A composition in a run folder: plan.yaml, gym.lock, dataset.jsonl (and rejects.jsonl), written whole or not at all.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from gymcore.run_folder import (
     DATASET_NAME,
     LOCK_NAME,
     PLAN_NAME,
+    REJECTS_NAME,
     ROLLOUTS_NAME,
     WRITER_NAME,
     disk_error,
@@ -144,6 +145,10 @@ def _write_files(composition: Composition, folder: Path) -> None:
         if _sha256(folder / DATASET_NAME) != composition.lock["dataset"]["sha256"]:
             composition.dataset.write(part_of(folder / DATASET_NAME))
         write_part(folder / PLAN_NAME, composition.plan.to_yaml().encode())
+        if composition.rejects is not None:
+            composition.rejects.write(part_of(folder / REJECTS_NAME))
+        elif (folder / REJECTS_NAME).exists():
+            write_part(folder / REJECTS_NAME, b"")  # as much as to say that there are none any more
         sync_folder(folder)
         # The lock comes last. Once its part is whole, all are, and whoever comes next can put them in place.
         write_part(folder / LOCK_NAME, lock)
@@ -157,6 +162,12 @@ def _put_in_place(folder: Path) -> None:
     for name in (DATASET_NAME, PLAN_NAME):
         if part_of(folder / name).exists():
             part_of(folder / name).replace(folder / name)
+    rejects = part_of(folder / REJECTS_NAME)
+    if size_of(rejects):
+        rejects.replace(folder / REJECTS_NAME)
+    elif rejects.exists():
+        (folder / REJECTS_NAME).unlink(missing_ok=True)
+        rejects.unlink()
     sync_folder(folder)
     part_of(folder / LOCK_NAME).replace(folder / LOCK_NAME)
     sync_folder(folder)
@@ -178,9 +189,9 @@ def _is_foreign(folder: Path) -> bool:
         found = {path.name for path in folder.iterdir()}
     except OSError:
         return False  # it is not there, or cannot be used, as writing will tell
-    parts = {part_of(folder / name).name for name in (DATASET_NAME, PLAN_NAME, LOCK_NAME)}
+    parts = {part_of(folder / name).name for name in (DATASET_NAME, PLAN_NAME, REJECTS_NAME, LOCK_NAME)}
     ours = parts | {WRITER_NAME}
-    return bool(found) and not (found & ours and found <= ours | {DATASET_NAME, PLAN_NAME})
+    return bool(found) and not (found & ours and found <= ours | {DATASET_NAME, PLAN_NAME, REJECTS_NAME})
 
 
 @contextmanager
@@ -199,7 +210,7 @@ def _remove_parts(folder: Path) -> None:
     if part_of(folder / LOCK_NAME).exists():
         part_of(folder / LOCK_NAME).unlink()
         sync_folder(folder)
-    for name in (DATASET_NAME, PLAN_NAME):
+    for name in (DATASET_NAME, PLAN_NAME, REJECTS_NAME):
         part_of(folder / name).unlink(missing_ok=True)
 
 

@@ -45,9 +45,11 @@ class Manifest:
     """Environments: what rows are asked with unless the plan says otherwise, `system` and `user`."""
     config: dict[str, Any] = field(default_factory=dict)
     """Defaults of the plugin's own options."""
+    reward_range: tuple[float, float] | None = None
+    """Environments: the lowest and the highest reward, where the author says so."""
 
 
-_KEYS = ("gym_api", "description", "agent", "isolation", "splits", "prompt", "config")
+_KEYS = ("gym_api", "description", "agent", "isolation", "splits", "prompt", "config", "reward_range")
 
 
 def read_manifest(text: bytes, where: str) -> Manifest:
@@ -93,6 +95,9 @@ def read_manifest(text: bytes, where: str) -> Manifest:
     ):
         wrong("prompt", "`prompt` must be a mapping of `system` and `user` to texts")
     splits = _read_splits(value.get("splits"), document, where, problems)
+    reward_range = value.get("reward_range")
+    if reward_range is not None and not _is_range(reward_range):
+        wrong("reward_range", "`reward_range` must be the lowest and the highest reward, such as [0, 1]")
     if problems:
         raise ManifestError(problems)
     return Manifest(
@@ -103,7 +108,13 @@ def read_manifest(text: bytes, where: str) -> Manifest:
         splits=splits,
         prompt=prompt,
         config=value.get("config") or {},
+        reward_range=None if reward_range is None else (float(reward_range[0]), float(reward_range[1])),
     )
+
+
+def _is_range(value: Any) -> bool:
+    is_pair = isinstance(value, list) and len(value) == 2 and all(type(item) in (int, float) for item in value)
+    return is_pair and abs(value[0]) <= 1e300 and abs(value[1]) <= 1e300 and value[0] < value[1]
 
 
 def _read_splits(

@@ -161,9 +161,9 @@ def test_a_broken_plugin_exits_with_4(gym: Gym, tmp_path: Path) -> None:
     assert "PluginError: the environment 'raises' (it-raises 0.1.0) could not be imported" in done.stderr
 
 
-def test_notes_go_to_stderr(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
+def test_warnings_go_to_stderr(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
     """
-    A remark is no mistake, and no data.
+    What is merely odd is no mistake, and no data; how to silence it is said.
     """
     tool = {"type": "function", "name": "repeat", "parameters": {}}
     row = {
@@ -176,8 +176,10 @@ def test_notes_go_to_stderr(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> 
     done = gym("compose", "--data", "rows.jsonl", "--out", "mix", folder=plugins)
 
     assert done.returncode == 0, done.stderr
-    assert "note: echo: rows describe the parameters of repeat otherwise" in done.stderr
-    assert "note" not in done.stdout
+    assert "warning: rows of echo describe the parameters of repeat otherwise" in done.stderr
+    assert "  rows.jsonl:1\n" in done.stderr
+    assert "to silence: --ignore-warning tool-drift" in done.stderr
+    assert "warning" not in done.stdout
 
 
 def test_a_variable_may_come_from_the_file_env(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_every_command_ends_cleanly(number: signal.Signals, command: str) -> Non
         "import os, sys, gymcore.cli as cli\n"
         "class Interrupts(dict):\n"
         f"    def __contains__(self, name): os.kill(os.getpid(), {int(number)}); return True\n"
-        "cli.COMMANDS = Interrupts(cli.COMMANDS)\n"
+        "cli.command_line.lazy = Interrupts(cli.COMMANDS)\n"
         f"cli.main(['{command}', 'nowhere'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)

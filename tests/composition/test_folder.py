@@ -270,6 +270,34 @@ def test_what_could_not_be_put_in_place_is_put_there_by_the_next_command(
     assert [path.name for path in folder.iterdir() if path.name.endswith(".part")] == []
 
 
+def test_rejects_go_when_their_rows_are_mended_however_often_it_is_interrupted(
+    composed: Compose, catalog: Catalog, tmp_path: Path
+) -> None:
+    """
+    What was left out is told of beside the dataset that lacks it, and beside no other.
+    """
+    rows = tmp_path / "rows.jsonl"
+    good = json.dumps({"answer": "x", "responses_create_params": {"input": "x"}})
+    plan = {"environments": {"echo": {"data": str(rows)}}, "check": {"skip_invalid": True}}
+    folder = tmp_path / "run"
+    rows.write_text(f"{good}\n{{\n")
+    write_composition(composed(plan), folder)
+    assert json.loads((folder / "rejects.jsonl").read_text())["line"] == 2
+    assert open_composition(folder, catalog, environ={}).plan.check.skip_invalid
+    rows.write_text(f"{good}\n")
+    (folder / "plan.yaml").unlink()
+    (folder / "plan.yaml").mkdir()
+    (folder / "plan.yaml" / "in the way").write_text("")
+
+    _refused(lambda: write_composition(composed(plan), folder), GymcoreError)
+    assert (folder / "rejects.jsonl").exists()
+    (folder / "plan.yaml" / "in the way").unlink()
+    (folder / "plan.yaml").rmdir()
+
+    assert len(open_composition(folder, catalog, environ={}).dataset) == 1
+    assert [path.name for path in folder.iterdir() if "rejects" in path.name] == []
+
+
 # -- reading back ------------------------------------------------------------------------------------------------------
 
 

@@ -292,11 +292,11 @@ def _schema(**changes: Any) -> dict[str, Any]:
     return {**OFFERED, "parameters": {**schema, "additionalProperties": False, **changes}}
 
 
-def test_a_row_that_describes_a_tool_as_the_code_does_needs_no_note(composed: Compose, write_rows: Write) -> None:
+def test_a_row_that_describes_a_tool_as_the_code_does_needs_no_warning(composed: Compose, write_rows: Write) -> None:
     """
     Titles, descriptions and order are no difference.
     """
-    assert composed({"data": write_rows(_tools(_schema()))}).notes == ()
+    assert composed({"data": write_rows(_tools(_schema()))}).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -308,17 +308,20 @@ def test_a_row_that_describes_a_tool_as_the_code_does_needs_no_note(composed: Co
         {"additionalProperties": True},
     ],
 )
-def test_a_row_that_describes_a_tool_otherwise_is_kept_and_noted(
+def test_a_row_that_describes_a_tool_otherwise_is_kept_and_warned_of(
     composed: Compose, write_rows: Write, changes: dict[str, Any]
 ) -> None:
     """
-    The model is offered what the row says; the note counts how many rows do so.
+    The model is offered what the row says; the warning counts how many rows do so.
     """
     row = _tools(_schema(**changes))
 
     composition = composed({"data": write_rows(row, row, _row())})
 
-    assert composition.notes == ("echo: rows describe the parameters of repeat otherwise than its code does (2 rows)",)
+    (warning,) = [warning for warning in composition.warnings if warning.name == "tool-drift"]
+    assert warning.message == "rows of echo describe the parameters of repeat otherwise than its code does (2 rows)"
+    assert (warning.name, warning.count) == ("tool-drift", 2)
+    assert [example.rpartition(":")[2] for example in warning.examples] == ["1", "2"]
     assert _values(composition)[0]["responses_create_params"]["tools"] == row["responses_create_params"]["tools"]
 
 
@@ -332,9 +335,8 @@ def test_every_row_is_noted_however_many_different_tools_there_are(composed: Com
 
     composition = composed({"data": write_rows(*rows)})
 
-    assert composition.notes == (
-        "echo: rows describe the parameters of repeat otherwise than its code does (200 rows)",
-    )
+    drifts = [warning.message for warning in composition.warnings if warning.name == "tool-drift"]
+    assert drifts == ["rows of echo describe the parameters of repeat otherwise than its code does (200 rows)"]
 
 
 def test_the_same_tools_are_judged_for_each_environment(composed: Compose, write_rows: Write) -> None:

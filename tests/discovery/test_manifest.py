@@ -25,6 +25,7 @@ splits:
   example: data/example.jsonl
   train: [a.jsonl, b.jsonl]
 config: {level: 3}
+reward_range: [-1, 1.5]
 x-reviewer: somebody
 """
 
@@ -35,6 +36,7 @@ x-reviewer: somebody
         isolation="process",
         splits={"example": ("data/example.jsonl",), "train": ("a.jsonl", "b.jsonl")},
         config={"level": 3},
+        reward_range=(-1.0, 1.5),
     )
 
 
@@ -79,6 +81,10 @@ prompt: {user: "{question}"}
         (b"gym_api: '1'\n", "here:1", "`gym_api` must say"),
         (b"gym_api: true\n", "here:1", "`gym_api` must say"),
         (b"gym_api: 1.0\n", "here:1", "`gym_api` must say"),
+        (b"gym_api: 1\nreward_range: 1\n", "here:2", "`reward_range` must be the lowest and the highest reward"),
+        (b"gym_api: 1\nreward_range: [1, 1]\n", "here:2", "`reward_range` must be"),
+        (b"gym_api: 1\nreward_range: [0, true]\n", "here:2", "`reward_range` must be"),
+        (b"gym_api: 1\nreward_range: [0, 1, 2]\n", "here:2", "`reward_range` must be"),
         (b"gym_api: 1\nagnet: x\n", "here:2", "unknown key 'agnet'; did you mean 'agent'?"),
         (b"gym_api: 1\nzzz: x\n", "here:2", "unknown key 'zzz'"),
         (b"gym_api: 1\nagent: 5\n", "here:2", "`agent` must be a text"),

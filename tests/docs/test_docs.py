@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import click
 import pytest
@@ -23,6 +24,7 @@ from gymcore.cli import COMMANDS, command_line
 from gymcore.hookspecs import Hooks
 from gymcore.plan import (
     AgentPlan,
+    CheckPlan,
     CollectPlan,
     EnvironmentPlan,
     HubData,
@@ -31,6 +33,7 @@ from gymcore.plan import (
     Plan,
     PromptPlan,
     UrlData,
+    WarningName,
 )
 
 
@@ -196,6 +199,9 @@ def test_names_no_unknown_command_or_option(path: Path) -> None:
         assert words[0] in COMMANDS, f"there is no command {words[0]!r}: {text}"
         command = command_line.get_command(click.Context(command_line), words[0])
         assert command is not None
+        if isinstance(command, click.Group) and len(words) > 1 and not words[1].startswith("-"):
+            command = command.get_command(click.Context(command), words[1])
+            assert command is not None, f"there is no command {words[1]!r}: {text}"
         known = {name for parameter in command.params for name in parameter.opts} | {"-h", "--help"}
         for word in words[1:]:
             assert not word.startswith("-") or word.partition("=")[0] in known, f"{words[0]} has no {word}: {text}"
@@ -224,7 +230,8 @@ def test_every_public_name_and_hook_has_a_heading(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [Plan, EnvironmentPlan, AgentPlan, ModelPlan, MixPlan, CollectPlan, HubData, UrlData, PromptPlan]
+    "model",
+    [Plan, EnvironmentPlan, AgentPlan, ModelPlan, MixPlan, CheckPlan, CollectPlan, HubData, UrlData, PromptPlan],
 )
 def test_every_key_of_a_plan_is_explained(model: type) -> None:
     """
@@ -236,6 +243,14 @@ def test_every_key_of_a_plan_is_explained(model: type) -> None:
             assert key in headings_of(page), f"no heading is {key!r}"
         else:
             assert re.search(rf"^\| `{key}` \| [^|]+ \| [^|]+ \| [^|]+ \|$", text_of(page), flags=re.M), key
+
+
+@pytest.mark.parametrize("name", get_args(WarningName))
+def test_every_warning_is_explained(name: str) -> None:
+    """
+    `rows.md` has a row for each warning.
+    """
+    assert f"\n| `{name}` |" in text_of(REFERENCE / "rows.md")
 
 
 def error_classes() -> list[str]:

@@ -1,0 +1,146 @@
+"""
+Prompts that are nearly the same, found by their sketches: the lowest hashes of their word triples.
+
+Two sketches of k hashes tell how much of two sets of triples is common (bottom-k sketches, after A. Broder, "On the
+resemblance and containment of documents", 1997). A library for this (datasketch) would bring numpy, and hashes every
+triple with several functions; one function with the k lowest values is a screen of code and costs microseconds.
+"""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections.abc import Iterable
+
+__all__ = ["NearPrompts", "sketch_of"]
+
+SKETCH = 16
+"""Hashes kept of a prompt."""
+INDEXED = 5
+"""The lowest of them, by which others are found: that none of five is common to two that share 0.8 is most unlikely."""
+LEAST_WORDS = 8
+"""Shorter texts are never nearly the same: one word more or less changes their meaning."""
+ALIKE = 0.8
+"""How much of their triples two prompts must share."""
+CUT = 500
+"""Of a text that is longer than twice this many characters, the first and the last so many are looked at."""
+COMMON = 4
+"""A hash that more prompts of one owner have belongs to a template and leads nowhere."""
+ROWS = 30_000
+"""How many sketches are kept, of all owners together."""
+
+_CODES = 1 << 30
+
+
+class _WordCodes(dict[str, int]):
+    """A number of 30 bits for each word, the same in every process."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) > 50_000:
+            self.clear()
+        code = self[word] = zlib.crc32(word.encode("utf-8", "replace")) >> 2
+        return code
+
+
+def sketch_of(text: str, codes: dict[str, int]) -> list[int] | None:
+    """
+    Return the lowest hashes of a text's word triples in order, or None where it has too few words.
+
+    Args:
+        text: The text; upper and lower case are the same.
+        codes: The numbers of words.
+    """
+    if len(text) > 2 * CUT:
+        text = f"{text[:CUT]} {text[-CUT:]}"
+    text = text.lower()
+    words: Iterable[str] = text.split()
+    if len(words) * 20 < len(text):  # type: ignore[arg-type] # a script without spaces
+        words = text.replace(" ", "")
+    numbers = list(map(codes.__getitem__, words))
+    count = len(numbers)
+    if count < LEAST_WORDS:
+        return None
+    # A triple is ordered by its first word, so that most are left out by one comparison; all of those stand above.
+    bound = (_CODES * 3 * SKETCH // 2) // count if count > 2 * SKETCH else _CODES
+    hashes = _triples(numbers, bound)
+    if len(hashes) < SKETCH and bound < _CODES:
+        hashes = _triples(numbers, _CODES)
+    return sorted(hashes)[:SKETCH]
+
+
+def _triples(numbers: list[int], bound: int) -> set[int]:
+    triples = zip(numbers, numbers[1:], numbers[2:], strict=False)
+    return {one << 30 | (two ^ three >> 3) for one, two, three in triples if one < bound}
+
+
+class NearPrompts:
+    """The sketches of many prompts; some 600 bytes each."""
+
+    def __init__(self) -> None:
+        self.codes = _WordCodes()
+        self._sketches = array("Q")
+        """`SKETCH` numbers for each prompt; one with fewer has zeros after them."""
+        self._rests = array("q")
+        self._tokens = array("Q")
+        self._index: dict[int, dict[int, int]] = {}
+        """For each owner, and each hash: the number of the first prompt with it, times eight, and how many have it."""
+
+    def add(self, owner: int, rest: int, token: int, text: str, others: Iterable[tuple[int, bool]]) -> int | None:
+        """
+        Look for a prompt that is nearly this one among those of other owners, and keep this one.
+
+        Args:
+            owner: The number of whose prompt it is.
+            rest: A hash of what stands around it, such as instructions.
+            token: What names its place.
+            text: The prompt.
+            others: Whose prompts to compare with, and whether `rest` must be the same.
+
+        Returns:
+            The token of the one that is most like it, or None.
+        """
+        sketch = sketch_of(text, self.codes)
+        if sketch is None:
+            return None
+        found = max((self._best(sketch, rest, other, same) for other, same in others), default=(0.0, 0))
+        index = self._index.setdefault(owner, {})
+        if len(self._rests) < ROWS:
+            self._keep(owner, sketch, rest, token, index)
+        return found[1] if found[0] >= ALIKE else None
+
+    def _keep(self, owner: int, sketch: list[int], rest: int, token: int, index: dict[int, int]) -> None:
+        number = len(self._rests)
+        self._sketches.extend(sketch)
+        self._sketches.extend([0] * (SKETCH - len(sketch)))
+        self._rests.append(rest)
+        self._tokens.append(token)
+        for feature in sketch[:INDEXED]:
+            before = index.get(feature)
+            if before is None:
+                index[feature] = number << 3 | 1
+            elif before & 7 <= COMMON:
+                index[feature] = before + 1
+
+    def _best(self, sketch: list[int], rest: int, other: int, same: bool) -> tuple[float, int]:
+        index = self._index.get(other)
+        if not index:
+            return 0.0, 0
+        best = 0.0, 0
+        for number in {index.get(feature, 7) for feature in sketch[:INDEXED]}:
+            if number & 7 > COMMON:
+                continue
+            number >>= 3
+            if not same or self._rests[number] == rest:
+                best = max(
+                    best,
+                    (_alike(sketch, self._sketches[number * SKETCH : (number + 1) * SKETCH]), self._tokens[number]),
+                )
+        return best
+
+
+def _alike(one: Iterable[int], other: Iterable[int]) -> float:
+    """Estimate how much of two sets is common, from their lowest members."""
+    first, second = set(one), set(other) - {0}
+    common = first & second
+    lowest = sorted(first | second)[:SKETCH]
+    return sum(member in common for member in lowest) / len(lowest)
