@@ -4,11 +4,13 @@ What tests of several folders share: one built distribution of plugins, and the 
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +65,21 @@ def catalog(plugins: PluginFolder) -> Catalog:
     What is installed, the echo plugins included.
     """
     return discover()
+
+
+@pytest.fixture
+def write_rows(tmp_path: Path) -> Callable[..., str]:
+    """
+    Write rows, given as values or as raw bytes, to a file, and return its path.
+    """
+
+    def write(*rows: Any, name: str = "rows.jsonl", end: bytes = b"\n") -> str:
+        lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+        path = tmp_path / name
+        path.write_bytes(b"".join(line + end for line in lines))
+        return str(path)
+
+    return write
 
 
 Gym = Callable[..., subprocess.CompletedProcess[str]]

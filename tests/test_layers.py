@@ -30,6 +30,7 @@ LAYERS = (
     "run_folder",
     "discovery",
     "composition",
+    "datasets",
     "runtime",
     "collection",
     "reporting",
@@ -121,7 +122,7 @@ def test_no_file_of_the_core_opens_a_connection_to_an_endpoint() -> None:
     or a manifest pins by address and digest are no endpoint: one module fetches them, with what Python brings.
     """
     pairs = ROOT / "runtime" / "isolation" / "channel.py"
-    downloads = ROOT / "composition" / "downloads.py"
+    downloads = ROOT / "composition" / "sources" / "downloads.py"
     allowed = {(pairs, "socket")} | {
         (downloads, name) for name in ("http.client", "urllib.error", "urllib.parse", "urllib.request")
     }

@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from gymcore.composition.folder import named_lock
-from gymcore.composition.moves import moves
-from gymcore.composition.row_moves import DatasetMoves, RowMoves, compare_rows
+from gymcore.composition.locking.moves import moves
+from gymcore.composition.locking.row_moves import DatasetMoves, RowMoves, compare_rows
 from gymcore.run_folder import DATASET_NAME
 
 __all__ = ["command"]

@@ -13,7 +13,7 @@ import click
 from gymcore.cli.plan_options import PlanFlags
 from gymcore.composition import Composition
 from gymcore.composition.folder import named_lock
-from gymcore.composition.locked import plan_of, refuse_what_moved
+from gymcore.composition.locking.locked import plan_of, refuse_what_moved
 from gymcore.documents import YamlDocument
 from gymcore.plan import PlanText, read_document
 from gymcore.run_folder import PLAN_NAME

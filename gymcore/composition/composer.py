@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from gymcore.composition.dataset import BLOCK, Dataset, DatasetWriter
-from gymcore.composition.linter import Linter, LintWarning
-from gymcore.composition.lock import describe_lock, ordered
+from gymcore.composition.linting.linter import Linter, LintWarning
+from gymcore.composition.locking.lock import describe_lock, ordered
 from gymcore.composition.order import Order, mistakes_in
-from gymcore.composition.preparation import RowError, prepare_row
-from gymcore.composition.rejects import Rejects
 from gymcore.composition.routes import DEFAULT_SPLIT, ModelChoice, Resolver, Route
-from gymcore.composition.row_values import MISSING, key_path, keys_near, value_at
-from gymcore.composition.rows import RowReader, RowSource, numbered_lines
-from gymcore.composition.sources import open_source
+from gymcore.composition.rows.preparation import RowError, prepare_row
+from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines
+from gymcore.composition.rows.rejects import Rejects
+from gymcore.composition.rows.values import MISSING, key_path, keys_near, value_at
+from gymcore.composition.sources.opening import open_source
 from gymcore.composition.tokens import prompt_of, token_counter
 from gymcore.discovery import Catalog
 from gymcore.documents import DocumentError, decode_json, encode_json

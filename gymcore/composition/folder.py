@@ -16,7 +16,7 @@ from typing import Any
 
 from gymcore.composition.composer import Composition
 from gymcore.composition.dataset import Dataset, route_numbers
-from gymcore.composition.lock import (
+from gymcore.composition.locking.lock import (
     LOCK_FORMAT,
     changed_code,
     conflicts,
@@ -25,7 +25,7 @@ from gymcore.composition.lock import (
     grown,
     meaning_changes,
 )
-from gymcore.composition.moves import moves
+from gymcore.composition.locking.moves import moves
 from gymcore.composition.routes import Resolver
 from gymcore.discovery import Catalog
 from gymcore.documents import DocumentError, decode_json

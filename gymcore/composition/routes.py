@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gymcore.composition.configuration import Options, is_reference, resolve_options
-from gymcore.composition.filters import Filter, compile_filter
-from gymcore.composition.prompts import Prompt, compile_prompt
+from gymcore.composition.rows.filters import Filter, compile_filter
+from gymcore.composition.rows.prompts import Prompt, compile_prompt
 from gymcore.discovery import Catalog, Plugin
 from gymcore.discovery.catalog import normalised
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem, nearest

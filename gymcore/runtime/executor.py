@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 from gymcore.composition import Composition, Route
-from gymcore.composition.lock import lock_digest
+from gymcore.composition.locking.lock import lock_digest
 from gymcore.discovery import Plugin
 from gymcore.errors import GymcoreError
 from gymcore.interfaces import Agent, Model

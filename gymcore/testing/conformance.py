@@ -10,8 +10,8 @@ from typing import Any
 
 from gymcore.builtin.nop import Nop
 from gymcore.builtin.oracle import Oracle
-from gymcore.composition.preparation import RowError, prepare_row
-from gymcore.composition.prompts import compile_prompt
+from gymcore.composition.rows.preparation import RowError, prepare_row
+from gymcore.composition.rows.prompts import compile_prompt
 from gymcore.discovery import discover
 from gymcore.interfaces import Environment
 from gymcore.plan import PromptPlan

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gymcore.composition import read_lock
-from gymcore.composition.lock import lock_digest
+from gymcore.composition.locking.lock import lock_digest
 from gymcore.testing.plugins import PluginFolder
 
 Gym = Callable[..., subprocess.CompletedProcess[str]]

@@ -1,5 +1,5 @@
 """
-What the tests of compose share: rows for the echo environment, one call that composes them, and a server of files.
+What the tests of compose share: one call that composes, and a server of files.
 """
 
 from __future__ import annotations
@@ -35,21 +35,6 @@ def composed(catalog: Catalog) -> Compose:
         return compose(Plan.from_document(YamlDocument(copy), settings=settings), catalog, environ=environ)
 
     return run
-
-
-@pytest.fixture
-def write_rows(tmp_path: Path) -> Callable[..., str]:
-    """
-    Write rows, given as values or as raw bytes, to a file, and return its path.
-    """
-
-    def write(*rows: Any, name: str = "rows.jsonl", end: bytes = b"\n") -> str:
-        lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
-        path = tmp_path / name
-        path.write_bytes(b"".join(line + end for line in lines))
-        return str(path)
-
-    return write
 
 
 Answer = Callable[[BaseHTTPRequestHandler], None]

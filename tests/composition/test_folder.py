@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gymcore.composition import Composition, open_composition, write_composition
 from gymcore.composition.dataset import Dataset
-from gymcore.composition.lock import differences, lock_digest
+from gymcore.composition.locking.lock import differences, lock_digest
 from gymcore.discovery import Catalog, discover
 from gymcore.errors import GymcoreError, RunFolderError
 from gymcore.testing.plugins import PluginFolder

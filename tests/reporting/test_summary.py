@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gymcore.collection import Collection, Journal
-from gymcore.composition.lock import LOCK_FORMAT
+from gymcore.composition.locking.lock import LOCK_FORMAT
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError, RunFolderError, StorageError
 from gymcore.plan import Plan

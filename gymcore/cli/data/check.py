@@ -14,7 +14,7 @@ import click
 from gymcore.cli.compose import print_warnings
 from gymcore.cli.data.options import ignore_option, refuse_unknown_warnings
 from gymcore.cli.printable import printable
-from gymcore.composition.checking import Checked, check_data
+from gymcore.datasets.checking import Checked, check_data
 from gymcore.discovery import discover
 
 __all__ = ["command"]

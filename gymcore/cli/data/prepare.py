@@ -14,8 +14,8 @@ import click
 
 from gymcore.cli.compose import print_warnings, refuse_no_name
 from gymcore.cli.data.options import ignore_option, refuse_unknown_warnings, tokenizer_option
-from gymcore.composition.preparing import Prepared, prepare_data
 from gymcore.composition.tokens import WORDS
+from gymcore.datasets.preparing import Prepared, prepare_data
 from gymcore.discovery import discover
 from gymcore.plan import load_environ
 

@@ -12,8 +12,8 @@ import click
 
 from gymcore.cli.data.options import tokenizer_option
 from gymcore.cli.printable import printable
-from gymcore.composition.describing import Described, describe_data
 from gymcore.composition.tokens import WORDS
+from gymcore.datasets.describing import Described, describe_data
 from gymcore.discovery import discover
 
 __all__ = ["command"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gymcore.composition import Composition
-from gymcore.composition.lock import lock_digest
+from gymcore.composition.locking.lock import lock_digest
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem
 from gymcore.records import Failure, Rollout, Trajectory, seed_of
 from gymcore.runtime.on_ray.cluster import Cluster, open_cluster

@@ -1,0 +1,3 @@
+"""
+The lock: what a composition became, and what has moved since.
+"""

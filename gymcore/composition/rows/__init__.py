@@ -1,0 +1,3 @@
+"""
+What a row is before it belongs to a mix: read, asked anew, filtered, checked, and given its route.
+"""

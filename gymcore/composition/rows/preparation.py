@@ -1,0 +1,126 @@
+"""
+What is done to a row before it is checked: what it asks is found, in whatever words, and its prompt is put in.
+
+A row that needs neither keeps its bytes, and costs three look-ups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from gymcore.composition.rows.messages import MessageError, input_of, input_of_messages
+from gymcore.composition.rows.prompts import SYSTEM_ROLES, MissingFieldError, Prompt
+from gymcore.documents import encode_json
+from gymcore.records import extend_object
+
+__all__ = ["PreparedRow", "RowError", "prepare_row"]
+
+
+class RowError(Exception):
+    """A row that cannot be prepared; `hint` says what to try."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.hint = hint
+        super().__init__(message)
+
+
+class PreparedRow(NamedTuple):
+    """A row that says in `responses_create_params.input` what is asked, or as it came where nothing could be done."""
+
+    line: bytes
+    row: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    """What was done, in words that are the same for all rows with which the same was done."""
+
+
+def prepare_row(
+    line: bytes, row: dict[str, Any], prompt: Prompt | None = None, own_keys: Collection[str] = ()
+) -> PreparedRow:
+    """
+    Find what a row asks, and put the prompt of its environment in.
+
+    Args:
+        line: The row's bytes.
+        row: The row.
+        prompt: What the plan or the manifest asks with, if they do.
+        own_keys: Keys that belong to the environment, whatever they are called.
+
+    Raises:
+        RowError: the row asks nothing, or two things, or lacks a field of the prompt.
+    """
+    params = row.get("responses_create_params")
+    if prompt is None and type(params) is dict and "input" in params and "messages" not in row:
+        return PreparedRow(line, row)
+    if params is not None and type(params) is not dict:
+        return PreparedRow(line, row)  # whoever checks the row says what is wrong with it
+    try:
+        return _prepared(line, row, params or {}, prompt, own_keys)
+    except MessageError as error:
+        raise RowError(str(error)) from None
+    except MissingFieldError as error:
+        raise RowError(str(error), error.hint) from None
+
+
+def _prepared(
+    line: bytes, row: dict[str, Any], params: dict[str, Any], prompt: Prompt | None, own_keys: Collection[str]
+) -> PreparedRow:
+    notes = []
+    given = params.get("input")
+    asks_anew = prompt is not None and prompt.user is not None
+    if given is None and not asks_anew:
+        found = input_of(row)
+        if found is None:
+            if "responses_create_params" in row and prompt is None:
+                return PreparedRow(line, row)
+            hint = 'a row needs them: {"responses_create_params": {"input": [...]}, ...}, or `messages`, or a `prompt`'
+            raise RowError("the row has no `responses_create_params`", hint)
+        key, given = found
+        notes.append(f"what is asked is taken from `{key}`")
+        if isinstance(given, list) and isinstance(given[-1], dict) and given[-1].get("role") == "assistant":
+            notes.append(f"`{key}` ends with a message of the assistant, which the model will see")
+    elif given is not None and not asks_anew and _asks_twice(row, given, own_keys):
+        hint = "try: drop one of them, or say with `prompt` in the plan what is to be asked"
+        raise RowError("the row asks one thing in `messages` and another in `responses_create_params.input`", hint)
+    changed = {**params, "input": given}
+    if prompt is not None:
+        if asks_anew and given is not None:
+            notes.append("its prompt takes the place of what rows ask")
+        elif prompt.system is not None and (_has_system(given) or "instructions" in params):
+            notes.append("its prompt takes the place of the system message of rows")
+        changed["input"] = prompt.applied(row, given)
+        if prompt.system is not None:
+            changed.pop("instructions", None)  # the other place where a request holds a system message
+    if changed == params:
+        return PreparedRow(line, row)
+    added = {"responses_create_params": changed}
+    result = {**row, **added}
+    is_new = "responses_create_params" not in row
+    return PreparedRow(extend_object(line, encode_json(added)) if is_new else encode_json(result), result, tuple(notes))
+
+
+def _asks_twice(row: Mapping[str, Any], given: Any, own_keys: Collection[str]) -> bool:
+    """Whether a row's messages are another conversation than its input."""
+    # A row that compose has written is settled: its messages are what it was made from.
+    if "messages" not in row or "messages" in own_keys or "environment" in row:
+        return False
+    try:
+        asked = input_of_messages(row["messages"]) if isinstance(row["messages"], list) else None
+    except MessageError:
+        asked = None  # something else of the author's, which has that name
+    return bool(asked) and [_bare(item) for item in asked or ()] != [_bare(item) for item in _items(given)]
+
+
+def _items(given: Any) -> list[Any]:
+    return [{"role": "user", "content": given}] if isinstance(given, str) else list(given or ())
+
+
+def _bare(item: Any) -> Any:
+    """Return a message without what may be said or left out."""
+    if not isinstance(item, dict) or item.get("type", "message") != "message":
+        return item
+    return {key: value for key, value in item.items() if key not in ("type", "status")}
+
+
+def _has_system(given: Any) -> bool:
+    return any(isinstance(item, dict) and item.get("role") in SYSTEM_ROLES for item in _items(given)[:1])

@@ -1,0 +1,3 @@
+"""
+Where rows come from: files, hubs and addresses, opened the same way.
+"""

@@ -1,0 +1,3 @@
+"""
+Dataset files without a plan: are they all right, what do they hold, and ready for a trainer.
+"""

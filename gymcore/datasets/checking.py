@@ -1,0 +1,258 @@
+"""
+Dataset files on their own: are their rows all right, and whose are they? Nothing is composed and no plan is needed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gymcore.composition.linting.linter import Linter, LintWarning
+from gymcore.composition.rows.preparation import RowError, prepare_row
+from gymcore.composition.rows.prompts import Prompt, compile_prompt
+from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines
+from gymcore.composition.sources.opening import open_source
+from gymcore.discovery import Catalog, Plugin
+from gymcore.errors import GymcoreError, Problem, RequestError, nearest
+from gymcore.interfaces import Environment
+from gymcore.plan import HubData, PromptPlan, UrlData, source_name
+from gymcore.responses import CREATE_PARAMS
+
+__all__ = ["Checked", "CheckedFile", "check_data"]
+
+REMEMBERED_KEYS = 50
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """What one file holds."""
+
+    name: str
+    rows: int
+    """Lines that are not blank."""
+    bad: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints of it."""
+        return {"file": self.name, "rows": self.rows, "good": self.rows - self.bad, "bad": self.bad}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of checking dataset files."""
+
+    files: tuple[CheckedFile, ...]
+    environments: dict[str, int]
+    """How many good rows each environment has; rows without one are under an empty name."""
+    unchecked: dict[str, str]
+    """Environments whose own rules were not looked at, and why."""
+    problems: tuple[Problem, ...]
+    """The first ten mistakes."""
+    reasons: dict[str, int]
+    """How many rows each kind of mistake has spoilt."""
+    notes: tuple[str, ...] = ()
+    warnings: tuple[LintWarning, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def bad(self) -> int:
+        """How many of them are bad."""
+        return sum(file.bad for file in self.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints of it."""
+        return {
+            "rows": self.rows,
+            "good": self.rows - self.bad,
+            "bad": self.bad,
+            "files": [file.to_dict() for file in self.files],
+            "environments": self.environments,
+            "unchecked": self.unchecked,
+            "problems": [
+                {"where": problem.where, "message": problem.message, "hints": list(problem.hints)}
+                for problem in self.problems
+            ],
+            "reasons": self.reasons,
+            "notes": list(self.notes),
+            "warnings": [warning.to_dict() for warning in self.warnings],
+        }
+
+
+def check_data(
+    files: Sequence[Path], catalog: Catalog, *, environment: str | None = None, ignore: Collection[str] = ()
+) -> Checked:
+    """
+    Check every row of dataset files.
+
+    A row is checked against the environment that its `agent_ref` names, where that is installed, and else by what
+    holds for every row. Files whose rows bring no routes are checked for one environment.
+
+    Args:
+        files: JSON-lines files; where there are none, the splits of the environment.
+        catalog: What is installed.
+        environment: The environment of every row, `name` or `distribution:name`.
+        ignore: Warnings that are not looked for.
+
+    Raises:
+        RequestError: a file cannot be read.
+        UnknownPluginError, AmbiguousPluginError, PluginError: the environment is not there, or broken.
+    """
+    return _Check(catalog, environment, ignore).check(files)
+
+
+_SPLITS = {"train": "train", "val": "validation", "dev": "validation", "eval": "validation", "test": "test"}
+
+
+def _split_of(path: Path) -> str | None:
+    """Return the split that a file is named after, as in `train-00001.jsonl`."""
+    if "example" in path.stem.lower():
+        return "example"
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    return next((split for start, split in _SPLITS.items() for word in words if word.startswith(start)), None)
+
+
+@dataclass(frozen=True)
+class _Served:
+    """An environment by which rows are checked."""
+
+    name: str
+    environment: str
+    environment_class: type[Environment[Any, Any]]
+    plugin: Plugin
+
+    @cached_property
+    def prompt(self) -> Prompt | None:
+        """What its manifest asks with."""
+        asked = PromptPlan(**self.plugin.manifest.prompt) if self.plugin.manifest.prompt else None
+        return compile_prompt(asked, "prompt")[0]
+
+
+class _Check:
+    def __init__(self, catalog: Catalog, environment: str | None, ignore: Collection[str]) -> None:
+        self.catalog = catalog
+        self.linter = Linter(ignore, is_thorough=True)
+        self.reader = RowReader(on_tools=self.linter.offered)
+        self.served: dict[str, _Served | None] = {}
+        self.unchecked: dict[str, str] = {}
+        self.good: dict[str, int] = {}
+        self.unknown_params: dict[str, int] = {}
+        self.only: _Served | None = None
+        if environment is not None:
+            plugin = catalog.find("environment", environment, where="--env")
+            self.only = _Served(f"{plugin.name}_", plugin.name, catalog.load(plugin), plugin)
+
+    def check(self, files: Sequence[Path]) -> Checked:
+        checked = [self._check_file(path) for path in files]
+        if self.only is not None and not files:
+            for split, paths in self.only.plugin.manifest.splits.items():
+                self._declare(self.only, split)
+                checked.extend(self._check_source(self.only.plugin, split, path) for path in paths)
+        notes = [
+            f"{key!r} is no create parameter of the Responses API ({count:,} {'row' if count == 1 else 'rows'}); "
+            "NeMo Gym refuses it"
+            for key, count in self.unknown_params.items()
+        ]
+        return Checked(
+            files=tuple(checked),
+            environments=self.good,
+            unchecked=self.unchecked,
+            problems=tuple(self.reader.problems),
+            reasons=dict(sorted(self.reader.reasons.items(), key=lambda entry: -entry[1])),
+            notes=tuple(notes),
+            warnings=self.linter.warnings(self.reader.drifts),
+        )
+
+    def _check_file(self, path: Path) -> CheckedFile:
+        try:
+            with path.open("rb") as file:
+                return self._check_lines(file, str(path), _split_of(path))
+        except OSError as error:
+            raise RequestError(f"the data file cannot be read: {error.strerror}", where=str(path)) from None
+
+    def _check_source(self, plugin: Plugin, split: str, source: str | HubData | UrlData) -> CheckedFile:
+        if isinstance(source, str):
+            with self.catalog.open_file(plugin, source) as file:
+                return self._check_lines(file, f"{plugin.qualified}/{source}", split)
+        with open_source(source, f"the manifest of {plugin.qualified}", has_variables=False) as lines:
+            return self._check_lines(lines, source_name(source), split)
+
+    def _check_lines(self, file: Iterable[bytes], name: str, split: str | None) -> CheckedFile:
+        source, before = RowSource(name), self.reader.bad
+        for number, line in numbered_lines(file, source):
+            self._check_row(line, f"{name}:{number}", split)
+        return CheckedFile(name, source.rows, self.reader.bad - before)
+
+    def _check_row(self, line: bytes, where: str, split: str | None) -> None:
+        row = self.reader.parse(line, where)
+        if row is None:
+            return
+        served, owner = self._whose(row)
+        try:
+            own_keys = () if served is None else served.environment_class.task_model.model_fields
+            line, row, _ = prepare_row(line, row, None if served is None else served.prompt, own_keys)
+        except RowError as error:
+            self.reader.reject(where, str(error), *([error.hint] if error.hint else []))
+            return
+        if served is None:
+            if not self.reader.unrouted(line, row, owner, where):
+                return
+        elif self.reader.routed(line, row, served, where) is None:
+            return
+        self.good[owner] = self.good.get(owner, 0) + 1
+        for key in row["responses_create_params"].keys() - CREATE_PARAMS:
+            if key in self.unknown_params or len(self.unknown_params) < REMEMBERED_KEYS:
+                self.unknown_params[key] = self.unknown_params.get(key, 0) + 1
+        is_news = self.linter.add(owner, split, row, where)
+        if is_news and served is not None:
+            self.linter.offered(owner, served.environment_class.tool_schemas(), "its code")
+
+    def _whose(self, row: dict[str, Any]) -> tuple[_Served | None, str]:
+        """Return by which environment a row is checked, and whose it is."""
+        if self.only is not None:
+            return self.only, self.only.environment
+        reference = row.get("agent_ref")
+        name = reference.get("name") if isinstance(reference, dict) else None
+        if not isinstance(name, str):
+            self.unchecked.setdefault("", "rows without `agent_ref` name no environment; try: --env NAME")
+            return None, ""
+        if name not in self.served:
+            if len(self.served) > 10_000:  # whatever somebody has put there, it is no list of routes
+                self.served.clear()
+            self.served[name] = self._find(name, str(row.get("environment", "")))
+        served = self.served[name]
+        return served, name if served is None else served.environment
+
+    def _find(self, name: str, environment: str) -> _Served | None:
+        """Find who serves a route: the environment whose name it begins with, the longest first."""
+        plugins = self.catalog.of_kind("environment")
+        for plugin in sorted(plugins, key=lambda plugin: len(plugin.name), reverse=True):
+            agent = name.removeprefix(f"{plugin.name}_")
+            if agent == name or (environment and environment != plugin.name):
+                continue
+            try:
+                chosen = self.catalog.find("environment", plugin.name)
+                served = _Served(name, plugin.name, self.catalog.load(chosen), chosen)
+            except GymcoreError as error:
+                self._leave_unchecked(name, error.message)
+                return None
+            self._declare(served, None)
+            return served
+        close = nearest(name, [f"{plugin.name}_simple_agent" for plugin in plugins])
+        self._leave_unchecked(name, "it is not installed" + (f"; did you mean {close[0]!r}?" if close else ""))
+        return None
+
+    def _leave_unchecked(self, name: str, reason: str) -> None:
+        if len(self.unchecked) < REMEMBERED_KEYS:
+            self.unchecked[name] = reason
+
+    def _declare(self, served: _Served, split: str | None) -> None:
+        manifest = served.plugin.manifest
+        self.linter.declare(served.environment, split=split, splits=manifest.splits, reward_range=manifest.reward_range)

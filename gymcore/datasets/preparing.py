@@ -1,0 +1,251 @@
+"""
+Data preparation: the splits of environments, checked, routed and mixed, one file a split, and its statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gymcore.composition.composer import Composition, compose, refuse_warnings
+from gymcore.composition.linting.linter import LintWarning
+from gymcore.composition.routes import Resolver
+from gymcore.composition.tokens import WORDS
+from gymcore.datasets.describing import DatasetStatistics
+from gymcore.discovery import Catalog
+from gymcore.errors import GymcoreError, PlanError, Problem, RunFolderError
+from gymcore.plan import CheckPlan, EnvironmentPlan, MixPlan, ModelPlan, Plan, WarningName
+from gymcore.run_folder import REJECTS_NAME, disk_error, only_writer, part_of, sync_folder, write_part
+
+__all__ = ["SPLITS", "Prepared", "PreparedSplit", "prepare_data"]
+
+SPLITS = ("train", "validation", "example")
+
+_NOBODY = {"policy": ModelPlan(use="nop")}
+"""The model of a plan that nobody plays: it asks of an environment neither a solution nor anything else."""
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """One split of all environments that have it."""
+
+    name: str
+    tasks: dict[str, int]
+    """How many rows each environment has in it."""
+    sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints of it."""
+        return {"split": self.name, "rows": sum(self.tasks.values()), "tasks": self.tasks, "sha256": self.sha256}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was prepared."""
+
+    folder: Path
+    splits: tuple[PreparedSplit, ...]
+    skipped: dict[str, str]
+    """Installed environments that were left out, and why."""
+    rejected: int
+    """How many invalid rows were left out."""
+    warnings: tuple[LintWarning, ...]
+    is_new: bool
+    """Whether something was written; where the same lay there already, nothing was."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints of it."""
+        return {
+            "folder": str(self.folder),
+            "written": self.is_new,
+            "splits": [split.to_dict() for split in self.splits],
+            "rejected": self.rejected,
+            "skipped": self.skipped,
+            "warnings": [warning.to_dict() for warning in self.warnings],
+        }
+
+
+def prepare_data(
+    environments: Sequence[str],
+    catalog: Catalog,
+    folder: Path,
+    *,
+    skip_invalid: bool = False,
+    ignore: Collection[WarningName] = (),
+    strict: bool = False,
+    force: bool = False,
+    tokenizer: str = WORDS,
+    environ: Mapping[str, str] | None = None,
+) -> Prepared:
+    """
+    Check the splits of environments and write each split of all of them into one file, with its statistics.
+
+    Every file is whole or not there, and none is written before all are known to be good.
+
+    Args:
+        environments: Their names, `name` or `distribution:name`; every installed one where there are none.
+        catalog: What is installed.
+        folder: Where the files go.
+        skip_invalid: Leave invalid rows out, and write them to `rejects.jsonl`; else one of them is refused with all.
+        ignore: Warnings that are not looked for.
+        strict: Take warnings for mistakes.
+        force: Replace other files of these names.
+        tokenizer: What measures prompts: `words`, or the path of a `tokenizer.json`.
+        environ: As for `compose`.
+
+    Raises:
+        RequestError: an environment, a row or the folder is not as it should be; nothing was written.
+        PluginError: an environment that was named is broken.
+        StorageError: the disk failed.
+    """
+    DatasetStatistics(tokenizer)  # a wrong tokenizer is said before the work, and not after it
+    chosen, skipped = _chosen(environments, catalog, os.environ if environ is None else environ)
+    check = CheckPlan(skip_invalid=skip_invalid, ignore=list(ignore))
+    compositions = {}
+    for split in SPLITS:
+        having = {name: entry for name, (entry, splits) in chosen.items() if split in splits}
+        if having:
+            plan = Plan(environments=having, models=_NOBODY, mix=MixPlan(split=split), check=check)
+            compositions[split] = compose(plan, catalog, environ=environ)
+    if not compositions:
+        raise PlanError([Problem(f"none of the environments has a split of {', '.join(SPLITS)}", where="--env")])
+    warnings = tuple(dict.fromkeys(warning for each in compositions.values() for warning in each.warnings))
+    if strict:
+        refuse_warnings(warnings)
+    try:
+        with only_writer(folder), _clearing_parts(folder):
+            splits = tuple(_write_split(name, each, folder, tokenizer) for name, each in compositions.items())
+            rejected = _write_rejects(compositions.values(), folder)
+            is_new = _put_in_place(folder, force=force)
+    except OSError as error:
+        raise disk_error("the output folder cannot be written", error, folder) from None
+    return Prepared(folder, splits, skipped, rejected, warnings, is_new)
+
+
+def _chosen(
+    names: Sequence[str], catalog: Catalog, environ: Mapping[str, str]
+) -> tuple[dict[str, tuple[EnvironmentPlan, Collection[str]]], dict[str, str]]:
+    """Return the entries of a plan for environments, with the splits each has, and which were left out and why."""
+    chosen: dict[str, tuple[EnvironmentPlan, Collection[str]]] = {}
+    skipped: dict[str, str] = {}
+    for name in names or [plugin.qualified for plugin in catalog.of_kind("environment")]:
+        try:
+            plugin = catalog.find("environment", name, where="--env")
+            if not names and plugin.status == "conflict":
+                skipped[plugin.qualified] = plugin.problem or ""
+                continue
+            if plugin.name in chosen:
+                raise PlanError([Problem(f"the environment {plugin.name!r} is named twice", "--env")])
+            entry = EnvironmentPlan(use=plugin.qualified)
+            resolver = Resolver(Plan(environments={plugin.name: entry}, models=_NOBODY), catalog, environ)
+            resolver.resolve_models()
+            resolver.resolve_environment(plugin.name)
+            # Which split is asked for comes later; that the default one is missing is no mistake here.
+            resolver.errors = [error for error in resolver.errors if not (error.where or "").endswith(".split")]
+            resolver.raise_errors()
+            chosen[plugin.name] = entry, plugin.manifest.splits
+        except GymcoreError as error:
+            if names:
+                raise
+            skipped[name] = error.message
+    return chosen, skipped
+
+
+def _write_split(name: str, composition: Composition, folder: Path, tokenizer: str) -> PreparedSplit:
+    sha256 = composition.dataset.write(part_of(folder / f"{name}.jsonl"))
+    statistics = DatasetStatistics(tokenizer)
+    for row in composition.dataset:
+        statistics.add(row.identity[0], row.value, len(row.data))
+    routes = {route.environment: route for route in composition.routes.values()}
+    environments = {}
+    for environment, own in statistics.environments.items():
+        plugin = routes[environment].environment_plugin
+        scale = plugin.manifest.reward_range
+        environments[environment] = {
+            "environment": environment,
+            "split": name,
+            "plugin": f"{plugin.qualified} {plugin.version}",
+            "files": [source["file"] for source in composition.lock["data"] if source["for"] == environment],
+            "reward_range": None if scale is None else list(scale),
+            **own.to_dict(statistics.unit),
+        }
+    metrics = {
+        "split": name,
+        "file": f"{name}.jsonl",
+        "sha256": sha256,
+        "rejected": 0 if composition.rejects is None else composition.rejects.count,
+        "environments": environments,
+        "total": statistics.total.to_dict(statistics.unit),
+    }
+    text = json.dumps(metrics, indent=2, ensure_ascii=False)
+    write_part(folder / f"{name}_metrics.json", text.encode() + b"\n")
+    return PreparedSplit(name, composition.tasks(), sha256)
+
+
+def _write_rejects(compositions: Collection[Composition], folder: Path) -> int:
+    every = [each.rejects for each in compositions if each.rejects is not None]
+    if every:
+        with part_of(folder / REJECTS_NAME).open("wb") as out:
+            for rejects in every:
+                rejects.copy_to(out)
+            out.flush()
+            os.fsync(out.fileno())
+    return sum(rejects.count for rejects in every)
+
+
+_NAMES = (*(name for split in SPLITS for name in (f"{split}.jsonl", f"{split}_metrics.json")), REJECTS_NAME)
+
+
+@contextmanager
+def _clearing_parts(folder: Path) -> Iterator[None]:
+    """Begin without the parts of a process that was killed, and leave none behind."""
+    _remove_parts(folder)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            _remove_parts(folder)
+
+
+def _remove_parts(folder: Path) -> None:
+    for name in _NAMES:
+        part_of(folder / name).unlink(missing_ok=True)
+
+
+def _put_in_place(folder: Path, *, force: bool) -> bool:
+    """
+    Give the parts their names, and return whether anything is new.
+
+    Raises:
+        RunFolderError: other files have these names, and they are not to be replaced.
+    """
+    differing = [name for name in _NAMES if _sha256(folder / name) != _sha256(part_of(folder / name))]
+    others = [name for name in differing if (folder / name).exists()]
+    if others and not force:
+        raise RunFolderError(
+            "the folder holds other data of the same names",
+            where=str(folder),
+            differences=[f"{name}: differs" if part_of(folder / name).exists() else f"{name}: old" for name in others],
+            hints=["try: another --out, or --force to replace them"],
+        )
+    for name in differing:
+        if part_of(folder / name).exists():
+            part_of(folder / name).replace(folder / name)
+        else:
+            (folder / name).unlink()
+    sync_folder(folder)
+    return bool(differing)
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None

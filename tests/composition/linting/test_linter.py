@@ -1,0 +1,363 @@
+"""
+The linter: what is odd about rows is said with examples, what is ordinary is not, and every warning can be silenced.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gymcore.composition import Composition, compose
+from gymcore.composition.linting import linter as linter_module
+from gymcore.composition.linting.linter import Linter
+from gymcore.composition.linting.near_prompts import ALIKE, NearPrompts, sketch_of
+from gymcore.discovery import discover
+from gymcore.errors import PlanError, RequestError
+from gymcore.plan import Plan, WarningName
+from gymcore.testing.plugins import PluginFolder
+
+Compose = Callable[..., Composition]
+Write = Callable[..., str]
+
+WORDS = [f"{a}{b}{c}" for a in "bdfgkl" for b in "aeiou" for c in ("n", "st", "rm", "lk", "p")]
+QUESTION = "A farmer has seventeen sheep and all but nine of them run away during the night. How many are left?"
+
+
+def _text(seed: int, words: int = 40) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=words))
+
+
+def _row(asked: str, around: str = "", **own: Any) -> dict[str, Any]:
+    items = [{"role": "system", "content": around}] if around else []
+    return {"responses_create_params": {"input": [*items, {"role": "user", "content": asked}]}, **own}
+
+
+def _seen(*rows: tuple[str, str | None, dict[str, Any]], **options: Any) -> dict[str, Any]:
+    """Show rows to a linter, and return its warnings by name."""
+    linter = Linter(**options)
+    for number, (environment, split, row) in enumerate(rows, start=1):
+        linter.add(environment, split, row, f"{environment}.jsonl:{number}")
+    return {warning.name: warning for warning in linter.warnings()}
+
+
+# -- prompts that stand in two places ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [QUESTION, QUESTION.upper(), f"  {QUESTION}\n", QUESTION.replace(" ", "\n")])
+def test_the_same_question_in_two_environments_is_found(other: str) -> None:
+    """
+    Instructions around it, letters of another case, and spacing hide nothing.
+    """
+    found = _seen(("a", None, _row(QUESTION, "Be brief.")), ("b", None, _row(other, "Think long.", id=7)))
+
+    assert found["shared-prompt"].message == "prompts stand in both a and b (1 row)"
+    assert found["shared-prompt"].examples == ("b.jsonl:2 and a.jsonl:1",)
+
+
+def test_nearly_the_same_question_in_two_environments_is_found() -> None:
+    """
+    A word added and a word changed, in a question of forty.
+    """
+    words = _text(1).split()
+    other = " ".join(["Please", *words[:30], "other", *words[31:]])
+
+    found = _seen(("a", None, _row(" ".join(words))), ("b", None, _row(other)))
+
+    assert found["shared-prompt"].message == "prompts stand nearly the same in both a and b (1 row)"
+
+
+def test_different_questions_are_not_taken_for_each_other() -> None:
+    """
+    A common form, common instructions and short texts are ordinary.
+    """
+    cities = ("Oslo", "Doha", "Lima", "Rome")
+    rows = [
+        (env, None, _row(f"What should I wear in {city} today?", "Use the tool."))
+        for env, city in zip("abab", cities, strict=True)
+    ]
+    rows += [("a", None, _row("Begin.", "One game.")), ("b", None, _row("Begin.", "Another game."))]
+    rows += [("ab"[number % 2], None, _row(_text(number), "Use the tool.")) for number in range(200)]
+
+    assert _seen(*rows) == {}
+
+
+def test_what_is_trained_on_and_validated_with_is_found() -> None:
+    """
+    The same row, whatever its id, or nearly the same question under the same instructions.
+    """
+    near = _text(5) + " end"
+    found = _seen(
+        ("a", "train", _row(QUESTION, "Be brief.", id=1, answer="9")),
+        ("a", "train", _row(_text(5), "Be brief.", id=2)),
+        ("a", "validation", _row(QUESTION, "Be brief.", id=3, answer="9")),
+        ("a", "validation", _row(near, "Be brief.", id=4)),
+    )
+    other_instructions = _seen(
+        ("a", "train", _row(_text(5), "Be brief.")), ("a", "validation", _row(near, "Add five to every number."))
+    )
+
+    assert set(found) == {"leaked-prompt"}
+    assert found["leaked-prompt"].examples == ("a.jsonl:4 and a.jsonl:2",)
+    assert other_instructions == {}
+
+
+def test_examples_may_be_a_part_of_the_training_rows() -> None:
+    """
+    They are there to be looked at.
+    """
+    assert _seen(("a", "example", _row(QUESTION)), ("a", "train", _row(QUESTION))) == {}
+
+
+def test_rows_that_say_the_same_are_found_whatever_their_id() -> None:
+    """
+    Another seed or another picture makes another row, another id does not.
+    """
+    picture = [{"type": "input_text", "text": QUESTION}, {"type": "input_image", "image_url": "one.png"}]
+    shown = {"input": [{"role": "user", "content": picture}]}
+    other = {"input": [{"role": "user", "content": [picture[0], {**picture[1], "image_url": "two.png"}]}]}
+
+    found = _seen(
+        ("a", None, _row("Play.", seed=1, id=1)),
+        ("a", None, _row("Play.", seed=2, id=2)),
+        ("a", None, _row("Play.", seed=1, id=3)),
+        ("a", None, {"responses_create_params": shown}),
+        ("a", None, {"responses_create_params": other}),
+    )
+
+    assert found["duplicate-row"].examples == ("a.jsonl:3 and a.jsonl:1",)
+    assert found["duplicate-row"].count == 1
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Beyond the bound rows are held against the first ones, and nothing else changes.
+    """
+    monkeypatch.setattr(linter_module, "REMEMBERED_ROWS", 10)
+    rows = [("a", None, _row(_text(number), id=number)) for number in range(50)]
+
+    found = _seen(*rows, ("b", None, _row(_text(3))), ("b", None, _row(_text(30))))
+
+    assert found["shared-prompt"].count == 1
+
+
+def test_of_very_many_rows_a_part_is_looked_at_and_twins_stay_together() -> None:
+    """
+    An eighth or so of the rows beyond the bound; what is looked at in one environment is in the other as well.
+    """
+    linter, thorough = Linter(), Linter(is_thorough=True)
+    for looking in (linter, thorough):
+        for environment in ("a", "b"):
+            for number in range(linter_module.ALL_ROWS):
+                looking.add(environment, None, _row(f"{environment} {number}"), f"{environment}:{number + 1}")
+            for number in range(2000):
+                looking.add(environment, None, _row(_text(number, 12)), f"{environment}:{number + 1}")
+
+    (warning,) = [found for found in linter.warnings() if found.name == "shared-prompt"]
+    (every,) = [found for found in thorough.warnings() if found.name == "shared-prompt"]
+    assert 100 <= warning.count <= 500
+    assert every.count == 2000
+
+
+@given(st.lists(st.sampled_from(WORDS), min_size=8, max_size=150))
+def test_a_sketch_is_the_same_in_every_case_and_spacing(words: list[str]) -> None:
+    """
+    And a text is nearly itself.
+    """
+    codes = NearPrompts().codes
+
+    assert sketch_of(" ".join(words), codes) == sketch_of("\n ".join(words).title(), codes)
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2, 20, 40])
+def test_sketches_tell_how_much_is_common(changed: int) -> None:
+    """
+    Of texts of 80 words: found where a word or two differ, and not where a quarter does.
+    """
+    found = 0
+    for seed in range(100):
+        words = _text(seed, 80).split()
+        near = NearPrompts()
+        near.add(0, 0, 1, " ".join(words), ())
+        for place in random.Random(seed).sample(range(80), changed):
+            words[place] = f"new{place}"
+        found += near.add(1, 0, 2, " ".join(words), [(0, True)]) is not None
+
+    assert found >= 80 if changed <= 2 else found <= 5, (changed, ALIKE)
+
+
+# -- answers, tools, splits, scales, fields ----------------------------------------------------------------------------
+
+
+def test_an_answer_that_stands_in_the_prompt_is_found() -> None:
+    """
+    At the top of the row, or one level below, and in instructions as well.
+    """
+    answer = "the butler did it in the library"
+    found = _seen(
+        ("a", None, _row(f"Who was it? (Hint: {answer}.)", expected_answer=answer)),
+        ("a", None, _row("Who was it?", f"Never say that {answer}!", verifier_metadata={"solution": answer})),
+    )
+
+    assert found["answer-in-prompt"].examples in (("a.jsonl:1",), ("a.jsonl:2",))
+    assert "hold the row's own" in found["answer-in-prompt"].message
+
+
+@pytest.mark.parametrize(
+    ("asked", "own"),
+    [
+        ("What is the weather in Edinburgh?", {"expected": "Edinburgh"}),
+        ("What is the weather in New York City now?", {"city": "New York City now"}),
+        ("Is it 1234567890123?", {"answer": "12345678901234"}),
+        ("Who? A) the butler in the hall B) nobody", {"answer": "the butler in the hall"}),
+        ("Which?\n- the butler in the hall\n- nobody", {"answer": "the butler in the hall"}),
+        ("the butler in the halls", {"answer": "the butler in the hall"}),
+        ("repeat after me, please", {"answer": "repeat after me, please"}),
+        ("Say: one two three four.", {"answer_id": "one two three four"}),
+        ("Say: one two three four.", {"expected_words": ["one two three four"]}),
+    ],
+)
+def test_what_only_looks_like_an_answer_is_not_reported(asked: str, own: dict[str, Any]) -> None:
+    """
+    Short values, inputs, one option of several, a part of a word, the whole prompt, ids and lists.
+    """
+    assert _seen(("a", None, _row(asked, **own))) == {}
+
+
+def test_one_tool_with_two_schemas_is_found(composed: Compose, write_rows: Write) -> None:
+    """
+    Across environments; within one, the code is what rows are held against.
+    """
+    linter = Linter()
+    search = {"type": "function", "name": "search", "parameters": {"type": "object", "properties": {"q": {}}}}
+    same = {**search, "description": "Other words."}
+    other = {**search, "parameters": {"type": "object", "properties": {"query": {}}}}
+
+    linter.offered("a", [search, {"type": "web_search"}, "nonsense"], "a.jsonl:1")
+    linter.offered("b", [same], "b.jsonl:1")
+    assert linter.warnings() == ()
+    linter.offered("c", [other], "its code")
+
+    (warning,) = linter.warnings()
+    assert (warning.name, warning.message) == ("tool-conflict", "the tool 'search' has 2 schemas in a, b, c")
+    assert warning.examples == ("a: a.jsonl:1", "b: b.jsonl:1", "c: its code")
+
+
+def test_what_environments_declare_is_compared() -> None:
+    """
+    Rewards on different scales, and training without anything to hold it against.
+    """
+    linter = Linter()
+    linter.declare("a", split="train", splits=["train", "example"], reward_range=(0.0, 1.0))
+    linter.declare("b", split="train", splits=["train", "validation"], reward_range=(-1.0, 1.0))
+    linter.declare("c", split=None, splits=[], reward_range=None)
+
+    assert [(warning.name, warning.message) for warning in linter.warnings()] == [
+        ("no-validation", "a has no validation split to hold its training against"),
+        ("reward-ranges", "rewards are on different scales: a 0 to 1, b -1 to 1"),
+    ]
+
+
+def test_a_field_that_never_changes_is_found() -> None:
+    """
+    Where there are rows enough to tell.
+    """
+    rows = [
+        ("a", None, _row(_text(number), level=1, id=number, tag="x" * 100, odd=number == 7)) for number in range(30)
+    ]
+
+    assert _seen(*rows[:19]) == {}
+    linter = Linter()
+    for number, (environment, split, row) in enumerate(rows):
+        linter.add(environment, split, row, f"a:{number + 1}")
+    assert [warning.message.partition(":")[0] for warning in linter.warnings()] == [
+        "every row of a has the same 'level'",
+        "every row of a has the same 'tag'",
+    ]
+
+
+# -- in a composition --------------------------------------------------------------------------------------------------
+
+
+def test_compose_warns_and_goes_on(composed: Compose, write_rows: Write) -> None:
+    """
+    A warning keeps nobody from composing; its name silences it, and `strict` makes it a mistake.
+    """
+    row = {**_row(QUESTION), "answer": "nine"}
+    plan = {"environments": {"echo": {"data": write_rows(row, row)}}}
+
+    assert [warning.name for warning in composed(plan).warnings] == ["duplicate-row"]
+    assert len(composed(plan).dataset) == 2
+    assert composed({**plan, "check": {"ignore": ["duplicate-row"]}}).warnings == ()
+    with pytest.raises(RequestError, match="1 warning is taken for mistakes") as caught:
+        composed({**plan, "check": {"strict": True}})
+    assert "--ignore-warning duplicate-row" in str(caught.value)
+
+
+def test_two_environments_of_a_plan_are_compared(composed: Compose, write_rows: Write) -> None:
+    """
+    One line of one file is no finding: whoever plays an environment under two names has asked for it.
+    """
+    one, copy = (write_rows({**_row(QUESTION), "answer": "nine"}, name=name) for name in ("one", "copy"))
+
+    def warned(other: str) -> list[str]:
+        plan = {"environments": {"one": {"use": "echo", "data": one}, "two": {"use": "echo", "data": other}}}
+        return [warning.name for warning in composed(plan).warnings]
+
+    assert warned(copy) == ["shared-prompt"]
+    assert warned(one) == []
+
+
+def test_training_rows_are_held_against_the_validation_split(tmp_path: Path) -> None:
+    """
+    Although only the training split is composed; and what validation rows are like is not the question.
+    """
+    rows = {
+        "train": [_row(QUESTION, id=1), _row(_text(2), id=2), {"responses_create_params": {"input": [5]}}],
+        "validation": [_row(QUESTION, id=3), *[_row(_text(9), id=number) for number in range(4, 40)], 5],
+    }
+    data = {f"leaky/{split}.jsonl": "\n".join(map(json.dumps, found)) for split, found in rows.items()}
+    code = (
+        "from gymcore import Environment, Task\n\n\nclass Open(Task):\n    responses_create_params: dict\n\n\n"
+        "class Leaky(Environment[Open]):\n    pass\n"
+    )
+    manifest = "gym_api: 1\nsplits: {train: train.jsonl, validation: validation.jsonl}\n"
+    files = {"leaky/__init__.py": code, "leaky/gym.yaml": manifest, **data}
+    PluginFolder(tmp_path).install("gym-plugin-leaky", files, {"gymcore.environments": {"leaky": "leaky:Leaky"}})
+    with PluginFolder(tmp_path):
+        plan = Plan.model_validate({"environments": {"leaky": {"split": "train"}}, "models": {"policy": "nop"}})
+        composition = compose(plan, discover(), environ={})
+
+    assert len(composition.dataset) == 3
+    (warning,) = composition.warnings
+    assert (warning.name, warning.count) == ("leaked-prompt", 1)
+    assert [place.rpartition("/")[2] for place in warning.examples[0].split(" and ")] == [
+        "validation.jsonl:1",
+        "train.jsonl:1",
+    ]
+
+
+def test_warnings_change_no_byte_of_a_dataset(composed: Compose, write_rows: Write) -> None:
+    """
+    The linter looks, and touches nothing.
+    """
+    plan = {"environments": {"echo": {"data": write_rows(*[{**_row(QUESTION), "answer": "x"}] * 3)}}}
+
+    silent = composed({**plan, "check": {"ignore": list(get_args(WarningName))}})
+
+    assert silent.warnings == ()
+    assert silent.lock == composed(plan).lock
+
+
+def test_an_unknown_warning_cannot_be_ignored(composed: Compose) -> None:
+    """
+    A misspelt name would silence nothing.
+    """
+    with pytest.raises(PlanError, match="duplicate-row"):
+        composed({"environments": {"echo": {}}, "check": {"ignore": ["duplicate-rows"]}})

@@ -1,0 +1,290 @@
+"""
+Dataset files on their own: checked by whoever serves them, described in numbers, and prepared split by split.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gymcore.datasets.checking import Checked, check_data
+from gymcore.datasets.describing import describe_data
+from gymcore.datasets.field_statistics import DISTINCT, FIELDS, Numbers
+from gymcore.datasets.preparing import prepare_data
+from gymcore.discovery import Catalog
+from gymcore.errors import PlanError, PluginError, RequestError, RunFolderError, UnknownPluginError
+from gymcore.testing.plugins import PluginFolder
+
+Write = Callable[..., str]
+
+PARAMS = {"input": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Say it."}]}
+
+
+def _row(**changes: Any) -> dict[str, Any]:
+    return {"answer": "it", "responses_create_params": PARAMS, "agent_ref": {"name": "echo_simple_agent"}, **changes}
+
+
+def _checked(catalog: Catalog, *files: str, **options: Any) -> Checked:
+    return check_data([Path(file) for file in files], catalog, **options)
+
+
+# -- check -------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_checked_by_the_environment_that_they_name(catalog: Catalog, write_rows: Write) -> None:
+    """
+    Its task model and its tools decide, without a plan and without options that it may need.
+    """
+    fly = {**PARAMS, "tools": [{"type": "function", "name": "fly"}]}
+    path = write_rows(_row(), _row(answer=5), _row(responses_create_params=fly), _row(task_id=1), _row(task_id=1))
+
+    checked = _checked(catalog, path)
+
+    assert (checked.rows, checked.bad, checked.environments) == (5, 3, {"echo": 2})
+    assert [problem.where for problem in checked.problems] == [f"{path}:2", f"{path}:3", f"{path}:5"]
+    assert "'echo' has no tool 'fly'" in checked.problems[1].message
+    assert checked.unchecked == {}
+
+
+def test_rows_of_nobody_who_is_installed_are_checked_by_what_holds_for_all(catalog: Catalog, write_rows: Write) -> None:
+    """
+    They are good or bad as rows, and it is said that nothing more was looked at.
+    """
+    other = _row(agent_ref={"name": "chess_simple_agent"}, answer=5)
+    broken = {"responses_create_params": {"input": 5}, "agent_ref": {"name": "chess_simple_agent"}}
+    loose = {"responses_create_params": {"input": "x"}}
+
+    checked = _checked(catalog, write_rows(other, broken, loose))
+
+    assert (checked.bad, checked.environments) == (1, {"chess_simple_agent": 1, "": 1})
+    assert set(checked.unchecked) == {"chess_simple_agent", ""}
+    assert "--env NAME" in checked.unchecked[""]
+
+
+def test_rows_without_routes_are_checked_for_one_environment(catalog: Catalog, write_rows: Write) -> None:
+    """
+    `environment` says whose they are; without files, its own splits are checked.
+    """
+    path = write_rows({"responses_create_params": PARAMS}, {"answer": "x", "responses_create_params": PARAMS})
+
+    assert _checked(catalog, path, environment="echo").bad == 1
+    assert _checked(catalog, path, environment="gym-plugin-echo:echo").environments == {"echo": 1}
+    with pytest.raises(UnknownPluginError, match="no environment is named 'ehco'"):
+        _checked(catalog, path, environment="ehco")
+    with pytest.raises(PluginError, match=r"names the data file 'data/missing\.jsonl'"):
+        _checked(catalog, environment="echo")
+
+
+def test_parameters_that_others_refuse_are_noted(catalog: Catalog, write_rows: Write) -> None:
+    """
+    They travel here, and would not elsewhere.
+    """
+    odd = _row(responses_create_params={**PARAMS, "temprature": 1, "top_p": 0.5})
+
+    checked = _checked(catalog, write_rows(odd, odd))
+
+    assert checked.bad == 0
+    assert [note.partition(";")[0] for note in checked.notes] == [
+        "'temprature' is no create parameter of the Responses API (2 rows)"
+    ]
+
+
+def test_files_named_after_splits_are_held_against_each_other(catalog: Catalog, write_rows: Write) -> None:
+    """
+    A row of train-00001.jsonl that stands in validation.jsonl is a leak, one in train-00002.jsonl a duplicate.
+    """
+    names = ("train-00001.jsonl", "train-00002.jsonl", "my_validation.jsonl")
+    files = [write_rows(_row(), name=name) for name in names]
+
+    warnings = {warning.name: warning.examples for warning in _checked(catalog, *files).warnings}
+
+    assert warnings["duplicate-row"] == (f"{files[1]}:1 and {files[0]}:1",)
+    assert warnings["leaked-prompt"] == (f"{files[2]}:1 and {files[0]}:1",)
+
+
+def test_a_file_that_is_not_there_is_a_wrong_request(catalog: Catalog, tmp_path: Path) -> None:
+    """
+    With its name.
+    """
+    for read in (check_data, describe_data):
+        with pytest.raises(RequestError, match=r"cannot be read: No such file or directory .*none\.jsonl"):
+            read([tmp_path / "none.jsonl"], catalog)
+
+
+# -- stats -------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-1e6, 1e6) | st.integers(-1000, 1000), min_size=2))
+def test_numbers_are_summed_up_as_statistics_does(numbers: list[float]) -> None:
+    """
+    One number at a time gives what all of them give together.
+    """
+    summed = Numbers()
+    for number in numbers:
+        summed.add(number)
+
+    told = summed.to_dict()
+
+    assert told is not None
+    assert (told["count"], told["min"], told["max"]) == (len(numbers), min(numbers), max(numbers))
+    assert told["mean"] == pytest.approx(statistics.fmean(numbers), rel=1e-6, abs=1e-5)
+    assert told["std"] == pytest.approx(statistics.stdev(numbers), rel=1e-6, abs=1e-5)
+
+
+def test_a_dataset_is_described_by_environment_and_in_total(catalog: Catalog, write_rows: Write) -> None:
+    """
+    Rows, words of the prompt, tools, turns, parameters, and what each field holds.
+    """
+    tools = [{"type": "function", "name": "repeat"}]
+    first = _row(level=1, meta={"kind": "a"}, values=[1, 3])
+    second = _row(answer="other", level=3, responses_create_params={**PARAMS, "tools": tools, "temperature": 0.5})
+    third = {"responses_create_params": {"input": "one two three four five"}, "environment": "chess"}
+
+    described = describe_data([Path(write_rows(first, second, third, b"{", {"responses_create_params": {}}))], catalog)
+
+    told = described.to_dict()
+    echo = told["environments"]["echo_simple_agent"]
+    assert (described.bad, told["total"]["rows"], echo["rows"]) == (2, 3, 2)
+    assert told["total"]["words"] == {
+        "count": 3,
+        "mean": pytest.approx(13 / 3, abs=1e-6),
+        "std": 0.57735,
+        "min": 4,
+        "max": 5,
+    }
+    assert (echo["tools"]["max"], echo["turns"]["mean"], told["environments"]["chess"]["turns"]["mean"]) == (1, 1, 1)
+    assert echo["params"]["temperature"]["numbers"]["mean"] == 0.5
+    assert echo["fields"]["answer"]["types"] == {"text": 2}
+    assert (echo["fields"]["answer"]["distinct"], echo["fields"]["answer"]["lengths"]["max"]) == (2, 5)
+    assert (echo["fields"]["level"]["present"], echo["fields"]["level"]["numbers"]["mean"]) == (1.0, 2.0)
+    assert (echo["fields"]["meta.kind"]["present"], echo["fields"]["values"]["numbers"]["max"]) == (0.5, 3)
+
+
+def test_what_is_told_apart_is_bounded(catalog: Catalog, write_rows: Write) -> None:
+    """
+    Of a million different values or keys, a bound is named and kept.
+    """
+    rows = [_row(**{"id": number, f"own{number}": 1}) for number in range(DISTINCT + 100)]
+
+    told = describe_data([Path(write_rows(*rows))], catalog).to_dict()["total"]
+
+    assert told["fields"]["id"]["distinct_more_than"] == DISTINCT
+    assert len(told["fields"]) == FIELDS
+    assert told["further_fields"] == DISTINCT + 100 - (FIELDS - 2)
+
+
+# -- prepare -----------------------------------------------------------------------------------------------------------
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".writer"}
+
+
+def test_every_split_of_all_environments_is_one_routed_file(catalog: Catalog, tmp_path: Path) -> None:
+    """
+    Environments without a split are not in it, and statistics name environment and split.
+    """
+    prepared = prepare_data(["echo", "shout"], catalog, tmp_path / "out", environ={})
+
+    assert {split.name: split.tasks for split in prepared.splits} == {
+        "train": {"echo": 25},
+        "example": {"echo": 5, "shout": 5},
+    }
+    assert set(_files(prepared.folder)) == {
+        "train.jsonl",
+        "train_metrics.json",
+        "example.jsonl",
+        "example_metrics.json",
+    }
+    rows = [json.loads(line) for line in (prepared.folder / "example.jsonl").read_bytes().splitlines()]
+    assert [row["environment"] for row in rows].count("shout") == 5
+    assert all(row["agent_ref"]["name"].startswith(row["environment"]) for row in rows)
+    metrics = json.loads((prepared.folder / "example_metrics.json").read_bytes())
+    assert {(own["environment"], own["split"], own["rows"]) for own in metrics["environments"].values()} == {
+        ("echo", "example", 5),
+        ("shout", "example", 5),
+    }
+    assert metrics["total"]["rows"] == 10
+
+
+def test_the_same_again_writes_nothing_and_other_data_need_force(catalog: Catalog, tmp_path: Path) -> None:
+    """
+    Nothing is overwritten by accident, and with force nothing old is left.
+    """
+    out = tmp_path / "out"
+    assert prepare_data(["echo"], catalog, out, environ={}).is_new
+    before = _files(out)
+    assert not prepare_data(["echo"], catalog, out, environ={}).is_new
+
+    with pytest.raises(RunFolderError, match="holds other data of the same names") as caught:
+        prepare_data(["shout"], catalog, out, environ={})
+    assert "train.jsonl: old" in caught.value.differences
+    assert _files(out) == before
+
+    prepare_data(["shout"], catalog, out, environ={}, force=True)
+    assert set(_files(out)) == {"example.jsonl", "example_metrics.json"}
+
+
+def test_an_invalid_row_is_never_prepared(plugins: PluginFolder, tmp_path: Path) -> None:
+    """
+    It is refused with everything, or left out, counted and told of.
+    """
+    from gymcore.discovery import discover
+
+    folder = tmp_path / "site"
+    folder.mkdir()
+    files = {
+        "odd/__init__.py": "from gymcore import Environment\n\n\nclass Odd(Environment):\n    '''Odd.'''\n",
+        "odd/gym.yaml": "gym_api: 1\nsplits: {example: rows.jsonl}\nreward_range: [-1, 1]\n",
+        "odd/rows.jsonl": '{"responses_create_params": {"input": "x"}}\n'
+        '{"responses_create_params": {"input": "x"}}\n{"responses_create_params": 5}\n{\n',
+    }
+    PluginFolder(folder).install("gym-plugin-odd", files, {"gymcore.environments": {"odd": "odd:Odd"}})
+    out = tmp_path / "out"
+    with PluginFolder(folder):
+        catalog = discover()
+        with pytest.raises(RequestError, match="2 rows are wrong, of 4 read"):
+            prepare_data(["odd"], catalog, out, environ={})
+        assert not out.exists()
+        with pytest.raises(RequestError, match="taken for mistakes"):
+            prepare_data(["odd", "echo"], catalog, out, environ={}, skip_invalid=True, strict=True, tokenizer="words")
+        prepared = prepare_data(["odd"], catalog, out, environ={}, skip_invalid=True)
+
+    assert prepared.rejected == 2
+    assert [json.loads(line)["line"] for line in (out / "rejects.jsonl").read_bytes().splitlines()] == [3, 4]
+    metrics = json.loads((out / "example_metrics.json").read_bytes())
+    assert (metrics["rejected"], metrics["environments"]["odd"]["reward_range"]) == (2, [-1.0, 1.0])
+
+
+def test_what_cannot_be_prepared_is_said_before_anything_is_written(catalog: Catalog, tmp_path: Path) -> None:
+    """
+    A name that is not there, one that stands twice, and an environment without data.
+    """
+    for names, kind, said in [
+        (["ehco"], UnknownPluginError, "no environment is named 'ehco'"),
+        (["echo", "echo"], PlanError, "is named twice"),
+        (["mute"], RequestError, "none of the environments has a split"),
+    ]:
+        with pytest.raises(kind, match=said):
+            prepare_data(names, catalog, tmp_path / "out", environ={})
+    with pytest.raises(PlanError, match="there is no tokenizer"):
+        prepare_data(["echo"], catalog, tmp_path / "out", environ={}, tokenizer="none.json")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_names_every_environment_that_can_be_is_prepared(catalog: Catalog, tmp_path: Path) -> None:
+    """
+    The others are left out with the reason.
+    """
+    prepared = prepare_data([], catalog, tmp_path / "out", environ={})
+
+    tasks = {name for split in prepared.splits for name in split.tasks}
+    assert {"echo", "shout"} <= tasks
+    assert all(reason for reason in prepared.skipped.values())
