@@ -19,12 +19,12 @@ from gymcore.testing.plugins import PluginFolder
 
 ECHO = Path(__file__).parent / "data" / "gym_plugin_echo"
 SLOW = (
-    "cli/test_losing_the_reader.py",
-    "cli/test_run.py",
+    "cli",
     "crash",
     "docs",
     "doctor",
     "end_to_end",
+    "integrations",
     "runtime/test_isolated.py",
     "runtime/test_ray",
 )

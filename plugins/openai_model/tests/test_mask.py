@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from gym_plugin_openai_model.mask import Mask, secrets_in_query
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
 KEY = 'sk-"SECRET"/0123+456\\789&'
@@ -62,7 +62,10 @@ def test_leaves_the_rest_of_a_message_alone():
     assert Mask([""]).over(text, 1000) == Mask([]).over(text, 1000) == text
 
 
-@given(some.integers(0, 300), some.integers(0, 5), some.integers(1, 100), some.integers(0, 300))
+@example(before=0, repeats=2, length=9, after=0)
+@given(
+    before=some.integers(0, 300), repeats=some.integers(0, 5), length=some.integers(1, 100), after=some.integers(0, 300)
+)
 def test_a_cut_leaves_no_half_of_a_secret(before, repeats, length, after):
     """
     Wherever a text is cut, no beginning of a secret is left, and what is wanted of a text without secrets is there.

@@ -45,7 +45,7 @@ class Mask:
         for form in self._forms:
             begins = begins.replace(form, "***")
         # What was cut may end with half a secret, which looks like none.
-        return begins[: len(begins) - self._longest] if len(text) > reach else begins
+        return begins[: max(0, len(begins) - self._longest)] if len(text) > reach else begins
 
     def over_utf8(self, data: bytes, length: int) -> str:
         """Do the same for UTF-8, good or bad, of which no more is decoded than is needed."""
