@@ -9,10 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
-from hypothesis import settings
-
-settings.register_profile("unhurried", deadline=None)  # a busy machine makes no law false
-settings.load_profile("unhurried")
 
 FullDisk = Callable[[int], AbstractContextManager[None]]
 
