@@ -13,14 +13,15 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gymcore.composition.dataset import BLOCK
-from gymcore.composition.sources.downloads import Downloads
-from gymcore.composition.sources.hub import fetch_hub_files
 from gymcore.documents import encode_json
 from gymcore.errors import PlanError, Problem
 from gymcore.plan import HubData, UrlData, expand_variables, source_name
+
+if TYPE_CHECKING:
+    from gymcore.composition.sources.downloads import Downloads
 
 __all__ = ["open_source"]
 
@@ -61,8 +62,12 @@ def open_source(
     name = source_name(source)
     place = f"{where}: {name}"
     if isinstance(source, HubData):
+        from gymcore.composition.sources.hub import fetch_hub_files  # here, because few fetch anything
+
         files = [(path, path.name) for path in fetch_hub_files(source, where, environ)]
     elif isinstance(source, UrlData):
+        from gymcore.composition.sources.downloads import Downloads
+
         known = environ if has_variables else {}
         address, problems = expand_variables(source.url, known, f"{where}.url")
         if problems:
