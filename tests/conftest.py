@@ -19,7 +19,7 @@ from gymcore.discovery import Catalog, discover
 from gymcore.testing.plugins import PluginFolder
 
 # A busy machine makes no law false. On a second Python a law is looked at, and not searched for its exceptions again.
-settings.register_profile("thorough", deadline=None)
+settings.register_profile("thorough", deadline=None, max_examples=60)
 settings.register_profile("brief", deadline=None, max_examples=10)
 settings.load_profile(os.environ.get("GYMCORE_TEST_PROFILE", "thorough"))
 
