@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ __all__ = [
     "disk_error",
     "only_writer",
     "part_of",
+    "sha256_of",
     "size_of",
     "sync_folder",
     "write_part",
@@ -187,3 +189,12 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+def sha256_of(path: Path) -> str | None:
+    """Return the SHA-256 of a file's bytes; None when it is not there."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None

@@ -41,6 +41,7 @@ from gymcore.run_folder import (
     disk_error,
     only_writer,
     part_of,
+    sha256_of,
     size_of,
     sync_folder,
     write_part,
@@ -142,7 +143,7 @@ def _write_files(composition: Composition, folder: Path) -> None:
     lock = json.dumps(composition.lock, indent=2, ensure_ascii=False).encode() + b"\n"
     with _clearing_parts(folder):
         _remove_parts(folder)
-        if _sha256(folder / DATASET_NAME) != composition.lock["dataset"]["sha256"]:
+        if sha256_of(folder / DATASET_NAME) != composition.lock["dataset"]["sha256"]:
             composition.dataset.write(part_of(folder / DATASET_NAME))
         write_part(folder / PLAN_NAME, composition.plan.to_yaml().encode())
         if composition.rejects is not None:
@@ -212,14 +213,6 @@ def _remove_parts(folder: Path) -> None:
         sync_folder(folder)
     for name in (DATASET_NAME, PLAN_NAME, REJECTS_NAME):
         part_of(folder / name).unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
 
 
 def read_lock(folder: Path) -> dict[str, Any] | None:

@@ -4,7 +4,6 @@ Data preparation: the splits of environments, checked, routed and mixed, one fil
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from gymcore.datasets.describing import DatasetStatistics
 from gymcore.discovery import Catalog
 from gymcore.errors import GymcoreError, PlanError, Problem, RunFolderError
 from gymcore.plan import CheckPlan, EnvironmentPlan, MixPlan, ModelPlan, Plan, WarningName
-from gymcore.run_folder import REJECTS_NAME, disk_error, only_writer, part_of, sync_folder, write_part
+from gymcore.run_folder import REJECTS_NAME, disk_error, only_writer, part_of, sha256_of, sync_folder, write_part
 
 __all__ = ["SPLITS", "Prepared", "PreparedSplit", "prepare_data"]
 
@@ -225,7 +224,7 @@ def _put_in_place(folder: Path, *, force: bool) -> bool:
     Raises:
         RunFolderError: other files have these names, and they are not to be replaced.
     """
-    differing = [name for name in _NAMES if _sha256(folder / name) != _sha256(part_of(folder / name))]
+    differing = [name for name in _NAMES if sha256_of(folder / name) != sha256_of(part_of(folder / name))]
     others = [name for name in differing if (folder / name).exists()]
     if others and not force:
         raise RunFolderError(
@@ -241,11 +240,3 @@ def _put_in_place(folder: Path, *, force: bool) -> bool:
             (folder / name).unlink()
     sync_folder(folder)
     return bool(differing)
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None

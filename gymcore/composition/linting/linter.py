@@ -113,11 +113,20 @@ class Linter:
         ignore: Warnings that are not looked for.
         is_alone: Whether all rows are of one environment and one split, so that there is nothing to compare them with.
         is_thorough: Whether time matters less than what is found.
+        remembered: How many rows others are held against, the first ones.
     """
 
-    def __init__(self, ignore: Collection[str] = (), *, is_alone: bool = False, is_thorough: bool = False) -> None:
+    def __init__(
+        self,
+        ignore: Collection[str] = (),
+        *,
+        is_alone: bool = False,
+        is_thorough: bool = False,
+        remembered: int = REMEMBERED_ROWS,
+    ) -> None:
+        self._remembered = remembered
         self._closely = THOROUGH if is_thorough else QUICK
-        self._all = REMEMBERED_ROWS if is_thorough else ALL_ROWS
+        self._all = remembered if is_thorough else ALL_ROWS
         self._ignored = frozenset(ignore)
         self._compares = not is_alone and not {"shared-prompt", "leaked-prompt"} <= self._ignored
         self._looks_at_rows = self._compares or not {"duplicate-row", "answer-in-prompt", "constant-field"} <= (
@@ -227,6 +236,13 @@ class Linter:
         self._owners[environment, split] = owner
         return owner
 
+    def _first(self, places: dict[int, int], key: int, place: int) -> int | None:
+        """Return where a key was seen first, or None where this is the first time."""
+        first = places.get(key)
+        if first is None and place < self._remembered:
+            places[key] = place
+        return first
+
     def _compare(
         self, owner: _Owner, row: Mapping[str, Any], asked: str, around: str, where: str, *, is_close: bool
     ) -> None:
@@ -236,10 +252,10 @@ class Linter:
         if len(asked) <= 1000:
             prompt = asked.encode("utf-8", "replace").translate(_SQUEEZED, _SPACING)
         place = len(self._places)
-        if place < REMEMBERED_ROWS:
+        if place < self._remembered:
             self._places.append(where)
             self._place_owners.append(owner.number)
-        first = _first(self._tasks, hash((prompt, around, orjson_sorted(own))), place)
+        first = self._first(self._tasks, hash((prompt, around, orjson_sorted(own))), place)
         if first is not None:
             self._see_twin(owner, where, first)
             if self._owner_of(first).environment == owner.environment:
@@ -247,10 +263,10 @@ class Linter:
         if not self._compares:
             return
         is_short = len(prompt) < _LEAST_PROMPT
-        first = _first(self._prompts, hash((prompt, around)) if is_short else hash(prompt), place)
+        first = self._first(self._prompts, hash((prompt, around)) if is_short else hash(prompt), place)
         if first is not None:
             self._see_shared(owner, where, first, "prompts stand in both {} and {}")
-        elif is_close and not is_short and place < REMEMBERED_ROWS:
+        elif is_close and not is_short and place < self._remembered:
             near = self._near.add(owner.number, hash(around), place, asked, owner.others)
             if near is None:
                 return
@@ -412,14 +428,6 @@ def _tells(text: str, value: str) -> bool:
     end = place + len(value)
     is_whole = not (text[place - 1 : place].isalnum() or text[end : end + 1].isalnum())
     return is_whole and not _OPTION.search(text[max(0, place - 8) : place])
-
-
-def _first(places: dict[int, int], key: int, place: int) -> int | None:
-    """Return where a key was seen first, or None where this is the first time."""
-    first = places.get(key)
-    if first is None and place < REMEMBERED_ROWS:
-        places[key] = place
-    return first
 
 
 def _counted(count: int, told: str) -> str:

@@ -135,14 +135,13 @@ def test_rows_that_say_the_same_are_found_whatever_their_id() -> None:
     assert found["duplicate-row"].count == 1
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_remembered_is_bounded() -> None:
     """
     Beyond the bound rows are held against the first ones, and nothing else changes.
     """
-    monkeypatch.setattr(linter_module, "REMEMBERED_ROWS", 10)
     rows = [("a", None, _row(_text(number), id=number)) for number in range(50)]
 
-    found = _seen(*rows, ("b", None, _row(_text(3))), ("b", None, _row(_text(30))))
+    found = _seen(*rows, ("b", None, _row(_text(3))), ("b", None, _row(_text(30))), remembered=10)
 
     assert found["shared-prompt"].count == 1
 
