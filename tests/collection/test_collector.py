@@ -221,6 +221,9 @@ def test_a_disk_that_fails_as_the_stream_ends_is_a_storage_error_and_nothing_els
             await collect(one(), journal)
         for _ in range(10):
             await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0, "whoever waits with a bound next would take it for its own"
 
     for _ in range(20):
         asyncio.run(work())

@@ -440,3 +440,31 @@ def test_many_that_died_together_are_played_in_groups_until_the_one_is_found(com
     assert rounds[0] == 100
     assert max(rounds[1:-1]) <= 20
     assert len([size for size in rounds if size]) <= 1 + 10 + 10 + 1
+
+
+def test_a_suspect_that_is_put_back_plays_alone_all_the_same(composed: Composed) -> None:
+    """
+    Its worker task was cancelled before it began: it is neither played beside others nor blamed for their deaths.
+    """
+    schedule = Schedule(composed({"a": (World, 9)}, Nobody, collect={"concurrency": 4}), frozenset())
+    died = [planned for planned in (schedule.take_now() for _ in range(4)) if planned is not None]
+    for planned in died:
+        schedule.suspect(planned, deaths=1)
+        schedule.give_back(planned)
+    first = schedule.take_now()
+    assert first is not None
+    schedule.put_back(first)
+    schedule.give_back(first)
+
+    alone = []
+    for _ in range(4):
+        planned = schedule.take_now()
+        assert planned is not None
+        assert schedule.take_now() is None
+        assert planned.is_alone
+        alone.append(planned.key)
+        schedule.give_back(planned)
+
+    assert sorted(alone) == sorted(planned.key for planned in died)
+    together = [schedule.take_now() for _ in range(4)]
+    assert [planned is not None and not planned.is_alone for planned in together] == [True] * 4
