@@ -10,6 +10,7 @@ from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
+from gymcore.composition.configuration import Options
 from gymcore.composition.dataset import Dataset
 from gymcore.composition.locking.installed import code_changes, describe_distributions
 from gymcore.composition.routes import ModelChoice, Route
@@ -134,6 +135,10 @@ def _describe_routes(routes: Mapping[str, Route], models: Mapping[str, ModelChoi
             },
         )
         entry["asked"]["agents"][route.agent_plugin.name] = route.agent_options.meaning
+        agent = f"agents.{route.agent_plugin.name}"
+        marks = {**_marks(route.environment_options, "config"), **_marks(route.agent_options, agent)}
+        if marks:
+            entry["asked"]["variables"] = {**entry["asked"].get("variables", {}), **marks}
         entry["agents"][route.agent_plugin.name] = _plugin(route.agent_plugin)
     return {
         "format": LOCK_FORMAT,
@@ -142,10 +147,19 @@ def _describe_routes(routes: Mapping[str, Route], models: Mapping[str, ModelChoi
         "mix": _mix(plan),
         "environments": environments,
         "models": {
-            name: {"plugin": _plugin(choice.plugin), "config": choice.options.meaning}
+            name: {
+                "plugin": _plugin(choice.plugin),
+                "config": choice.options.meaning,
+                **({"variables": marks} if (marks := _marks(choice.options, "config")) else {}),
+            }
             for name, choice in _used_models(routes, models).items()
         },
     }
+
+
+def _marks(options: Options, of: str) -> dict[str, str]:
+    """Return the marks of what came out of variables, by which another value is noticed."""
+    return {f"{of}.{name}": mark for name, mark in options.marks.items()}
 
 
 def _mix(plan: Plan) -> dict[str, Any]:
@@ -282,6 +296,9 @@ def _grown_environment(there: Mapping[str, Any], here: Mapping[str, Any]) -> dic
     if asked["data"] and wanted["data"] and set(asked["data"]) <= set(wanted["data"]):
         asked["data"] = wanted["data"]
     asked["agents"] = {**wanted["agents"], **asked["agents"]}
+    added = {name: mark for name, mark in wanted.get("variables", {}).items() if _is_added(name, there, here)}
+    if added:
+        asked["variables"] = {**asked.get("variables", {}), **added}
     if "repeats" in wanted:  # the first epoch had as many, or none would be finished that the second does not ask for
         asked.setdefault("repeats", wanted["repeats"])
     return {
@@ -291,6 +308,12 @@ def _grown_environment(there: Mapping[str, Any], here: Mapping[str, Any]) -> dic
         "tasks": max(there["tasks"], here["tasks"]),
         **({"epochs": here["epochs"]} if here.get("epochs", 1) > there.get("epochs", 1) else {}),
     }
+
+
+def _is_added(mark: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether a mark is of an agent that only the larger lock has."""
+    agents = here["asked"]["agents"].keys() - there["asked"]["agents"].keys()
+    return any(mark.startswith(f"agents.{agent}.") for agent in agents)
 
 
 def differences(there: Any, here: Any, path: str = "") -> list[str]:

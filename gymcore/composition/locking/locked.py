@@ -44,7 +44,7 @@ def plan_of(lock: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
-    asked = {key: value for key, value in entry["asked"].items() if key != "agents"}
+    asked = {key: value for key, value in entry["asked"].items() if key not in ("agents", "variables")}
     # Where rows name several agents, at most one is the environment's own and has options; the others have none.
     agents = entry["asked"]["agents"]
     own = max(agents, key=lambda name: bool(agents[name]), default=None)
