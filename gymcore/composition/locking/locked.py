@@ -33,7 +33,8 @@ def plan_of(lock: Mapping[str, Any]) -> dict[str, Any]:
             name: {**_entry(entry), **({"weight": weights[name]} if name in weights else {})}
             for name, entry in lock["environments"].items()
         },
-        "data": [source["file"] for source in lock["data"] if source["for"] == "data"],
+        "data": lock["asked"]["data"],
+        "check": {"skip_invalid": lock["asked"]["skip_invalid"]},
         "models": {
             name: {"use": _name_of(entry["plugin"]), "config": entry["config"]}
             for name, entry in lock["models"].items()

@@ -43,6 +43,7 @@ def moves(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[Move]:
     found = [
         *(Move(key, _change(there[key], here[key])) for key in ("gymcore", "seed") if there[key] != here[key]),
         *_of_mix(there["mix"], here["mix"]),
+        *_of_plan(there["asked"], here["asked"]),
         *_of_environments(there, here),
         *_of_models(there["models"], here["models"]),
         *_of_distributions(there, here),
@@ -58,6 +59,12 @@ def _of_mix(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Move]
         is_weight = len(path) == 2 and path[0] == "weights"
         name = f"the weight of {path[1]}" if is_weight else ".".join(path)
         yield Move("mix", f"{name} {_change(old, new)}")
+
+
+def _of_plan(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Move]:
+    """Say what else was asked; the rows that came of it are compared elsewhere."""
+    for path, old, new in _leaves(there, here):
+        yield Move("plan", f"{'.'.join(path)} {_change(old, new)}", is_decisive=False)
 
 
 def _of_environments(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Move]:
