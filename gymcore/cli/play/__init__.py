@@ -37,6 +37,8 @@ __all__ = ["command"]
 
 CLOSING_S = 15.0
 """How long a rollout that is stopped may take to close what it has opened; then it is left behind."""
+SOON_S = 0.5
+"""After so long a person is told what is waited for."""
 DIGEST_LENGTH = 4
 """So many characters of a task's digest are enough to name it, where no other begins with them."""
 
@@ -279,4 +281,7 @@ class _Game:
             with suppress(RuntimeError):  # it has just ended
                 self._loop.call_soon_threadsafe(self._task.cancel)
         with suppress(KeyboardInterrupt):
-            thread.join(CLOSING_S)
+            thread.join(SOON_S)
+            if thread.is_alive():
+                self._screen.note("stopping: what the rollout has opened is being closed; Ctrl-C again to leave it")
+                thread.join(CLOSING_S)

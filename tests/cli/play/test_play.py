@@ -78,7 +78,7 @@ class Twice(Agent):
 '''
 ROWS = "".join(
     json.dumps({"responses_create_params": {"input": [{"role": "user", "content": text}]}, "task_id": name}) + "\n"
-    for name, text in (("one", "Guess."), ("ones", "Guess again."))
+    for name, text in (("start", "Guess."), ("starter", "Guess again."))
 )
 MANIFEST = "gym_api: 1\ndescription: Made for a test.\nsplits: {example: rows.jsonl}\n"
 MANIFEST += "prompt: {system: You are brief.}\n"
@@ -185,7 +185,7 @@ def test_a_game_of_several_turns_goes_on_until_the_environment_ends_it(play: Pla
     """
     done = play("duel", lines=("5", "/say 9", "//", "7"))
 
-    assert done.stdout.splitlines()[:2] == ["duel, task 1 of 2 (one)", "Made for a test."]
+    assert done.stdout.splitlines()[:2] == ["duel, task 1 of 2 (start)", "Made for a test."]
     assert "system\n  You are brief.\nuser\n  Guess.\n(no tools)\n" in done.stdout
     assert after(done.stdout, "5") == ["user", "  higher"]
     assert after(done.stdout, "/say 9") == ["user", "  lower\ufffd[31m"]
@@ -220,12 +220,13 @@ def test_an_agent_that_asks_anew_is_followed(play: Play) -> None:
 
 def test_options_reach_the_environment_and_who_leaves_writes_nothing(play: Play, tmp_path: Path) -> None:
     """
-    `--set` changes the plan as in a run, what a plugin prints goes to stderr, and no file is made for nothing.
+    A task is named by the beginning of its id, `--set` changes the plan as in a run, what a plugin
+    prints goes to stderr, and no file is made for nothing.
     """
     setting = "environments.choosy.config.greeting=ahoy"
-    done = play("choosy", "--task", "ones", "--set", setting, "--out", "left.jsonl", lines=("/greet", "/quit"))
+    done = play("choosy", "--task", "starte", "--set", setting, "--out", "left.jsonl", lines=("/greet", "/quit"))
 
-    assert done.stdout.startswith("choosy, task 2 of 2 (ones)\n")
+    assert done.stdout.startswith("choosy, task 2 of 2 (starter)\n")
     assert after(done.stdout, "/greet") == ["greet returns", "  ahoy"]
     assert done.stdout.endswith("> /quit\nleft: nothing was scored\n")
     assert (done.returncode, done.stderr) == (0, "talk of a plugin\n")
@@ -250,7 +251,9 @@ def test_a_broken_verifier_is_a_failure_with_its_place(play: Play, tmp_path: Pat
         (("dual",), 2, "try: 'duel'"),
         (("duel", "--task", "3"), 2, "there are 2, from 1"),
         (("duel", "--task", "0"), 2, "there is no task 0"),
-        (("duel", "--task", "five"), 2, "a number from 1 to 2, or an id such as one"),
+        (("duel", "--task", "five"), 2, "a number from 1 to 2, or an id such as start"),
+        (("duel", "--task", "star"), 2, "2 tasks begin with 'star'"),
+        (("duel", "--task", "sta"), 2, "no task has the id 'sta'"),
         (("duel", "--split", "train"), 2, "has no split 'train'"),
         (("duel", "--out", "no/such/folder.jsonl"), 5, "No such file or directory"),
     ],
