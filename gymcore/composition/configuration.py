@@ -6,17 +6,17 @@ Also what of them may be written down: never a secret, and never a value that ca
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from gymcore.errors import Problem, nearest
 from gymcore.interfaces import Config
+from gymcore.interpreters.options_json import holds_secret
 from gymcore.plan import expand_variables
 
 __all__ = ["OptionOrigin", "Options", "is_reference", "option_origins", "resolve_options"]
@@ -62,7 +62,7 @@ def resolve_options(
         if name not in values and variable and environ.get(variable):
             values[name] = environ[variable]
             hidden.add(name)
-        if _is_secret(field.annotation):
+        if holds_secret(field.annotation):
             hidden.add(name)
     config: Config | None = None
     if not problems:
@@ -101,7 +101,7 @@ def option_origins(
     """
     origins = []
     for name, field in model.model_fields.items():
-        is_secret = _is_secret(field.annotation)
+        is_secret = holds_secret(field.annotation)
         variable = _extra(field).get("environment_variable")
         if name in asked:
             may_be_shown = not is_secret or is_reference(asked[name])
@@ -127,17 +127,6 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
     return extra if isinstance(extra, dict) else {}
 
 
-def _is_secret(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
-    """Whether a type is a secret, or holds one at any depth."""
-    kind = typing.get_origin(annotation) or annotation
-    if isinstance(kind, type) and issubclass(kind, Secret | SecretStr | SecretBytes):
-        return True
-    inner = list(typing.get_args(annotation))
-    if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in above:
-        inner.extend(field.annotation for field in kind.model_fields.values())
-    return any(_is_secret(item, (*above, kind)) for item in inner)
-
-
 def is_reference(value: Any) -> bool:
     """Whether a value holds nothing but `${NAME}`, however often."""
     if isinstance(value, dict):
@@ -150,7 +139,7 @@ def is_reference(value: Any) -> bool:
 
 
 def _may_be_written(field: FieldInfo | None, value: Any) -> bool:
-    return field is not None and (not _is_secret(field.annotation) or is_reference(value))
+    return field is not None and (not holds_secret(field.annotation) or is_reference(value))
 
 
 def _meaning(model: type[Config], config: Config | None, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +148,7 @@ def _meaning(model: type[Config], config: Config | None, asked: Mapping[str, Any
     dumped = config.model_dump(mode="json", exclude_defaults=True)
     meaning = {}
     for name, field in model.model_fields.items():
-        if name not in dumped or _is_secret(field.annotation) or _extra(field).get("operational"):
+        if name not in dumped or holds_secret(field.annotation) or _extra(field).get("operational"):
             continue
         # What came out of a variable is named, not shown: it may be a secret that nobody typed as one.
         asked_with_variable = name in asked and "${" in str(asked[name])
