@@ -365,7 +365,9 @@ def open_composition(
                 "try: compose again, into another folder; or with more than before, into this one: --out " + str(folder)
             ],
         )
-    return Composition(resolver.written_plan(), resolver.routes, resolver.models, dataset, here, shares=shares)
+    return Composition(
+        resolver.written_plan(), resolver.routes, resolver.models, dataset, here, tuple(resolver.remarks), shares
+    )
 
 
 def in_order_of(plan: Plan, lock: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gymcore.composition.configuration import Options, is_reference, resolve_options
 from gymcore.composition.rows.filters import Filter, compile_filter
@@ -16,8 +16,10 @@ from gymcore.discovery.catalog import normalised
 from gymcore.discovery.requirements import Clash, Installed, remedies_of
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem, nearest
 from gymcore.interfaces import Agent, Config, Environment, Model
-from gymcore.interpreters.described import Describer
 from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, PromptPlan, UrlData, expand_variables
+
+if TYPE_CHECKING:
+    from gymcore.interpreters.describer import Describer
 
 __all__ = ["DEFAULT_SPLIT", "ModelChoice", "Resolver", "Route"]
 
@@ -263,6 +265,8 @@ class Resolver:
 
     def _describe(self, plugin: Plugin) -> type[Environment[Any, Any]]:
         """Return what stands for a class that is imported only in a virtual environment of its own."""
+        from gymcore.interpreters.describer import Describer  # here: most plans need none, and it takes a while to load
+
         if plugin.qualified not in self._described:
             describer = self._describers[plugin.qualified] = Describer(plugin, self.environ)
             self._described[plugin.qualified] = describer.describe()

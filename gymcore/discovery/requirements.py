@@ -128,6 +128,25 @@ class Installed:
         """Return the names of a distribution and of everything that it needs, as far as that is installed."""
         return list(dict.fromkeys(step.owner.name for step in self._walk(name, extras)))
 
+    def for_extras(self, name: str, needed: str) -> list[str]:
+        """Return what a distribution needs of another besides its core: the requirements of extras that it asks for."""
+        owner, other = self.find(name), self.find(needed)
+        if owner is None or other is None:
+            return []
+        extras = {
+            normalised(extra)
+            for requirement in _asked(owner.needs, ())
+            if normalised(requirement.name) == normalised(needed)
+            for extra in requirement.extras
+        }
+        always = {str(requirement) for requirement in _asked(other.needs, ())}
+        found = []
+        for requirement in _asked(other.needs, sorted(extras)) if extras else ():
+            if str(requirement) not in always:
+                requirement.marker = None
+                found.append(str(requirement))
+        return found
+
     def _walk(self, name: str, extras: Sequence[str] = ()) -> Iterator[_Step]:
         """Go from a distribution to what it needs, once for each set of extras that is asked for."""
         root = self.find(name)

@@ -184,7 +184,8 @@ class _Build:
         override.write_text('gymcore ; python_version < "0"\n')
         constraint.write_text("".join(f"{need}\n" for need in self._core.needs if "extra ==" not in need))
         command = [uv, "pip", "install", "--python", str(self.python), "--override", str(override)]
-        self._run([*command, "--constraint", str(constraint), str(wheel)], log, lock)
+        extras = Installed().for_extras(self._origin.name, "gymcore")
+        self._run([*command, "--constraint", str(constraint), str(wheel), *extras], log, lock)
 
     def _wheel(self, uv: str | None, log: IO[bytes], scratch: Path, lock: int) -> Path:
         if self._origin.source is None:

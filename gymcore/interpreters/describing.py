@@ -9,7 +9,9 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import os
+import select
 import sys
+import threading
 import traceback
 from collections.abc import Mapping
 from typing import IO, Any
@@ -132,9 +134,18 @@ def _serve(target: str, questions: IO[bytes], answers: IO[bytes]) -> None:
         say(answer(environment, decode_json(line)))
 
 
+def _end_with_questions(descriptor: int) -> None:
+    """End this process when nobody is left to ask, also while a plugin is imported that never ends."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # only that the other end is closed
+    poll.poll()
+    os._exit(1)
+
+
 def main(arguments: list[str]) -> None:
     """Answer questions about a class until there are no more."""
     faulthandler.enable(all_threads=False)
+    threading.Thread(target=_end_with_questions, args=(os.dup(0),), name="gymcore-watch", daemon=True).start()
     questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     # What a plugin prints is no answer, and what it reads is no question.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -150,3 +150,14 @@ def test_metadata_of_an_old_setuptools_are_read(tmp_path: Path) -> None:
     (folder / "requires.txt").write_text("absent>=2\n\n[tests]\npytest\n")
 
     assert told(tmp_path) == ["needs absent>=2, which is not installed"]
+
+
+def test_what_is_needed_for_the_extras_of_another_is_told(install: Install, tmp_path: Path) -> None:
+    """
+    Only what the extras add, and only those that are asked for.
+    """
+    install("plugin", "0.1", "core[tables,never]; python_version < '3'", "core[tables]>=1")
+    install("core", "1", "always", 'arrow>=15; extra == "tables"', 'other; extra == "never"')
+
+    assert Installed([str(tmp_path)]).for_extras("plugin", "core") == ["arrow>=15"]
+    assert Installed([str(tmp_path)]).for_extras("core", "plugin") == []
