@@ -233,7 +233,7 @@ def _is_met(requirement: Requirement, found: Distribution | None) -> bool:
 
     if found is None:
         return False
-    if found.version is None or requirement.url is not None:
+    if found.version is None:
         return True
     try:
         # Who has installed a pre-release has wanted it.
