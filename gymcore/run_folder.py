@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from gymcore.own_files import close_own, open_own
 
 __all__ = [
     "DATASET_NAME",
+    "EARLIER_NAME",
     "FAILURES_NAME",
     "LOCK_NAME",
     "PLAN_NAME",
@@ -46,6 +48,8 @@ ROLLOUTS_NAME = "rollouts.jsonl"
 FAILURES_NAME = "failures.jsonl"
 REPORT_NAME = "report.json"
 QUARANTINE_NAME = "quarantine"
+EARLIER_NAME = "earlier"
+"""A folder of locks that rollouts name and another has replaced."""
 WRITER_NAME = ".writer"
 
 
@@ -86,8 +90,11 @@ def only_writer(folder: Path) -> Iterator[None]:
         OSError: the folder cannot be made or written.
     """
     _make_folder(folder)
-    file = open_own(folder / WRITER_NAME, os.O_RDWR | os.O_CREAT)
+    # Not through a link: the file that it leads to would lose what it holds.
+    file = open_own(folder / WRITER_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise RunFolderError("this is no file, and was not made by gymcore", where=str(folder / WRITER_NAME))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -41,6 +41,7 @@ LAYERS = (
     "workflow",
     "integrations",
     "testing",
+    "authoring",
     "cli",
 )
 """From the top: a file imports from files above it, never from files below."""

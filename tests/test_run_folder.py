@@ -97,6 +97,33 @@ def test_who_keeps_the_lock_of_a_dead_process_is_told_as_its_leftover(tmp_path: 
     assert f"who it is: fuser {tmp_path / WRITER_NAME}" in str(caught.value)
 
 
+@pytest.mark.parametrize("target", ["a file", "nothing"])
+def test_the_lock_is_not_taken_through_a_link(tmp_path: Path, target: str) -> None:
+    """
+    What the link leads to would be emptied, or made.
+    """
+    if target == "a file":
+        (tmp_path / "precious").write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / WRITER_NAME).symlink_to(tmp_path / "precious")
+
+    with pytest.raises(RunFolderError), Journal(tmp_path / "run"):
+        pass
+
+    assert (tmp_path / "precious").exists() == (target == "a file")
+    assert target == "nothing" or (tmp_path / "precious").read_text() == "precious"
+
+
+def test_what_is_no_file_is_no_lock(tmp_path: Path) -> None:
+    """
+    A pipe of that name is somebody else's.
+    """
+    os.mkfifo(tmp_path / WRITER_NAME)
+
+    with pytest.raises(RunFolderError, match="this is no file"), Journal(tmp_path):
+        pass
+
+
 def test_the_writer_is_named_while_it_writes(tmp_path: Path) -> None:
     """
     By process and machine, which on a shared disk is another one; nothing is left afterwards.

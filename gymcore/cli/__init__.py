@@ -27,6 +27,8 @@ THREADS_MAY_TAKE_S = 2.0
 COMMANDS = {
     "list": "Show every installed plugin, broken ones too.",
     "show": "Show one plugin: options, tools, splits, and a task.",
+    "new": "Write a plugin of your own: a complete package.",
+    "play": "Be the model yourself: one task, at the terminal.",
     "compose": "Turn environments into one routed dataset.",
     "export": "Write its rows as a trainer reads them.",
     "run": "Play every task and collect the rollouts.",

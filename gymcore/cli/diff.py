@@ -13,11 +13,14 @@ from typing import Any
 import click
 
 from gymcore.composition.folder import named_lock
+from gymcore.composition.locking.lock import differences
 from gymcore.composition.locking.moves import moves
 from gymcore.composition.locking.row_moves import DatasetMoves, RowMoves, compare_rows
 from gymcore.run_folder import DATASET_NAME
 
 __all__ = ["command"]
+
+SHOWN = 20
 
 
 @click.command("diff")
@@ -40,13 +43,19 @@ def command(first: Path, second: Path, as_json: bool) -> int:
     missing = [str(file) for file in files if not file.is_file()]
     rows = DatasetMoves() if missing else _compared(*files)
     notes = [f"the rows are not compared: there is no {name}" for name in missing]
+    # A lock alone is compared alone; a folder whose dataset is gone is not what it was.
+    is_as_composed = not any(
+        named.is_dir() and str(file) in missing for named, file in zip((first, second), files, strict=True)
+    )
     if not missing:
         digests = (rows.sha256_there, rows.sha256_here)
         for file, digest, lock in zip(files, digests, (there, here), strict=True):
             if digest != lock["dataset"]["sha256"]:
+                is_as_composed = False
                 notes.append(f"{file} has changed since: it is not the one that its lock tells of")
     differing = {name: moved for name, moved in sorted(rows.environments.items()) if not moved.is_same}
-    is_same = not found and not differing and not rows.is_mixed_otherwise and rows.sha256_there == rows.sha256_here
+    is_same_mix = not found and not differing and not rows.is_mixed_otherwise
+    is_same = is_same_mix and is_as_composed and rows.sha256_there == rows.sha256_here and there == here
     if as_json:
         described: dict[str, Any] = {
             "first": str(first),
@@ -70,8 +79,13 @@ def command(first: Path, second: Path, as_json: bool) -> int:
         click.echo("mix: the environments take turns otherwise; each has its rows in the same order")
     if is_same:
         click.echo(f"the same: {here['dataset']['rows']:,} rows, sha256 {here['dataset']['sha256']}")
-    elif not found and not differing and not rows.is_mixed_otherwise:
+    elif is_same_mix and rows.sha256_there != rows.sha256_here:
         click.echo("dataset: the same rows in the same order, but not the same bytes")
+    elif there == here:
+        click.echo("the locks are the same, and the rows are not what they tell of")
+    elif is_same_mix:
+        for line in differences(there, here)[:SHOWN]:
+            click.echo(f"lock: {line}")
     return 0 if is_same else 1
 
 

@@ -6,14 +6,17 @@ Also what of them may be written down: never a secret, and never a value that ca
 
 from __future__ import annotations
 
+import hashlib
+import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from gymcore.documents import encode_json
 from gymcore.errors import Problem, nearest
 from gymcore.interfaces import Config
 from gymcore.interpreters.options_json import holds_secret
@@ -31,7 +34,12 @@ class Options:
     written: dict[str, Any]
     """What a plan file may hold of them: as asked, without secrets."""
     meaning: dict[str, Any]
-    """What of them decides the meaning of finished work: without secrets and operational options."""
+    """
+    What of them decides the meaning of finished work: without secrets and operational options, and with the name of a
+    variable, `${NAME}`, in place of what came out of it.
+    """
+    marks: dict[str, str] = field(default_factory=dict)
+    """For each option of `meaning` that came out of a variable, a mark by which another value is noticed."""
 
 
 def resolve_options(
@@ -56,14 +64,13 @@ def resolve_options(
     """
     expanded, problems = expand_variables(dict(asked), environ, where)
     values = {**defaults, **expanded}
-    hidden = {name for name, value in asked.items() if "${" in str(value)}
-    for name, field in model.model_fields.items():
-        variable = _extra(field).get("environment_variable")
+    references = {name: value for name, value in asked.items() if "${" in str(value)}
+    for name, info in model.model_fields.items():
+        variable = _extra(info).get("environment_variable")
         if name not in values and variable and environ.get(variable):
             values[name] = environ[variable]
-            hidden.add(name)
-        if holds_secret(field.annotation):
-            hidden.add(name)
+            references[name] = f"${{{variable}}}"
+    hidden = {*references, *(name for name, info in model.model_fields.items() if holds_secret(info.annotation))}
     config: Config | None = None
     if not problems:
         try:
@@ -72,8 +79,7 @@ def resolve_options(
             problems = [_explain(item, model, where, hidden) for item in error.errors(include_url=False)]
         except Exception as error:  # a validator of the author's
             problems = [Problem(f"the options cannot be checked: {type(error).__name__}: {error}", where=where)]
-    written = {key: value for key, value in asked.items() if _may_be_written(model.model_fields.get(key), value)}
-    return Options(config, written, _meaning(model, config, asked)), problems
+    return Options(config, _written(model, asked), *_meaning(model, config, references)), problems
 
 
 @dataclass(frozen=True)
@@ -100,31 +106,43 @@ def option_origins(
     A secret is never shown, and of what came out of a variable only its name.
     """
     origins = []
-    for name, field in model.model_fields.items():
-        is_secret = holds_secret(field.annotation)
-        variable = _extra(field).get("environment_variable")
-        if name in asked:
-            may_be_shown = not is_secret or is_reference(asked[name])
-            origins.append(
-                OptionOrigin(name, "plan", asked[name] if may_be_shown else None, is_hidden=not may_be_shown)
-            )
-        elif name in defaults:
-            value = None if is_secret else defaults[name]
-            origins.append(OptionOrigin(name, "manifest", value, is_hidden=is_secret))
+    for name, info in model.model_fields.items():
+        variable = _extra(info).get("environment_variable")
+        if name in asked or name in defaults:
+            layer, given = ("plan", asked[name]) if name in asked else ("manifest", defaults[name])
+            origins.append(_shown(name, layer, _writable(info.annotation, given)))
         elif variable and environ.get(str(variable)):
             origins.append(OptionOrigin(name, "environment variable", variable=str(variable), is_hidden=True))
-        elif field.is_required():
-            origins.append(OptionOrigin(name, "not set", is_hidden=is_secret))
+        elif info.is_required():
+            origins.append(OptionOrigin(name, "not set", is_hidden=holds_secret(info.annotation)))
         else:
-            value = field.get_default(call_default_factory=True, validated_data={})
-            shown = None if is_secret else to_jsonable_python(value, fallback=str)
-            origins.append(OptionOrigin(name, "default", shown, is_hidden=is_secret))
+            value = info.get_default(call_default_factory=True, validated_data={})
+            origins.append(_shown(name, "default", _open_part(value)))
     return origins
 
 
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    extra = field.json_schema_extra
+def _shown(name: str, layer: str, value: Any) -> OptionOrigin:
+    is_hidden = value is _WITHHELD
+    return OptionOrigin(name, layer, None if is_hidden else value, is_hidden=is_hidden)
+
+
+def _extra(info: FieldInfo) -> dict[str, Any]:
+    extra = info.json_schema_extra
     return extra if isinstance(extra, dict) else {}
+
+
+def _holds_more_than_secrets(annotation: Any) -> bool:
+    """Whether a value of a type has a part that is no secret."""
+    kind, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if not holds_secret(annotation):
+        return annotation is not type(None)
+    if isinstance(kind, type) and issubclass(kind, Secret | SecretStr | SecretBytes):
+        return False
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return any(_holds_more_than_secrets(info.annotation) for info in kind.model_fields.values())
+    if isinstance(kind, type) and issubclass(kind, dict):
+        inner = inner[1:]
+    return any(map(_holds_more_than_secrets, inner))
 
 
 def is_reference(value: Any) -> bool:
@@ -138,22 +156,87 @@ def is_reference(value: Any) -> bool:
     return value is None
 
 
-def _may_be_written(field: FieldInfo | None, value: Any) -> bool:
-    return field is not None and (not holds_secret(field.annotation) or is_reference(value))
+_WITHHELD: Final = object()
+"""Stands for what is secret through and through."""
 
 
-def _meaning(model: type[Config], config: Config | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _written(model: type[BaseModel], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what may be written of the values that were asked for the fields of a model."""
+    fields = model.model_fields
+    parts = {key: _writable(fields[key].annotation, value) for key, value in asked.items() if key in fields}
+    return {key: part for key, part in parts.items() if part is not _WITHHELD}
+
+
+def _writable(annotation: Any, value: Any) -> Any:
+    """Return of a value that was asked what is no secret by its type; references to variables are none."""
+    if not holds_secret(annotation) or is_reference(value):
+        return value
+    kind, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, dict):
+        return _written(kind, value) or _WITHHELD
+    if isinstance(kind, type) and issubclass(kind, dict) and isinstance(value, dict):
+        parts = {key: _writable(inner[-1], item) for key, item in value.items()}
+        return {key: part for key, part in parts.items() if part is not _WITHHELD} or _WITHHELD
+    models = [item for item in inner if isinstance(item, type) and issubclass(item, BaseModel)]
+    if len(models) == 1 and isinstance(value, dict):  # `Model | None`
+        return _writable(models[0], value)
+    return _WITHHELD  # in a list places count, so it is kept as a whole or not at all
+
+
+def _open_part(value: Any) -> Any:
+    """Return of an option's value what is no secret, as a plain value; defaults inside it are left out."""
+    if isinstance(value, Secret | SecretStr | SecretBytes):
+        return _WITHHELD
+    if isinstance(value, BaseModel):
+        pairs = {
+            name: getattr(value, name)
+            for name, info in type(value).model_fields.items()
+            if getattr(value, name) != info.get_default(call_default_factory=True, validated_data={})
+        }
+        return _open_part({**pairs, **(value.model_extra or {})}) if pairs or value.model_extra else {}
+    if isinstance(value, dict):
+        parts = {key: _open_part(item) for key, item in value.items()}
+        kept = {key: part for key, part in parts.items() if part is not _WITHHELD}
+        return kept if kept or not parts else _WITHHELD
+    if isinstance(value, list | tuple | set | frozenset):
+        listed = [_open_part(item) for item in value]
+        if listed and all(part is _WITHHELD for part in listed):
+            return _WITHHELD
+        return [None if part is _WITHHELD else part for part in listed]
+    return to_jsonable_python(value, fallback=str)
+
+
+def _meaning(
+    model: type[Config], config: Config | None, references: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what of the options decides the meaning of finished work, and the marks of what came out of variables."""
     if config is None:
-        return {}
+        return {}, {}
     dumped = config.model_dump(mode="json", exclude_defaults=True)
-    meaning = {}
-    for name, field in model.model_fields.items():
-        if name not in dumped or holds_secret(field.annotation) or _extra(field).get("operational"):
+    meaning, marks = {}, {}
+    for name, info in model.model_fields.items():
+        if _extra(info).get("operational"):
             continue
-        # What came out of a variable is named, not shown: it may be a secret that nobody typed as one.
-        asked_with_variable = name in asked and "${" in str(asked[name])
-        meaning[name] = asked[name] if asked_with_variable else dumped[name]
-    return meaning
+        value = dumped.get(name)
+        if holds_secret(info.annotation):
+            # From the value and not from what was dumped of it: a serialiser of the author's may lay a secret open.
+            value = _open_part(getattr(config, name)) if name in dumped else _WITHHELD
+        if name in references and _holds_more_than_secrets(info.annotation):
+            # What came out of a variable is named, not shown: it may be a secret that nobody typed as one.
+            meaning[name] = _writable(info.annotation, references[name])
+            marks[name] = _mark(_open_part(getattr(config, name)))
+        elif name in dumped and value is not _WITHHELD:
+            meaning[name] = value
+    return {name: value for name, value in meaning.items() if value is not _WITHHELD}, marks
+
+
+def _mark(value: Any) -> str:
+    """
+    Return 16 bits of a value's digest: another value is noticed, but for one in 65,536.
+
+    More would tell whoever reads a lock which of many guesses is right.
+    """
+    return hashlib.sha256(encode_json(value)).hexdigest()[:4]
 
 
 def _explain(error: Mapping[str, Any], model: type[Config], where: str, hidden: set[str]) -> Problem:
@@ -167,8 +250,8 @@ def _explain(error: Mapping[str, Any], model: type[Config], where: str, hidden: 
             f"unknown option {name!r}", where=place, hints=(f"try: {close[0]}" if close else f"options: {known}",)
         )
     if error["type"] == "missing":
-        field = model.model_fields.get(name)
-        variable = _extra(field).get("environment_variable") if field is not None else None
+        info = model.model_fields.get(name)
+        variable = _extra(info).get("environment_variable") if info is not None else None
         hint = f"try: --set {place}=..." + (f", or export {variable}=..." if variable else "")
         return Problem(f"the option {name!r} is required", where=place, hints=(hint,))
     if error["type"] == "value_error":

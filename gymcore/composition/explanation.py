@@ -13,7 +13,7 @@ from typing import Any
 
 from gymcore.composition.composer import trace
 from gymcore.composition.configuration import option_origins
-from gymcore.composition.folder import named_lock
+from gymcore.composition.folder import named_lock, open_composition
 from gymcore.composition.routes import DEFAULT_SPLIT
 from gymcore.discovery import Catalog, Plugin
 from gymcore.documents import DocumentError, decode_json
@@ -97,7 +97,7 @@ def explain(folder: Path, task_id: str, catalog: Catalog, environ: Mapping[str, 
     plan = Plan.from_file(folder / PLAN_NAME)
     agent = row.route.removeprefix(f"{row.environment}_")
     model = str(entry["asked"].get("model"))
-    warnings: list[str] = []
+    warnings = _no_longer_fitting(folder, catalog, environ)
     source = _source_of(row, plan, lock, catalog, environ, warnings)
     return Explanation(
         environment=row.environment,
@@ -115,6 +115,17 @@ def explain(folder: Path, task_id: str, catalog: Catalog, environ: Mapping[str, 
         warnings=tuple(warnings),
         options=tuple(_options(row.environment, agent, model, plan, catalog, environ, warnings)),
     )
+
+
+def _no_longer_fitting(folder: Path, catalog: Catalog, environ: Mapping[str, str]) -> list[str]:
+    """Say what of plan, dataset, options and code is no longer as the lock tells."""
+    try:
+        open_composition(folder, catalog, environ=environ)
+    except RunFolderError as error:
+        return [error.message, *error.differences]
+    except GymcoreError as error:
+        return [f"the folder could not be run as it is: {error.message}"]
+    return []
 
 
 @dataclass

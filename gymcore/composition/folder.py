@@ -5,7 +5,6 @@ A composition in a run folder: plan.yaml, gym.lock, dataset.jsonl (and rejects.j
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +21,10 @@ from gymcore.composition.locking.lock import (
     conflicts,
     describe_lock,
     differences,
+    encode_lock,
     grown,
+    is_as_written,
+    lock_digest,
     meaning_changes,
 )
 from gymcore.composition.locking.moves import moves
@@ -33,6 +35,7 @@ from gymcore.errors import PlanError, Problem, RunFolderError
 from gymcore.plan import Plan, read_document, source_name
 from gymcore.run_folder import (
     DATASET_NAME,
+    EARLIER_NAME,
     LOCK_NAME,
     PLAN_NAME,
     REJECTS_NAME,
@@ -45,6 +48,7 @@ from gymcore.run_folder import (
     size_of,
     sync_folder,
     write_part,
+    write_whole,
 )
 
 __all__ = ["in_order_of", "named_lock", "open_composition", "read_lock", "write_composition"]
@@ -62,7 +66,7 @@ def write_composition(composition: Composition, folder: Path) -> None:
             are none of ours.
         StorageError: the folder cannot be written.
     """
-    if read_lock(folder) is None and _is_foreign(folder):
+    if _parsed_lock(folder / LOCK_NAME)[0] is None and _is_foreign(folder):
         raise RunFolderError(
             "the output folder is not empty and holds no run", where=str(folder), hints=["try: another --out"]
         )
@@ -76,11 +80,11 @@ def write_composition(composition: Composition, folder: Path) -> None:
 
 
 def _refuse_other_rollouts(composition: Composition, folder: Path) -> None:
-    there = read_lock(folder)
-    if there is None or there == composition.lock or size_of(folder / ROLLOUTS_NAME) == 0:
+    if size_of(folder / ROLLOUTS_NAME) == 0:
         return
-    if not _is_complete(there):
-        raise RunFolderError("the lock is damaged: not all of it is there", where=str(folder / LOCK_NAME))
+    there = _whole_lock(folder / LOCK_NAME)
+    if there is None or there == composition.lock:
+        return
     lines = conflicts(there, composition.lock)
     if not lines and there["dataset"] != composition.lock["dataset"]:
         lines = _rows_missing(there, folder / DATASET_NAME, composition.dataset)
@@ -140,7 +144,7 @@ def _route_named_by(row: bytes) -> str | None:
 
 
 def _write_files(composition: Composition, folder: Path) -> None:
-    lock = json.dumps(composition.lock, indent=2, ensure_ascii=False).encode() + b"\n"
+    _keep_earlier_lock(composition, folder)
     with _clearing_parts(folder):
         _remove_parts(folder)
         if sha256_of(folder / DATASET_NAME) != composition.lock["dataset"]["sha256"]:
@@ -152,9 +156,20 @@ def _write_files(composition: Composition, folder: Path) -> None:
             write_part(folder / REJECTS_NAME, b"")  # as much as to say that there are none any more
         sync_folder(folder)
         # The lock comes last. Once its part is whole, all are, and whoever comes next can put them in place.
-        write_part(folder / LOCK_NAME, lock)
+        write_part(folder / LOCK_NAME, encode_lock(composition.lock))
     # From here on parts that are not in place yet are finished by whoever comes next, and must not be removed.
     _put_in_place(folder)
+
+
+def _keep_earlier_lock(composition: Composition, folder: Path) -> None:
+    """Keep the lock that is to be replaced where rollouts name it, under the digest by which they do."""
+    there, is_whole = _parsed_lock(folder / LOCK_NAME)
+    if there is None or not is_whole or there == composition.lock or size_of(folder / ROLLOUTS_NAME) == 0:
+        return
+    kept = folder / EARLIER_NAME
+    kept.mkdir(exist_ok=True)
+    write_whole(kept / f"{lock_digest(there)}.lock", encode_lock(there))
+    sync_folder(kept)
 
 
 def _put_in_place(folder: Path) -> None:
@@ -180,7 +195,7 @@ def _finish_writing(folder: Path) -> None:
         lock = decode_json(part_of(folder / LOCK_NAME).read_bytes())
     except (FileNotFoundError, DocumentError):
         return
-    if isinstance(lock, dict) and lock.get("format") == LOCK_FORMAT and _is_complete(lock):
+    if isinstance(lock, dict) and is_as_written(lock) and lock.get("format") == LOCK_FORMAT:
         _put_in_place(folder)
 
 
@@ -220,9 +235,9 @@ def read_lock(folder: Path) -> dict[str, Any] | None:
     Read the lock of a run folder; None when the folder holds none.
 
     Raises:
-        RunFolderError: it is damaged, or of a format this version does not know.
+        RunFolderError: it is damaged, was changed by hand, or is of a format this version does not know.
     """
-    return _read_lock(folder / LOCK_NAME)
+    return _whole_lock(folder / LOCK_NAME)
 
 
 def named_lock(path: Path) -> tuple[dict[str, Any], Path]:
@@ -233,38 +248,50 @@ def named_lock(path: Path) -> tuple[dict[str, Any], Path]:
         The lock, and its file; what belongs to it lies beside it, where it lies anywhere.
 
     Raises:
-        RunFolderError: there is none, or it is damaged, or of a format this version does not know.
+        RunFolderError: there is none, or it is damaged, was changed by hand, or is of a format this version does not
+            know.
     """
     file = path / LOCK_NAME if path.is_dir() else path
-    lock = _read_lock(file)
+    lock = _whole_lock(file)
     if lock is None:
         hints = ["try: a run folder, or the gym.lock of one"]
         if path.is_dir():
             raise RunFolderError("there is no composition in this folder", where=str(path), hints=hints)
         raise RunFolderError("there is no such run folder or lock", where=str(path), hints=hints)
-    if not _is_complete(lock):
-        raise RunFolderError("the lock is damaged: not all of it is there", where=str(file))
     return lock, file
 
 
-def _read_lock(path: Path) -> dict[str, Any] | None:
+def _whole_lock(path: Path) -> dict[str, Any] | None:
+    lock, is_whole = _parsed_lock(path)
+    if lock is not None and not is_whole:
+        raise RunFolderError(
+            "the lock is damaged: its last line is not the digest of what it says",
+            where=str(path),
+            hints=["a lock is not edited: compose again for another plan, or put back the file as it was"],
+        )
+    return lock
+
+
+def _parsed_lock(path: Path) -> tuple[dict[str, Any] | None, bool]:
+    """Read a lock that is ours for certain, and say whether it is whole."""
     try:
         lock = decode_json(path.read_bytes())
     except FileNotFoundError:
-        return None
+        return None, False
     except OSError as error:
         raise disk_error("this cannot be used as a run folder", error, path.parent) from None
     except DocumentError as error:
         raise RunFolderError(f"the lock is damaged: {error}", where=str(path)) from None
     if not isinstance(lock, dict) or lock.get("format") != LOCK_FORMAT:
         raise RunFolderError("the lock was written by another version of gymcore", where=str(path))
-    return lock
+    return lock, is_as_written(lock) and _is_complete(lock)
 
 
 def _is_complete(lock: dict[str, Any]) -> bool:
     return (
         _has(lock, _IN_LOCK)
         and _has(lock["dataset"], {"rows": int, "sha256": str})
+        and _has(lock["asked"], {"data": list, "skip_invalid": bool})
         and all(_has(entry, _IN_ENVIRONMENT) for entry in lock["environments"].values())
         and all(_has(entry["asked"], _IN_ASKED) for entry in lock["environments"].values())
         and all(_has(entry, {"plugin": str, "config": dict}) for entry in lock["models"].values())
@@ -282,6 +309,7 @@ _IN_LOCK: dict[str, type | UnionType] = {
     "gymcore": str,
     "seed": int,
     "mix": dict,
+    "asked": dict,
     "environments": dict,
     "models": dict,
     "hooks": list,
@@ -340,8 +368,6 @@ def open_composition(
     if lock is None:
         hints = ["try: gym compose --env NAME --out " + str(folder)]
         raise RunFolderError("there is no composition in this folder", where=str(folder), hints=hints)
-    if not _is_complete(lock):
-        raise RunFolderError("the lock is damaged: not all of it is there", where=str(folder / LOCK_NAME))
     written = Plan.from_file(folder / PLAN_NAME)
     plan = _changed_plan(folder / PLAN_NAME, settings, for_all or {})
     with closing(Resolver(plan, catalog, os.environ if environ is None else environ)) as resolver:

@@ -21,7 +21,7 @@ from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, PromptPlan
 if TYPE_CHECKING:
     from gymcore.interpreters.describer import Describer
 
-__all__ = ["DEFAULT_SPLIT", "ModelChoice", "Resolver", "Route"]
+__all__ = ["DEFAULT_SPLIT", "ModelChoice", "Resolver", "Route", "written_sources"]
 
 DEFAULT_SPLIT = "example"
 """The split an environment brings where the plan names neither a split nor data."""
@@ -227,7 +227,7 @@ class Resolver:
     def written_plan(self) -> Plan:
         """Return the plan as it was resolved, without secrets: what is written beside the results."""
         environments = {
-            name: route.plan.model_copy(update={"data": _written(route.plan.data)})
+            name: route.plan.model_copy(update={"data": written_sources(route.plan.data)})
             for name, route in self._written.items()
         }
         models = {
@@ -243,7 +243,7 @@ class Resolver:
                 "environments": environments,
                 "models": models,
                 "agent": None,
-                "data": _written(self.plan.data),
+                "data": written_sources(self.plan.data),
             }
         )
 
@@ -355,7 +355,7 @@ def _prompt_of(plugin: Plugin) -> PromptPlan | None:
     return PromptPlan(**plugin.manifest.prompt) if plugin.manifest.prompt else None
 
 
-def _written(sources: Sequence[Any]) -> list[Any]:
+def written_sources(sources: Sequence[Any]) -> list[Any]:
     """Return sources as a plan may hold them: of an address no query that may be a secret, unless it is a reference."""
     return [
         source.model_copy(update={"url": _without_query(source.url)}) if isinstance(source, UrlData) else source

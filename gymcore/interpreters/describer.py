@@ -224,8 +224,8 @@ def _config_model(describer: Describer, told: Mapping[str, Any]) -> type[Describ
         def model_validate(cls, obj: Any, **how: Any) -> Any:  # as of BaseModel
             answer = describer.ask(do="config", value=obj)
             _raise(answer, told["name"])
-            config = cls.model_construct()
-            config._written, config._meaning = answer["value"]["written"], answer["value"]["meaning"]
+            config = cls.model_construct(**answer["value"]["values"])
+            config._written, config._differing = answer["value"]["written"], answer["value"]["differing"]
             return config
 
     fields: dict[str, Any] = {}

@@ -87,7 +87,8 @@ def _mistake(item: Mapping[str, Any]) -> dict[str, Any]:
 def _options_of(config: Config) -> dict[str, Any]:
     secrets = {name for name, info in type(config).model_fields.items() if holds_secret(info.annotation)}
     return {
-        "meaning": config.model_dump(mode="json", exclude_defaults=True, exclude=secrets),
+        "values": config.model_dump(mode="json", exclude=secrets),
+        "differing": config.model_dump(mode="json", exclude_defaults=True, exclude=secrets),
         "written": config_to_json(config),
     }
 

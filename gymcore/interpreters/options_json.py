@@ -20,14 +20,16 @@ __all__ = ["DescribedConfig", "config_from_json", "config_to_json", "holds_secre
 class DescribedConfig(Config):
     """
     The options of a plugin whose class is not imported here: checked where it is, and known here as plain values.
+
+    One that holds a secret at any depth is a secret here as a whole.
     """
 
     _written: Any = None
-    _meaning: Any = None
+    _differing: Any = None
 
     def model_dump(self, **how: Any) -> dict[str, Any]:  # as of BaseModel
         """Return what differs from the defaults, without secrets."""
-        return dict(self._meaning)
+        return dict(self._differing)
 
 
 def config_to_json(config: Config) -> Any:

@@ -105,6 +105,19 @@ def test_locks_without_rows_are_compared_as_far_as_they_go(gym: Gym, tmp_path: P
     assert gym("diff", "kept.lock", "one").returncode == 0
 
 
+@pytest.mark.usefixtures("mixes")
+def test_a_folder_whose_dataset_is_gone_is_not_the_same(gym: Gym, tmp_path: Path) -> None:
+    """
+    Its lock is equal, and whoever asks for the exit code alone must not take it for whole.
+    """
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "gym.lock").write_bytes((tmp_path / "one" / "gym.lock").read_bytes())
+
+    done = gym("diff", "one", "bare")
+
+    assert (done.returncode, done.stdout) == (1, "the locks are the same, and the rows are not what they tell of\n")
+
+
 def test_a_wrong_request_is_exit_code_2(gym: Gym, tmp_path: Path) -> None:
     """
     Neither a folder without a composition nor nothing at all can be compared.

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -51,6 +52,36 @@ def test_a_dataset_is_composed_again_byte_for_byte(gym: Gym, plugins: PluginFold
 
     assert done.returncode == 0, done.stderr
     for name in ("dataset.jsonl", "gym.lock"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "mix" / name).read_bytes()
+
+
+def test_a_lock_alone_names_everything_that_rows_came_from(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
+    """
+    Files of the plan with a bad row left out, a pinned address, and an environment of the plan that is called `data`.
+    """
+    row = {"responses_create_params": {"input": "Say a."}, "answer": "a"}
+    routed = {**row, "agent_ref": {"name": "shout_simple_agent"}}
+    (tmp_path / "more.jsonl").write_text(json.dumps(routed) + "\n" + json.dumps({**routed, "task_id": []}) + "\n")
+    (tmp_path / "pinned.jsonl").write_text(json.dumps(row) + "\n")
+    digest = hashlib.sha256((tmp_path / "pinned.jsonl").read_bytes()).hexdigest()
+    plan = {
+        "environments": {
+            "echo": {"data": {"url": f"file://{tmp_path}/pinned.jsonl", "sha256": digest}},
+            "data": {"use": "echo", "split": "example"},
+            "shout": {"split": "example"},
+        },
+        "data": "more.jsonl",
+        "check": {"skip_invalid": True},
+    }
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan))
+    first = gym("compose", "--plan", "plan.yaml", "--out", "mix", folder=plugins)
+    assert first.returncode == 0, first.stderr
+    shutil.copy(tmp_path / "mix" / "gym.lock", tmp_path / "alone.lock")
+
+    done = gym("compose", "--locked", "alone.lock", "--out", "again", folder=plugins)
+
+    assert done.returncode == 0, done.stderr
+    for name in ("dataset.jsonl", "gym.lock", "rejects.jsonl"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "mix" / name).read_bytes()
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import Secret, SecretBytes, SecretStr
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
 from gymcore.composition import Composition, open_composition, write_composition
-from gymcore.composition.configuration import resolve_options
+from gymcore.composition.configuration import option_origins, resolve_options
+from gymcore.composition.locking.lock import conflicts
+from gymcore.composition.locking.moves import moves
 from gymcore.discovery import Catalog
 from gymcore.documents import parse_yaml, write_yaml
 from gymcore.errors import GymcoreError
@@ -232,3 +234,99 @@ def test_an_environment_without_options_refuses_all(composed: Compose) -> None:
     """
     with pytest.raises(GymcoreError, match="options: none"):
         composed({"environments": {"shout": {"config": {"volume": 11}}}})
+
+
+# -- what decides the meaning ------------------------------------------------------------------------------------------
+
+
+class Database(BaseModel):
+    """Something with a secret inside."""
+
+    level: int = 1
+    password: SecretStr | None = None
+
+
+class Served(Config):
+    """Options beside and around secrets."""
+
+    index: str = option("none", environment_variable="INDEX")
+    difficulty: int = option(1)
+    database: Database = option(Database())
+    backup: Database | None = option(None)
+    others: list[Database] = option([])
+    by_name: dict[str, Database] = option({})
+
+
+@pytest.mark.parametrize(
+    ("asked", "written", "meaning"),
+    [
+        ({"database": {"level": 5, "password": SECRET}}, {"database": {"level": 5}}, {"database": {"level": 5}}),
+        ({"database": {"level": 1, "password": SECRET}}, {"database": {"level": 1}}, {}),
+        ({"database": {"password": SECRET}}, {}, {}),
+        ({"backup": {"level": 5, "password": SECRET}}, {"backup": {"level": 5}}, {"backup": {"level": 5}}),
+        ({"others": [{"level": 5, "password": SECRET}]}, {}, {"others": [{"level": 5}]}),
+        ({"by_name": {"a": {"level": 5}}}, {"by_name": {"a": {"level": 5}}}, {"by_name": {"a": {"level": 5}}}),
+    ],
+    ids=str,
+)
+def test_only_what_is_secret_of_an_option_is_left_out(
+    asked: dict[str, Any], written: dict[str, Any], meaning: dict[str, Any]
+) -> None:
+    """
+    An option beside a secret decides what rollouts mean as any other does, so it is in the plan and in the lock.
+    """
+    options, problems = resolve_options(Served, {}, asked, {}, "config")
+
+    assert problems == []
+    assert (options.written, options.meaning) == (written, meaning)
+
+
+@pytest.mark.parametrize(
+    ("asked", "environ", "meaning"),
+    [
+        ({"difficulty": "${X}"}, {"X": "{}"}, {"difficulty": "${X}"}),
+        ({"index": "http://${X}/i"}, {"X": "{}"}, {"index": "http://${X}/i"}),
+        ({}, {"INDEX": "{}"}, {"index": "${INDEX}"}),
+        ({"database": {"level": "${X}", "password": "${Y}"}}, {"X": "{}", "Y": "y"}, None),
+    ],
+    ids=str,
+)
+def test_a_variable_is_named_and_another_value_of_it_is_noticed(
+    asked: dict[str, Any], environ: dict[str, str], meaning: dict[str, Any] | None
+) -> None:
+    """
+    Its value may be a secret that nobody typed as one; so only 16 bits of a digest are kept of it, its default's too.
+    """
+    found = [
+        resolve_options(Served, {}, asked, {name: text.format(value) for name, text in environ.items()}, "config")[0]
+        for value in (1, 7, 7)
+    ]
+
+    assert [options.meaning for options in found] == [asked if meaning is None else meaning] * 3
+    assert found[0].marks != found[1].marks == found[2].marks
+    assert all(len(mark) == 4 for options in found for mark in options.marks.values())
+
+
+def test_a_variable_that_has_another_value_makes_another_lock(composed: Compose) -> None:
+    """
+    Rollouts of two meanings never share a folder, and the lock says which option it is about.
+    """
+    locks = [composed(_echo(level="${L}"), L=level).lock for level in ("2", "7")]
+
+    assert [move.line for move in moves(*locks)] == [
+        "echo: config.level comes out of a variable that has another value now"
+    ]
+    assert conflicts(*locks) != []
+
+
+def test_what_stands_beside_a_secret_is_explained(composed: Compose) -> None:
+    """
+    `gym explain` shows all of an option but the secret.
+    """
+    origins = {
+        origin.name: origin
+        for origin in option_origins(Served, {}, {"database": {"level": 5, "password": SECRET}, "index": "a"}, {})
+    }
+
+    assert (origins["database"].value, origins["database"].is_hidden) == ({"level": 5}, False)
+    assert (origins["index"].layer, origins["backup"].layer) == ("plan", "default")

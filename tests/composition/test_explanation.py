@@ -138,6 +138,23 @@ def test_a_source_that_is_gone_hides_nothing_else(
     assert explained.positions == (1,)
 
 
+def test_what_no_longer_fits_the_lock_is_said(composed: Compose, catalog: Catalog, tmp_path: Path) -> None:
+    """
+    A plan that was edited, and a variable that was set then, would be told as if the rollouts had come of them.
+    """
+    config = {"level": "${LEVEL}", "style": "loud"}
+    folder = written(composed({"environments": {"echo": {"config": config}}}, LEVEL="3"), tmp_path / "run")
+    task = ids(folder, "echo")[0]
+    assert explain(folder, task, catalog, {"LEVEL": "3"}).warnings == ()
+
+    other_value = explain(folder, task, catalog, {"LEVEL": "4"}).warnings
+    (folder / "plan.yaml").write_text((folder / "plan.yaml").read_text().replace("loud", "plain"))
+    other_plan = explain(folder, task, catalog, {"LEVEL": "3"}).warnings
+
+    assert other_value[1:] == ("echo: config.level comes out of a variable that has another value now",)
+    assert other_plan[1:] == ("echo: config.style loud -> not set",)
+
+
 @pytest.fixture
 def vanishing(echo_folder: Path, tmp_path: Path) -> Iterator[Path]:
     """

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from gymcore.composition import Composition, open_composition, write_composition
 from gymcore.composition.dataset import Dataset
+from gymcore.composition.folder import named_lock
 from gymcore.composition.locking.lock import differences, lock_digest
 from gymcore.discovery import Catalog, discover
 from gymcore.errors import GymcoreError, RunFolderError
@@ -67,7 +68,7 @@ def test_a_run_folder_holds_plan_lock_and_dataset(composed: Compose, tmp_path: P
     files = _files(tmp_path / "a" / "b")
     assert list(files) == NAMES
     assert files["dataset.jsonl"] == b"".join(row.data + b"\n" for row in composition.dataset)
-    assert json.loads(files["gym.lock"]) == composition.lock
+    assert json.loads(files["gym.lock"]) == {**composition.lock, "digest": lock_digest(composition.lock)}
     assert composition.lock["dataset"]["sha256"] == composition.dataset.sha256()
 
 
@@ -439,8 +440,8 @@ def test_a_dataset_that_is_gone_is_refused(folder: Path, catalog: Catalog) -> No
         ("null", True),
         ("\x00", True),
         ('{"format": 99}', True),
-        ('{"format": 3}', False),
-        ('{"format": 3, "environments": {"echo": {}}}', False),
+        ('{"format": 4}', False),
+        ('{"format": 4, "environments": {"echo": {}}}', False),
     ],
 )
 def test_a_damaged_lock_is_refused(composed: Compose, folder: Path, catalog: Catalog, text: str, is_lost: bool) -> None:
@@ -455,6 +456,40 @@ def test_a_damaged_lock_is_refused(composed: Compose, folder: Path, catalog: Cat
     else:
         write_composition(composed(ECHO), folder)
         assert len(open_composition(folder, catalog, environ={}).dataset) == 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lock: lock["distributions"].clear(),
+        lambda lock: lock["distributions"].popitem(),
+        lambda lock: lock["data"][0].update(rows=999),
+        lambda lock: lock["data"][0].update(file="/etc/passwd"),
+        lambda lock: lock["environments"]["echo"].update(requested="zz"),
+        lambda lock: lock["mix"].update(weights=5),
+        lambda lock: lock.pop("digest"),
+        lambda lock: lock.update(digest="0" * 16),
+    ],
+)
+def test_a_lock_that_was_edited_is_refused(
+    composed: Compose, folder: Path, catalog: Catalog, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    """
+    Each of its facts is one that finished work rests on, so nobody takes another one for it; nor is it overwritten.
+    """
+    lock = json.loads((folder / "gym.lock").read_text())
+    change(lock)
+    (folder / "gym.lock").write_text(json.dumps(lock))
+    _collect_something(folder)
+
+    for attempt in (
+        lambda: open_composition(folder, catalog, environ={}),
+        lambda: named_lock(folder),
+        lambda: write_composition(composed(ECHO), folder),
+    ):
+        refused = _refused(attempt)
+        assert refused.message == "the lock is damaged: its last line is not the digest of what it says"
+        assert refused.where == str(folder / "gym.lock")
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gymcore.discovery import Catalog, Plugin
@@ -45,7 +46,8 @@ def describe_distributions(catalog: Catalog, plugins: Iterable[Plugin]) -> dict[
           differs between installers and Pythons;
         - `manifests`: the digest of each manifest;
         - `packages`: for each package with a plugin, the digest of its files as they lie there (manifests and data
-          apart, which have their own) and, where there are not too many, of each.
+          apart, which have their own) and, where there are not too many, of each; of an author's working copy, the
+          packages and modules beside it as well, of which nothing else tells.
     """
     used: dict[str, list[Plugin]] = {}
     for plugin in plugins:
@@ -69,6 +71,8 @@ def _describe(name: str, plugins: list[Plugin], catalog: Catalog) -> dict[str, A
         outermost = package.name if name == "gymcore" else _outermost_package(package.name)
         if outermost not in packages:
             packages[outermost] = _describe_package(outermost, counted_elsewhere)
+            if installed == "editable" and "." not in outermost:
+                packages |= _described_beside(outermost, counted_elsewhere, packages)
     return {
         "installed": installed,
         "origin": origin,
@@ -106,11 +110,33 @@ def _outermost_package(name: str) -> str:
 def _describe_package(name: str, without: set[str]) -> dict[str, Any]:
     package = find_module(name)
     folder = package_folder(package) if package is not None else None
-    files = {} if folder is None else _digests(folder, _path_of(name), without)
+    return _summed_up({} if folder is None else _digests(folder, _path_of(name), without))
+
+
+def _summed_up(files: dict[str, str]) -> dict[str, Any]:
     described: dict[str, Any] = {"sha256": _sha256_of(files)}
     if len(files) <= LISTED_FILES:
         described["files"] = files
     return described
+
+
+def _described_beside(name: str, without: set[str], known: Container[str]) -> dict[str, Any]:
+    """Describe the packages and modules that lie beside a package in its author's working copy."""
+    package = find_module(name)
+    folder = package_folder(package) if package is not None else None
+    found: dict[str, Any] = {}
+    for entry in folder.parent.iterdir() if isinstance(folder, Path) else ():
+        if entry.name.startswith(".") or entry.stem in known or entry.stem in _NO_CODE or not entry.stem.isidentifier():
+            continue
+        if entry.is_dir() and entry.joinpath("__init__.py").is_file():
+            found[entry.name] = _summed_up(_digests(entry, entry.name, without))
+        elif entry.suffix == ".py" and entry.is_file():
+            found[entry.stem] = _summed_up({entry.name: _sha256(entry)})
+    return found
+
+
+_NO_CODE = {"conftest", "docs", "examples", "noxfile", "setup", "tasks", "test", "tests"}
+"""What lies beside the package in a project of one folder, and no plugin imports."""
 
 
 def _digests(folder: Traversable, name: str, without: set[str]) -> dict[str, str]:
@@ -122,18 +148,29 @@ def _sha256_of(files: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _files(folder: Traversable, path: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, Traversable]]:
-    """Yield the files of a folder and of those below it, without what Python, editors and tools leave there."""
-    place = os.path.realpath(str(folder))
-    if place in above:
-        return  # a link that leads back
-    for entry in folder.iterdir():
-        if entry.name.startswith(".") or entry.name == "__pycache__" or entry.name.endswith((".pyc", ".pyo", "~")):
+def _files(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
+    """
+    Yield the files of a folder and of those below it, without what Python, editors and tools leave there.
+
+    A link to a folder elsewhere is not followed, and no folder is entered twice: nobody knows how much lies there.
+    """
+    outermost = os.path.realpath(str(folder))
+    entered = set()
+    waiting = [(folder, path)]
+    while waiting:
+        folder, path = waiting.pop()
+        place = os.path.realpath(str(folder))
+        if place in entered or not (place == outermost or place.startswith(outermost + os.sep)):
             continue
-        if entry.is_dir():
-            yield from _files(entry, f"{path}/{entry.name}", (*above, place))
-        elif entry.is_file():
-            yield f"{path}/{entry.name}", entry
+        entered.add(place)
+        for entry in folder.iterdir():
+            if entry.name.startswith(".") or entry.name == "__pycache__" or entry.name.endswith((".pyc", ".pyo", "~")):
+                continue
+            name = f"{path}/{os.fsencode(entry.name).decode('utf-8', 'backslashreplace')}"
+            if entry.is_dir():
+                waiting.append((entry, name))
+            elif entry.is_file():
+                yield name, entry
 
 
 def _sha256(file: Traversable) -> str:

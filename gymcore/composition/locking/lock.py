@@ -5,17 +5,19 @@ The lock: what a plan became, precise enough to tell whether finished work still
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
+from gymcore.composition.configuration import Options
 from gymcore.composition.dataset import Dataset
 from gymcore.composition.locking.installed import code_changes, describe_distributions
-from gymcore.composition.routes import ModelChoice, Route
+from gymcore.composition.routes import ModelChoice, Route, written_sources
 from gymcore.discovery import Catalog, Plugin
 from gymcore.documents import encode_json
-from gymcore.plan import Plan, source_name
+from gymcore.plan import Plan
 
 __all__ = [
     "LOCK_FORMAT",
@@ -24,13 +26,15 @@ __all__ = [
     "conflicts",
     "describe_lock",
     "differences",
+    "encode_lock",
     "grown",
+    "is_as_written",
     "lock_digest",
     "meaning_changes",
     "ordered",
 ]
 
-LOCK_FORMAT = 3
+LOCK_FORMAT = 4
 
 
 def describe_lock(
@@ -121,7 +125,7 @@ def _describe_routes(routes: Mapping[str, Route], models: Mapping[str, ModelChoi
                 "asked": {
                     "config": route.environment_options.meaning,
                     "split": route.plan.split,
-                    "data": [source_name(source) for source in route.plan.data],
+                    "data": _plain_sources(route.plan.data),
                     "limit": route.plan.limit,
                     "params": route.plan.params,
                     "model": route.model,
@@ -134,18 +138,38 @@ def _describe_routes(routes: Mapping[str, Route], models: Mapping[str, ModelChoi
             },
         )
         entry["asked"]["agents"][route.agent_plugin.name] = route.agent_options.meaning
+        agent = f"agents.{route.agent_plugin.name}"
+        marks = {**_marks(route.environment_options, "config"), **_marks(route.agent_options, agent)}
+        if marks:
+            entry["asked"]["variables"] = {**entry["asked"].get("variables", {}), **marks}
         entry["agents"][route.agent_plugin.name] = _plugin(route.agent_plugin)
     return {
         "format": LOCK_FORMAT,
         "gymcore": version("gymcore"),
         "seed": plan.mix.seed,
         "mix": _mix(plan),
+        "asked": {"data": _plain_sources(plan.data), "skip_invalid": plan.check.skip_invalid},
         "environments": environments,
         "models": {
-            name: {"plugin": _plugin(choice.plugin), "config": choice.options.meaning}
+            name: {
+                "plugin": _plugin(choice.plugin),
+                "config": choice.options.meaning,
+                **({"variables": marks} if (marks := _marks(choice.options, "config")) else {}),
+            }
             for name, choice in _used_models(routes, models).items()
         },
     }
+
+
+def _marks(options: Options, of: str) -> dict[str, str]:
+    """Return the marks of what came out of variables, by which another value is noticed."""
+    return {f"{of}.{name}": mark for name, mark in options.marks.items()}
+
+
+def _plain_sources(sources: Sequence[Any]) -> list[Any]:
+    """Return sources as plain values that name them again: a path as a text, all others with their keys."""
+    written = written_sources(sources)
+    return [source if isinstance(source, str) else source.model_dump(exclude_none=True) for source in written]
 
 
 def _mix(plan: Plan) -> dict[str, Any]:
@@ -164,6 +188,21 @@ def _plugin(plugin: Plugin) -> str:
 def lock_digest(lock: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that name a lock; every rollout carries them."""
     return hashlib.blake2b(encode_json(ordered(dict(lock))), digest_size=8).hexdigest()
+
+
+def encode_lock(lock: Mapping[str, Any]) -> bytes:
+    """Return the text of a lock's file; its last key is the digest of all others, the one that rollouts carry."""
+    sealed = {**lock, "digest": lock_digest(lock)}
+    return json.dumps(sealed, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def is_as_written(lock: dict[str, Any]) -> bool:
+    """Take the digest out of a lock that was read, and say whether it is that of the rest."""
+    digest = lock.pop("digest", None)
+    try:
+        return bool(digest == lock_digest(lock))
+    except (TypeError, RecursionError):
+        return False
 
 
 def conflicts(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
@@ -213,10 +252,10 @@ def _meaning(lock: Mapping[str, Any]) -> dict[str, Any]:
     """
     Return what of a lock is compared key by key because it decides what a rollout means.
 
-    Apart from it: hooks only observe, shares are what the mix has become (the rows are), and how and whence something
-    was installed means nothing where its code is the same, which is compared file by file.
+    Apart from it: hooks only observe, shares and sources are what the rows have become (which are compared), and how
+    and whence something was installed means nothing where its code is the same, which is compared file by file.
     """
-    told = {key: value for key, value in lock.items() if key not in ("hooks", "distributions")}
+    told = {key: value for key, value in lock.items() if key not in ("asked", "hooks", "distributions")}
     told["environments"] = {
         name: {key: value for key, value in entry.items() if key != "requested"}
         for name, entry in lock["environments"].items()
@@ -267,6 +306,7 @@ def grown(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
     }
     # The order of the tasks means nothing to finished work; that all are still there is looked at elsewhere.
     lock["mix"] = here["mix"]
+    lock["asked"] = here["asked"]
     files = {(entry["for"], entry["file"]): entry["rows"] for entry in here["data"]}
     if all(files.get((entry["for"], entry["file"]), -1) >= entry["rows"] for entry in there["data"]):
         lock["data"] = here["data"]
@@ -279,9 +319,12 @@ def _grown_environment(there: Mapping[str, Any], here: Mapping[str, Any]) -> dic
     asked, wanted = dict(there["asked"]), here["asked"]
     if asked["limit"] is not None and (wanted["limit"] is None or wanted["limit"] > asked["limit"]):
         asked["limit"] = wanted["limit"]
-    if asked["data"] and wanted["data"] and set(asked["data"]) <= set(wanted["data"]):
+    if asked["data"] and wanted["data"] and _hold_all(asked["data"], wanted["data"]):
         asked["data"] = wanted["data"]
     asked["agents"] = {**wanted["agents"], **asked["agents"]}
+    added = {name: mark for name, mark in wanted.get("variables", {}).items() if _is_added(name, there, here)}
+    if added:
+        asked["variables"] = {**asked.get("variables", {}), **added}
     if "repeats" in wanted:  # the first epoch had as many, or none would be finished that the second does not ask for
         asked.setdefault("repeats", wanted["repeats"])
     return {
@@ -291,6 +334,17 @@ def _grown_environment(there: Mapping[str, Any], here: Mapping[str, Any]) -> dic
         "tasks": max(there["tasks"], here["tasks"]),
         **({"epochs": here["epochs"]} if here.get("epochs", 1) > there.get("epochs", 1) else {}),
     }
+
+
+def _hold_all(sources: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether all of some sources are among others."""
+    return {encode_json(source) for source in sources} <= {encode_json(source) for source in others}
+
+
+def _is_added(mark: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether a mark is of an agent that only the larger lock has."""
+    agents = here["asked"]["agents"].keys() - there["asked"]["agents"].keys()
+    return any(mark.startswith(f"agents.{agent}.") for agent in agents)
 
 
 def differences(there: Any, here: Any, path: str = "") -> list[str]:

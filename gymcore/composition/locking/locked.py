@@ -33,7 +33,8 @@ def plan_of(lock: Mapping[str, Any]) -> dict[str, Any]:
             name: {**_entry(entry), **({"weight": weights[name]} if name in weights else {})}
             for name, entry in lock["environments"].items()
         },
-        "data": [source["file"] for source in lock["data"] if source["for"] == "data"],
+        "data": lock["asked"]["data"],
+        "check": {"skip_invalid": lock["asked"]["skip_invalid"]},
         "models": {
             name: {"use": _name_of(entry["plugin"]), "config": entry["config"]}
             for name, entry in lock["models"].items()
@@ -44,7 +45,7 @@ def plan_of(lock: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
-    asked = {key: value for key, value in entry["asked"].items() if key != "agents"}
+    asked = {key: value for key, value in entry["asked"].items() if key not in ("agents", "variables")}
     # Where rows name several agents, at most one is the environment's own and has options; the others have none.
     agents = entry["asked"]["agents"]
     own = max(agents, key=lambda name: bool(agents[name]), default=None)

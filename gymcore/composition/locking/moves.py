@@ -4,7 +4,7 @@ What has moved between two locks, in words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ def moves(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[Move]:
     found = [
         *(Move(key, _change(there[key], here[key])) for key in ("gymcore", "seed") if there[key] != here[key]),
         *_of_mix(there["mix"], here["mix"]),
+        *_of_plan(there["asked"], here["asked"]),
         *_of_environments(there, here),
         *_of_models(there["models"], here["models"]),
         *_of_distributions(there, here),
@@ -58,6 +59,12 @@ def _of_mix(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Move]
         is_weight = len(path) == 2 and path[0] == "weights"
         name = f"the weight of {path[1]}" if is_weight else ".".join(path)
         yield Move("mix", f"{name} {_change(old, new)}")
+
+
+def _of_plan(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Move]:
+    """Say what else was asked; the rows that came of it are compared elsewhere."""
+    for path, old, new in _leaves(there, here):
+        yield Move("plan", f"{'.'.join(path)} {_change(old, new)}", is_decisive=False)
 
 
 def _of_environments(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Move]:
@@ -84,12 +91,21 @@ def _of_environment(name: str, there: Mapping[str, Any], here: Mapping[str, Any]
         if path[0] == "agents":
             if len(path) > 2:  # an agent that is only on one side was named above
                 yield Move(name, f"agent {path[1]} {'.'.join(path[2:])} {_change(old, new)}")
+        elif path[0] == "variables":
+            yield from _of_variables(name, path[1:], old, new)
         else:
             # The files that are meant are compared by what is in them.
             yield Move(name, f"{'.'.join(path)} {_change(old, new)}", is_decisive=path[0] != "data")
     epochs = (there.get("epochs", 1), here.get("epochs", 1))
     if epochs[0] != epochs[1]:
         yield Move(name, f"epochs {_change(*epochs)}")
+
+
+def _of_variables(about: str, path: Sequence[str], old: Any, new: Any) -> Iterator[Move]:
+    """Say that a variable of the same name has another value; where only one side has it, its option says so."""
+    values = (old, new) if path else (_NOT_THERE, _NOT_THERE)
+    if _NOT_THERE not in values:
+        yield Move(about, f"{'.'.join(path)} comes out of a variable that has another value now")
 
 
 def _of_shares(name: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Move]:
@@ -114,7 +130,10 @@ def _of_models(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Mo
             yield Move(about, f"new: {here[name]['plugin']}")
         else:
             for path, old, new in _leaves(there[name], here[name]):
-                yield Move(about, f"{'.'.join(path)} {_change(old, new)}")
+                if path[0] == "variables":
+                    yield from _of_variables(about, path[1:], old, new)
+                else:
+                    yield Move(about, f"{'.'.join(path)} {_change(old, new)}")
 
 
 def _of_distributions(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Move]:

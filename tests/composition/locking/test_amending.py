@@ -73,12 +73,15 @@ def test_more_of_the_same_is_taken_in(composed: Compose, catalog: Catalog, tmp_p
     A larger limit, another environment, other repeats: every row of old is there as it was, and all files are new.
     """
     folder = with_rollouts(composed(OWN), tmp_path / "run")
-    before = rows_of(folder)
+    before, lock = rows_of(folder), (folder / "gym.lock").read_bytes()
+    named = json.loads(lock)["digest"]
     composition = composed(OWN, *settings)
 
     write_composition(composition, folder)
 
     assert read_lock(folder) == composition.lock
+    kept = {path.name: path.read_bytes() for path in folder.glob("earlier/*")}
+    assert kept == ({f"{named}.lock": lock} if (folder / "gym.lock").read_bytes() != lock else {})
     assert set(before) <= set(rows_of(folder))
     opened = open_composition(folder, catalog, environ={})
     assert opened.planned() == composition.planned()
@@ -314,6 +317,7 @@ LOCKS = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 1),
         "mix": st.dictionaries(NAMES, st.integers(0, 1), max_size=1),
+        "asked": st.fixed_dictionaries({"data": st.lists(NAMES, max_size=1), "skip_invalid": st.booleans()}),
         "environments": ENVIRONMENTS,
         "models": st.dictionaries(NAMES, st.integers(0, 1), max_size=2),
         "data": st.lists(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from gymcore.composition import compose, open_composition, read_lock, write_composition
 from gymcore.composition.locking.installed import code_changes, describe_distributions
+from gymcore.composition.locking.lock import encode_lock
 from gymcore.discovery import discover
 from gymcore.documents import YamlDocument
 from gymcore.errors import RunFolderError
@@ -162,6 +164,61 @@ def test_a_link_that_leads_back_is_followed_once(own: Path) -> None:
     (own / "gym_plugin_echo" / "again").symlink_to(own / "gym_plugin_echo")
 
     assert list(described("echo")[ECHO]["packages"]["gym_plugin_echo"]["files"]) == ["gym_plugin_echo/__init__.py"]
+
+
+def test_what_lies_elsewhere_is_not_followed(own: Path, tmp_path: Path) -> None:
+    """
+    Behind a link there may be a whole disk; a package that is linked into a thousand places is entered once.
+    """
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "huge.bin").write_text("huge")
+    package = own / "gym_plugin_echo"
+    (package / "assets").symlink_to(tmp_path / "elsewhere")
+    deep = package
+    for _ in range(20):
+        deep = deep / "deep"
+        deep.mkdir()
+        (deep.parent / "left").symlink_to(deep)
+        (deep.parent / "right").symlink_to(deep)
+    (deep / "one.txt").write_text("one")
+
+    files = described("echo")[ECHO]["packages"]["gym_plugin_echo"]["files"]
+
+    assert len(files) == 2
+    assert sum(path.endswith("/one.txt") for path in files) == 1
+
+
+def test_a_name_that_is_no_text_is_written_as_one(own: Path) -> None:
+    """
+    A lock is JSON, and file names are bytes.
+    """
+    with (own / "gym_plugin_echo" / os.fsdecode(b"\xff.txt")).open("w") as file:
+        file.write("odd")
+
+    files = described("echo")[ECHO]["packages"]["gym_plugin_echo"]["files"]
+
+    assert "gym_plugin_echo/\\xff.txt" in files
+    encode_lock({"files": files})
+
+
+def test_of_a_working_copy_what_lies_beside_the_package_counts(own: Path, tmp_path: Path) -> None:
+    """
+    A verifier in a second package of the same project is code of the plugin; its tests are not.
+    """
+    say_where_from(own, url="file:///somewhere", dir_info={"editable": True})
+    for path in ("echo_verifier/__init__.py", "echo_rules.py", "tests/__init__.py", "notes/readme.txt"):
+        (own / path).parent.mkdir(exist_ok=True)
+        (own / path).write_text("VALUE = 1\n")
+    before = described("echo")
+    assert {"gym_plugin_echo", "echo_verifier", "echo_rules"} <= before[ECHO]["packages"].keys()
+    assert not {"tests", "notes"} & before[ECHO]["packages"].keys()
+
+    append(own / "echo_verifier" / "__init__.py")
+    append(own / "tests" / "__init__.py")
+
+    assert [line.partition(" (")[0] for line in code_changes(before, described("echo"))[ECHO]] == [
+        "gym-plugin-echo: echo_verifier/__init__.py has changed"
+    ]
 
 
 def test_a_package_of_many_files_has_one_digest(own: Path) -> None:

@@ -228,7 +228,7 @@ def test_what_moved_without_consequence_is_told_and_not_refused(composed: Compos
         (None, "there is no such run folder or lock"),
         ("{", "the lock is damaged: line 1: not JSON"),
         ("[]", "the lock was written by another version of gymcore"),
-        ('{"format": 3}', "the lock is damaged: not all of it is there"),
+        ('{"format": 4}', "the lock is damaged: its last line is not the digest"),
     ],
 )
 def test_a_lock_that_is_none_is_refused(tmp_path: Path, text: str | None, message: str) -> None:

@@ -77,7 +77,9 @@ def test_a_split_is_read_from_the_cache_without_a_network(composed: Compose, cac
             "sha256": hashlib.sha256(_lines("a", "b")).hexdigest(),
         }
     ]
-    assert composition.lock["environments"]["echo"]["asked"]["data"] == [name]
+    assert composition.lock["environments"]["echo"]["asked"]["data"] == [
+        {"huggingface": "owner/name", "revision": COMMIT, "split": "train"}
+    ]
     assert [row.data.startswith(line[:-1]) for row, line in zip(composition.dataset, _lines("a", "b").split(b"\n"))]  # noqa: B905
 
 

@@ -62,7 +62,7 @@ def test_rows_come_from_an_address(composed: Compose, served: Any, write_rows: W
     assert _answers(composition) == ["a", "b", "c"]
     (entry,) = [entry for entry in composition.lock["data"] if entry["file"] == url]
     assert entry == {"for": "environments.echo.data", "file": url, "rows": 2, "sha256": _pin(data)}
-    assert url in composition.lock["environments"]["echo"]["asked"]["data"]
+    assert {"url": url, "sha256": _pin(data)} in composition.lock["environments"]["echo"]["asked"]["data"]
 
 
 def test_rows_that_carry_their_route_come_from_an_address(composed: Compose, served: Any, tmp_path: Path) -> None:
