@@ -114,6 +114,7 @@ def test_an_observer_that_fails_is_switched_off_and_said_once(event: str, error:
     assert before.heard == after.heard == HEARD * 3
     text = f"{event} raised {type(error).__name__}: {error}"
     assert said == [f"hook dist:broken is switched off for this run: {text}"]
+    assert observers.switched_off == ("dist:broken",)
 
 
 @pytest.mark.parametrize("event", ["gym_run_start", "gym_rollouts", "gym_run_finish"])

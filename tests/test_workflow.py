@@ -211,6 +211,13 @@ def test_hooks_hear_of_a_run_in_order(tmp_path: Path) -> None:
     assert events == ["start 10", *["rollout"] * 10, "finish 10"]
     assert complaints == []
 
+    events.clear()
+    path = tmp_path / "rollouts.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:7]))
+    asyncio.run(collect_composition(composition, tmp_path, observers=observers))
+
+    assert events == ["start 10", *["rollout"] * 3, "finish 10"]
+
 
 def test_a_report_that_cannot_be_written_hides_no_other_error(tmp_path: Path) -> None:
     """
