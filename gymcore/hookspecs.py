@@ -8,8 +8,10 @@ starves nobody else. Each is called in a thread of its own, the same for a whole
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import queue
+import re
 import threading
 import traceback
 import weakref
@@ -144,17 +146,19 @@ class Observers:
         """The plugins that failed in the middle of a run, and hear nothing more."""
         return tuple(self._switched_off)
 
-    def run_start(self, folder: Path, planned: int) -> None:
-        """Tell everybody that a run begins."""
-        self._tell("gym_run_start", folder=folder, planned=planned)
+    async def run_start(self, folder: Path, planned: int) -> None:
+        """Tell everybody that a run begins, while the event loop goes on."""
+        if self._managers:
+            await _in_thread(lambda: self._tell("gym_run_start", folder=folder, planned=planned))
 
     def rollouts(self, folder: Path, rollouts: Sequence[Rollout]) -> None:
-        """Tell everybody about rollouts that are safe on disk."""
+        """Tell everybody about rollouts that are safe on disk; not to be called on the event loop."""
         self._tell("gym_rollouts", folder=folder, rollouts=rollouts)
 
-    def run_finish(self, folder: Path, report: dict[str, Any]) -> None:
-        """Tell everybody that the run is over."""
-        self._tell("gym_run_finish", folder=folder, report=report)
+    async def run_finish(self, folder: Path, report: dict[str, Any]) -> None:
+        """Tell everybody that the run is over, while the event loop goes on."""
+        if self._managers:
+            await _in_thread(lambda: self._tell("gym_run_finish", folder=folder, report=report))
 
     def _tell(self, hook: str, **arguments: Any) -> None:
         for name, manager in list(self._managers.items()):
@@ -191,8 +195,16 @@ def _place(error: BaseException) -> str | None:
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
 
 
+TOLD_LETTERS = 500
+"""As much of what an error says goes into one line."""
+
+
 def _told(error: BaseException) -> str:
-    return str(error) if isinstance(error, _Late) else f"raised {type(error).__name__}: {error}"
+    if isinstance(error, _Late):
+        return str(error)
+    # On one line, and without what stands before an @ in an address: exporters talk to servers, some with a password.
+    said = re.sub(r"//[^/\s@]*@", "//***@", " ".join(str(error).split()))
+    return f"raised {type(error).__name__}: {said if len(said) <= TOLD_LETTERS else said[:TOLD_LETTERS] + '...'}"
 
 
 class _Thread:
@@ -216,6 +228,15 @@ class _Thread:
     def end(self) -> None:
         """Let the thread end when it has nothing more to do."""
         self._calls.put(None)
+
+
+async def _in_thread(function: Callable[[], object]) -> None:
+    """Wait for a function in a thread of its own, which is left as it is when the waiting is cancelled."""
+    thread = _Thread("gymcore-hooks")
+    future = thread.call(function)
+    thread.end()
+    await asyncio.wait([asyncio.wrap_future(future)])  # this does not cancel what it waits for
+    future.result()
 
 
 def _serve(calls: queue.SimpleQueue[tuple[Callable[[], object], Future[object]] | None]) -> None:

@@ -101,7 +101,7 @@ async def collect_composition(
     with Journal(folder, repeats=composition.attempts(), show=running.take) as journal:
         if read_lock(folder) != composition.lock:
             raise RunFolderError("another command has composed something else into this folder", where=str(folder))
-        observers.run_start(folder, sum(composition.planned().values()))
+        await observers.run_start(folder, sum(composition.planned().values()))
         try:
             poisoned = frozenset() if retry_poison else read_poisoned(folder)
             settled = _Either(journal.finished, poisoned) if poisoned else journal.finished
@@ -123,9 +123,9 @@ async def collect_composition(
         except BaseException:
             # What ended the run is the news; that the same disk takes no report either is not.
             with suppress(StorageError):
-                _sum_up(running, folder, observers, shown)
+                await _sum_up(running, folder, observers, shown)
             raise
-        return _sum_up(running, folder, observers, shown)
+        return await _sum_up(running, folder, observers, shown)
 
 
 def _absolute(folder: Path) -> Path:
@@ -143,10 +143,10 @@ class _Either(Container[RolloutKey]):
         return key in self._first or key in self._second
 
 
-def _sum_up(running: RunningReport, folder: Path, observers: Observers, shown: Path) -> Report:
+async def _sum_up(running: RunningReport, folder: Path, observers: Observers, shown: Path) -> Report:
     result = replace(running.result(), folder=shown)
     write_report(result, folder)
-    observers.run_finish(folder, result.to_dict())
+    await observers.run_finish(folder, result.to_dict())
     return result
 
 
