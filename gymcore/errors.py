@@ -140,7 +140,7 @@ class AmbiguousPluginError(RequestError):
     Two distributions offer the same name.
 
     Attributes:
-        choices: The qualified names, `distribution:name`, of which one must be chosen.
+        choices: The qualified names, `distribution/name`, of which one must be chosen.
     """
 
     def __init__(self, kind: str, wanted: str, choices: Sequence[str], *, where: str | None = None) -> None:
@@ -216,7 +216,7 @@ class PluginError(GymcoreError):
     A chosen plugin is broken, incompatible or incomplete.
 
     Attributes:
-        plugin: Its qualified name, `distribution:name`.
+        plugin: Its qualified name, `distribution/name`.
     """
 
     exit_code = 4

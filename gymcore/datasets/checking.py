@@ -98,7 +98,7 @@ def check_data(
     Args:
         files: JSON-lines files; where there are none, the splits of the environment.
         catalog: What is installed.
-        environment: The environment of every row, `name` or `distribution:name`.
+        environment: The environment of every row, `name` or `distribution/name`.
         ignore: Warnings that are not looked for.
 
     Raises:

@@ -17,7 +17,7 @@ from gymcore.discovery.manifest import MANIFEST_NAME, Manifest
 from gymcore.discovery.package_files import find_module, package_folder, package_of
 from gymcore.errors import AmbiguousPluginError, PluginError, UnknownPluginError
 
-__all__ = ["GROUPS", "KINDS", "Catalog", "Kind", "Plugin", "normalised"]
+__all__ = ["GROUPS", "KINDS", "Catalog", "Kind", "Plugin", "bare_name", "normalised"]
 
 Kind = Literal["environment", "model", "agent", "hook"]
 Status = Literal["ok", "conflict", "incompatible", "broken"]
@@ -34,6 +34,11 @@ KINDS: tuple[Kind, ...] = tuple(GROUPS.values())
 def normalised(name: str) -> str:
     """Return a name as names are compared (https://peps.python.org/pep-0503/#normalized-names)."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def bare_name(name: str) -> str:
+    """Return a plugin's name without the distribution that may stand before it: of `distribution/name`, the name."""
+    return name.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,13 @@ class Plugin:
 
     @property
     def qualified(self) -> str:
-        """The name that is never ambiguous: `distribution:name`."""
-        return f"{self.distribution}:{self.name}"
+        """The name that is never ambiguous: `distribution/name`."""
+        return f"{self.distribution}/{self.name}"
+
+    @property
+    def shortest(self) -> str:
+        """The name as a plan should hold it: qualified only where another distribution offers the same one."""
+        return self.qualified if self.status == "conflict" else self.name
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `gym list --json` prints of it."""
@@ -88,18 +98,18 @@ class Catalog:
 
     def find(self, kind: Kind, name: str, *, where: str | None = None) -> Plugin:
         """
-        Return the plugin that a name means: `name`, or `distribution:name`.
+        Return the plugin that a name means: `name`, or `distribution/name`.
 
         Raises:
             UnknownPluginError: nothing of that kind has that name; carries the nearest ones.
             AmbiguousPluginError: two distributions offer it.
         """
-        distribution, colon, bare = name.rpartition(":")
+        distribution, slash, bare = name.rpartition("/")
         found = [
             plugin
             for plugin in self.of_kind(kind)
             if normalised(plugin.name) == normalised(bare)
-            and (not colon or normalised(plugin.distribution) == normalised(distribution))
+            and (not slash or normalised(plugin.distribution) == normalised(distribution))
         ]
         if not found:
             raise UnknownPluginError(kind, name, {plugin.name for plugin in self.of_kind(kind)}, where=where)

@@ -112,7 +112,7 @@ def test_json_is_the_whole_of_the_output(gym: Gym, broken: PluginFolder) -> None
     assert rows["works"] == {
         "kind": "environment",
         "name": "works",
-        "qualified": "gym-plugin-broken:works",
+        "qualified": "gym-plugin-broken/works",
         "distribution": "gym-plugin-broken",
         "version": "0.1.0",
         "target": "broken_works:Mine",

@@ -381,7 +381,7 @@ def test_another_version_of_a_plugin_is_refused_with_the_difference(folder: Path
     with _at_another_version(plugins, "0.2.0"):
         error = _refused(lambda: open_composition(folder, discover(), environ={}))
 
-    assert error.differences == ("echo: plugin gym-plugin-echo:echo 0.1.0 -> gym-plugin-echo:echo 0.2.0",)
+    assert error.differences == ("echo: plugin gym-plugin-echo/echo 0.1.0 -> gym-plugin-echo/echo 0.2.0",)
 
 
 def test_a_dataset_that_was_edited_is_refused(folder: Path, catalog: Catalog) -> None:
@@ -439,8 +439,8 @@ def test_a_dataset_that_is_gone_is_refused(folder: Path, catalog: Catalog) -> No
         ("null", True),
         ("\x00", True),
         ('{"format": 99}', True),
-        ('{"format": 3}', False),
-        ('{"format": 3, "environments": {"echo": {}}}', False),
+        ('{"format": 4}', False),
+        ('{"format": 4, "environments": {"echo": {}}}', False),
     ],
 )
 def test_a_damaged_lock_is_refused(composed: Compose, folder: Path, catalog: Catalog, text: str, is_lost: bool) -> None:

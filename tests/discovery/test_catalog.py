@@ -27,13 +27,13 @@ def _load(catalog: Catalog, name: str, kind: str = "environment") -> PluginError
 
 
 @pytest.mark.parametrize(
-    "name", ["nested", "NESTED", "gym-plugin-hostile:nested", "gym_plugin_hostile:nested", "Gym.Plugin.Hostile:Nested"]
+    "name", ["nested", "NESTED", "gym-plugin-hostile/nested", "gym_plugin_hostile/nested", "Gym.Plugin.Hostile/Nested"]
 )
 def test_a_name_is_found_however_it_is_spelt(hostile_catalog: Catalog, name: str) -> None:
     """
     Case, dashes and dots are no difference, with the distribution or without.
     """
-    assert hostile_catalog.find("environment", name).qualified == "gym-plugin-hostile:nested"
+    assert hostile_catalog.find("environment", name).qualified == "gym-plugin-hostile/nested"
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_a_name_is_found_however_it_is_spelt(hostile_catalog: Catalog, name: str
     [
         ("environment", "netsed", "try: 'nested'"),
         ("environment", "zzzzz", "a plugin is installed with pip"),
-        ("environment", "other-distribution:nested", "installed: "),
-        ("environment", "gym-plugin-hostile:netsed", "installed: "),
+        ("environment", "other-distribution/nested", "installed: "),
+        ("environment", "gym-plugin-hostile/netsed", "installed: "),
         ("model", "nested", "installed: "),
         ("agent", "simple-agnet", "try: 'simple_agent'"),
         ("environment", "", "installed: "),
-        ("environment", ":", "installed: "),
+        ("environment", "/", "installed: "),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(
@@ -70,13 +70,13 @@ def test_a_name_that_two_distributions_offer_must_be_chosen(hostile_catalog: Cat
     with pytest.raises(AmbiguousPluginError) as caught:
         hostile_catalog.find("environment", "weather")
 
-    assert caught.value.choices == ("Acme.Weather:Weather", "gym-plugin-hostile:weather")
+    assert caught.value.choices == ("Acme.Weather/Weather", "gym-plugin-hostile/weather")
     for choice in caught.value.choices:
         assert hostile_catalog.find("environment", choice).qualified == choice
         assert issubclass(hostile_catalog.load(hostile_catalog.find("environment", choice)), Environment)
 
 
-@pytest.mark.parametrize("name", ["same_name", "Same-Name", "gym-plugin-hostile:same_name"])
+@pytest.mark.parametrize("name", ["same_name", "Same-Name", "gym-plugin-hostile/same_name"])
 def test_a_name_that_one_distribution_offers_twice_cannot_be_used(hostile_catalog: Catalog, name: str) -> None:
     """
     There is nothing to choose between, so it is the plugin that is broken, and not the request.
@@ -125,7 +125,7 @@ def test_a_broken_plugin_says_who_where_and_why(hostile_catalog: Catalog, name: 
     assert f"the environment '{name}' (gym-plugin-hostile 0.1.0)" in error.message
     assert said in error.message
     assert (error.where or "").endswith(where)
-    assert error.plugin == f"gym-plugin-hostile:{name}"
+    assert error.plugin == f"gym-plugin-hostile/{name}"
     assert error.exit_code == 4
 
 
@@ -155,7 +155,7 @@ def test_a_hook_is_a_module_or_an_object(hostile_catalog: Catalog) -> None:
     """
     module = hostile_catalog.load(hostile_catalog.find("hook", "hook"))
 
-    Observers({"gym-plugin-hostile:hook": module})
+    Observers({"gym-plugin-hostile/hook": module})
     assert module.__name__ == "fine_hook"
     assert callable(hostile_catalog.load(hostile_catalog.find("hook", "attribute_hook")))
 
@@ -218,4 +218,4 @@ def test_a_plugin_is_named_by_its_distribution() -> None:
     """
     The qualified name is never ambiguous.
     """
-    assert Plugin("model", "m", "some-dist", "1", "a:B").qualified == "some-dist:m"
+    assert Plugin("model", "m", "some-dist", "1", "a:B").qualified == "some-dist/m"

@@ -138,7 +138,7 @@ def test_a_name_that_two_distributions_offer_is_a_conflict_naming_both(hostile_c
     rows = [plugin for plugin in hostile_catalog.plugins if plugin.name.lower() == "weather"]
 
     assert [plugin.status for plugin in rows] == ["conflict", "conflict"]
-    assert rows[0].problem == "gym-plugin-hostile:weather has the same name; choose one as Acme.Weather:Weather"
+    assert rows[0].problem == "gym-plugin-hostile/weather has the same name; choose one as Acme.Weather/Weather"
 
 
 def test_the_order_is_kind_then_name_then_distribution(hostile_catalog: Catalog) -> None:
@@ -159,7 +159,7 @@ def test_our_own_components_enter_through_the_same_door(hostile_catalog: Catalog
     """
     own = {plugin.qualified: plugin.status for plugin in hostile_catalog.plugins if plugin.distribution == "gymcore"}
 
-    assert own == {"gymcore:simple_agent": "ok", "gymcore:oracle": "ok", "gymcore:nop": "ok"}
+    assert own == {"gymcore/simple_agent": "ok", "gymcore/oracle": "ok", "gymcore/nop": "ok"}
 
 
 def test_the_listing_knows_the_interface_versions_without_loading_them() -> None:

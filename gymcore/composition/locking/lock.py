@@ -30,7 +30,7 @@ __all__ = [
     "ordered",
 ]
 
-LOCK_FORMAT = 3
+LOCK_FORMAT = 4
 
 
 def describe_lock(
@@ -249,7 +249,7 @@ def _playing(lock: Mapping[str, Any]) -> set[str]:
 
 
 def _distribution_of(plugin: str) -> str:
-    return plugin.partition(":")[0]
+    return plugin.partition("/")[0]
 
 
 def grown(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
