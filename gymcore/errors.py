@@ -19,6 +19,7 @@ Each message says what happened, where, and what to try, and carries the same fa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,10 @@ __all__ = [
     "UnknownPluginError",
     "nearest",
 ]
+
+
+# https://packaging.python.org/en/latest/specifications/name-normalization/
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,99}[A-Za-z0-9])?")
 
 
 class GymcoreError(Exception):
@@ -122,17 +127,28 @@ class UnknownPluginError(RequestError):
         installed: Every name of that kind, sorted.
     """
 
-    def __init__(self, kind: str, wanted: str, installed: Iterable[str], *, where: str | None = None) -> None:
+    shown = 20
+
+    def __init__(
+        self, kind: str, wanted: str, installed: Iterable[str], *, where: str | None = None, hints: Iterable[str] = ()
+    ) -> None:
         self.kind = kind
         self.wanted = wanted
         self.installed = tuple(sorted(installed))
-        close = nearest(wanted, self.installed)
-        hints = [f"installed: {', '.join(self.installed) or 'none'}"]
+        close = nearest(wanted.rpartition("/")[2], self.installed)
+        more = len(self.installed) - self.shown
+        names = [*self.installed[: self.shown], *([f"and {more} more"] if more > 0 else [])]
+        told = [f"installed: {', '.join(names) or 'none'}", *hints]
         if close:
-            hints.append(f"try: {' or '.join(repr(name) for name in close)}, or `gym list` to see every one")
-        else:
-            hints.append("try: `gym list` to see every one; a plugin is installed with pip")
-        super().__init__(f"no {kind} is named {wanted!r}", where=where, hints=hints)
+            told.append(f"try: {' or '.join(repr(name) for name in close)}, or `gym list` to see every one")
+        elif not told[1:]:
+            # Only what was typed: a name that is merely near to it may be somebody's trap.
+            distribution, slash, bare = wanted.rpartition("/")
+            package = distribution if slash else f"gym-plugin-{bare}"
+            is_name = _NAME.fullmatch(package) is not None and (_NAME.fullmatch(bare) is not None)
+            install = f"pip install {package}, if there is such a distribution, or " if is_name else ""
+            told.append(f"try: {install}`gym list` to see every one")
+        super().__init__(f"no {kind} is named {wanted!r}", where=where, hints=told)
 
 
 class AmbiguousPluginError(RequestError):

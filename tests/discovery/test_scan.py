@@ -82,18 +82,19 @@ def test_what_only_an_import_can_show_is_listed_as_well(hostile_catalog: Catalog
 @pytest.mark.parametrize(
     ("name", "status", "said"),
     [
-        ("bare", "broken", "there is no gym.yaml in the package 'hostile_bare'"),
+        ("bare", "broken", "there is no gym.yaml in the installed package 'hostile_bare'"),
         ("yaml", "broken", "hostile_yaml/gym.yaml:4"),
         ("twice", "broken", "the key 'agent' stands twice (hostile_twice/gym.yaml:3)"),
         ("list", "broken", "a manifest is a mapping"),
         ("silent", "broken", "`gym_api` must say"),
-        ("future", "incompatible", "written for interface version 99; this gymcore offers 1; install a newer gymcore"),
-        ("past", "incompatible", "install a newer version of the plugin"),
+        ("future", "incompatible", "written for interface version 99; this gymcore offers 1"),
+        ("past", "incompatible", "written for interface version 0"),
         ("many", "broken", "unknown key 'descripton'; did you mean 'description'? (hostile_many/gym.yaml:2)"),
         ("escape", "broken", "the path '../up.jsonl' must stay inside the package (hostile_escape/gym.yaml:3)"),
         ("gone", "broken", "there is no module 'hostile_gone.module'"),
         ("lost", "broken", "there is no module 'hostile_raises.no_such_module'"),
         ("noclass", "broken", "'hostile_null' is not of the form package.module:Class"),
+        ("a b", "broken", "'a b' is no name for a plugin"),
         ("null", "ok", ""),
         ("nested", "ok", ""),
         ("space", "ok", ""),
@@ -138,7 +139,8 @@ def test_a_name_that_two_distributions_offer_is_a_conflict_naming_both(hostile_c
     rows = [plugin for plugin in hostile_catalog.plugins if plugin.name.lower() == "weather"]
 
     assert [plugin.status for plugin in rows] == ["conflict", "conflict"]
-    assert rows[0].problem == "gym-plugin-hostile/weather has the same name; choose one as Acme.Weather/Weather"
+    assert rows[0].problem == "gym-plugin-hostile/weather has the same name"
+    assert rows[0].hint == "choose it as Acme.Weather/Weather"
 
 
 def test_the_order_is_kind_then_name_then_distribution(hostile_catalog: Catalog) -> None:
@@ -355,5 +357,6 @@ def test_an_explicit_path_is_searched_instead_of_the_interpreters(hostile: Plugi
     assert discover([str(tmp_path)]).plugins == ()
     assert {plugin.distribution for plugin in discover([str(hostile.folder)]).plugins} == {
         "gym-plugin-hostile",
+        "gym-plugin-needy",
         "Acme.Weather",
     }
