@@ -27,6 +27,7 @@ ECHO = Path(__file__).parent / "data" / "gym_plugin_echo"
 SLOW = (
     "cli",
     "crash",
+    "discovery/test_backends.py",
     "docs",
     "doctor",
     "end_to_end",

@@ -88,7 +88,7 @@ def _print_table(catalog: Catalog) -> None:
     if not catalog.plugins:
         click.echo("no plugin is installed; environments are installed with pip")
         return
-    rows: list[tuple[str, ...]] = [("KIND", "NAME", "DISTRIBUTION", "STATUS", "WHAT IT IS, OR WHY NOT")]
+    rows: list[tuple[str, ...]] = [("KIND", "NAME", "DISTRIBUTION", "STATUS", "WHAT IT IS")]
     for plugin in catalog.plugins:
         why = "; ".join(part for part in (plugin.problem, plugin.hint) if part)
         what = plugin.manifest.description if plugin.status == "ok" else why

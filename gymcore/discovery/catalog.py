@@ -96,7 +96,7 @@ class Catalog:
         package = package_of(plugin.target.partition(":")[0])
         folder = package_folder(package) if package is not None else None
         file = folder.joinpath(*path.split("/")) if folder is not None else None
-        if isinstance(folder, Path) and isinstance(file, Path) and not file.resolve().is_relative_to(folder.resolve()):
+        if isinstance(folder, Path) and isinstance(file, Path) and not _stays_inside(file, folder):
             raise PluginError(
                 f"{plugin.title} names the data file {path!r}, which is a link that leads out of the package",
                 plugin=plugin.qualified,
@@ -112,6 +112,16 @@ class Catalog:
             )
         with file.open("rb") as opened:
             yield opened
+
+
+def _stays_inside(file: Path, folder: Path) -> bool:
+    """
+    Say whether a file lies in a package, links followed.
+
+    Some editable installations link each file of a package alone, so where the manifest lies counts as the package too.
+    """
+    homes = (folder.resolve(), (folder / MANIFEST_NAME).resolve().parent)
+    return any(file.resolve().is_relative_to(home) for home in homes)
 
 
 def _a(kind: Kind) -> str:

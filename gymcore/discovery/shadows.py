@@ -60,9 +60,12 @@ def _is_working_copy(place: str, name: str) -> bool:
 
 
 def is_inside(place: str, folder: Path | str) -> bool:
-    """Say whether a path is a folder, or lies somewhere in it, links followed."""
-    place, folder = os.path.realpath(place), os.path.realpath(folder)
-    return place == folder or place.startswith(folder.rstrip(os.sep) + os.sep)
+    """Say whether a path is a folder, or lies somewhere in it, as it is written or with links followed."""
+    for plain in (os.path.abspath, os.path.realpath):
+        inner, outer = plain(place), plain(folder)
+        if inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep):
+            return True
+    return False
 
 
 def came_from(module: ModuleType | None) -> str | None:
