@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from gymcore.discovery.manifest import Manifest
@@ -24,6 +25,7 @@ GROUPS: dict[str, Kind] = {
 KINDS: tuple[Kind, ...] = tuple(GROUPS.values())
 
 
+@lru_cache(4096)
 def normalised(name: str) -> str:
     """Return a name as names are compared (https://peps.python.org/pep-0503/#normalized-names)."""
     return re.sub(r"[-_.]+", "-", name).lower()

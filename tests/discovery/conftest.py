@@ -120,15 +120,15 @@ def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     groups["gymcore.hooks"] = {"hook": "fine_hook", "attribute_hook": "fine_hook:gym_run_start"}
     plugins.install("gym-plugin-hostile", HOSTILE, groups)
     plugins.install(
-        "gym-plugin-needy",
-        NEEDY,
-        {"gymcore.environments": {name: f"needy_{name}:Mine" for name in NEEDY_NAMES}},
-        dependencies=["no-such-declared>=1", "pydantic>=2", "opencv-python; extra == 'vision'"],
-    )
-    plugins.install(
         "Acme.Weather",
-        _package("acme_weather", ENVIRONMENT),
-        {"gymcore.environments": {"Weather": "acme_weather:Mine"}},
+        {**_package("acme_weather", ENVIRONMENT), **NEEDY},
+        {
+            "gymcore.environments": {
+                "Weather": "acme_weather:Mine",
+                **{name: f"needy_{name}:Mine" for name in NEEDY_NAMES},
+            }
+        },
+        dependencies=["no-such-declared>=1", "pydantic>=2", "opencv-python; extra == 'vision'"],
     )
     return folder
 

@@ -141,7 +141,7 @@ def test_a_broken_plugin_says_who_where_and_why(hostile_catalog: Catalog, name: 
         ("declared", "'no-such-declared' is declared, but not installed; try: pip install --force-reinstall"),
         (
             "renamed",
-            "'opencv-python' is declared for the extra 'vision' only; try: pip install 'gym-plugin-needy[vision]'",
+            "'opencv-python' is declared for the extra 'vision' only; try: pip install 'Acme.Weather[vision]'",
         ),
         ("maybe", "maybe it belongs to 'no-such-declared', declared, but not installed"),
         ("older", "'json' is installed, but without 'json.no_such_part': maybe the plugin needs another version"),
