@@ -9,7 +9,7 @@ Every exception gymcore raises, drawn as a tree.
     │   ├── DataError              rows, or the file that holds them
     │   └── RunFolderError         a run folder that holds something else
     ├── EndpointError              exit 3: the endpoint cannot be used; the run can be resumed
-    ├── PluginError                exit 4: a chosen plugin is broken or too new
+    ├── PluginError                exit 4: a chosen plugin is broken, blocked or too new
     ├── StorageError               exit 5: the disk failed; what was acknowledged is safe
     └── ModelError                 one model call failed for good; recorded as a failure of its rollout
     ToolError                      raised by a tool on purpose; the model reads its message

@@ -29,6 +29,7 @@ def command(kind: str | None, as_json: bool, check: bool) -> None:
     Show every installed plugin: environments, models, agents and hooks.
 
     A plugin that cannot be used is a row with the reason. KIND shows one kind only: environment, model, agent or hook.
+    GYM_PLUGINS_ALLOW and GYM_PLUGINS_BLOCK name distributions that may, and may not, offer plugins.
     """
     catalog = discover()
     wanted: Kind | None = kind.removesuffix("s") if kind else None  # type: ignore[assignment]
