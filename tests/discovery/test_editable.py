@@ -113,3 +113,24 @@ def test_another_working_copy_of_an_editable_project_may_stand_on_the_path(
         plugin = discover().find("environment", "built")
 
     assert plugin.status == status
+
+
+def test_a_package_of_links_is_one_package_and_no_more(stale: Path, tmp_path: Path) -> None:
+    """
+    Strict editable installations link each file alone: their data are read, and a link to elsewhere is refused.
+    """
+    real, linked = tmp_path / "the project" / "src" / "gym_plugin_built", tmp_path / "links" / "gym_plugin_built"
+    (real / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "secret.jsonl").write_text("{}\n")
+    linked.mkdir(parents=True)
+    for name in ("__init__.py", "gym.yaml", "rows.jsonl"):
+        (linked / name).symlink_to(real / name)
+    (linked / "secret.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    with PluginFolder(stale), PluginFolder(tmp_path / "links"):
+        (next(stale.glob("*.dist-info")) / "direct_url.json").unlink()
+        catalog = discover()
+        plugin = catalog.find("environment", "built")
+        with catalog.open_file(plugin, "rows.jsonl") as rows:
+            assert rows.read() == b"{}\n"
+        with pytest.raises(PluginError, match="leads out of the package"), catalog.open_file(plugin, "secret.jsonl"):
+            pass
