@@ -94,7 +94,7 @@ class AgentPlan(Record):
     """Which agent plays, and its options."""
 
     use: str = "simple_agent"
-    """The installed agent's name, or `distribution:name`."""
+    """The installed agent's name, or `distribution/name`."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Options of the agent; `gym show NAME` lists them."""
 
@@ -226,7 +226,7 @@ class ModelPlan(Record):
     """Which model answers, and its options."""
 
     use: str = "oracle"
-    """The installed model's name, or `distribution:name`."""
+    """The installed model's name, or `distribution/name`."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Options of the model; `gym show NAME` lists them."""
     concurrency: Count | None = None
@@ -237,7 +237,7 @@ class EnvironmentPlan(Record):
     """One environment of the mix; every option that can differ between environments stands here."""
 
     use: str | None = None
-    """The installed environment's name, or `distribution:name`; the key of this entry where it is absent."""
+    """The installed environment's name, or `distribution/name`; the key of this entry where it is absent."""
     split: str | None = None
     """Which of its own splits to take; `mix.split` where it is absent, and `example` where there are no data either."""
     data: Sources = Field(default_factory=list)

@@ -296,7 +296,7 @@ class _Composer:
 
     def _read_reference(self, route: Route, path: str) -> None:
         """Show rows to the linter that are no rows of the mix; whether they are all right is not asked here."""
-        source = RowSource(f"{route.environment_plugin.qualified}/{path}")
+        source = RowSource(f"{route.environment_plugin.qualified}:{path}")
         try:
             with self.catalog.open_file(route.environment_plugin, path) as lines:
                 for number, line in islice(numbered_lines(lines, source), REFERENCE_ROWS):
@@ -366,7 +366,7 @@ class _Composer:
                 ):
                     self._read_own(route, lines, source)
                 continue
-            source = RowSource(f"{route.environment_plugin.qualified}/{path}")
+            source = RowSource(f"{route.environment_plugin.qualified}:{path}")
             self.sources.append((route.environment, source))
             try:
                 with self.catalog.open_file(route.environment_plugin, path) as lines:

@@ -12,7 +12,7 @@ from gymcore.composition.configuration import Options, is_reference, resolve_opt
 from gymcore.composition.rows.filters import Filter, compile_filter
 from gymcore.composition.rows.prompts import Prompt, compile_prompt
 from gymcore.discovery import Catalog, Plugin
-from gymcore.discovery.catalog import normalised
+from gymcore.discovery.catalog import bare_name, normalised
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem, nearest
 from gymcore.interfaces import Agent, Config, Environment, Model
 from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, PromptPlan, UrlData, expand_variables
@@ -87,6 +87,7 @@ class Resolver:
         self.models: dict[str, ModelChoice] = {}
         self.routes: dict[str, Route] = {}
         self._written: dict[str, Route] = {}
+        self._hooks: list[str] = []
 
     def raise_errors(self) -> None:
         """Raise what was gathered: a single mistake as itself, several as one PlanError."""
@@ -109,7 +110,8 @@ class Resolver:
         """Look every hook plugin of the plan up."""
         for index, name in enumerate(self.plan.hooks):
             try:
-                self.catalog.find("hook", name, where=self.locate(f"hooks.{index}"))
+                plugin = self.catalog.find("hook", name, where=self.locate(f"hooks.{index}"))
+                self._hooks.append(plugin.shortest)
             except GymcoreError as error:
                 self.errors.append(error)
 
@@ -151,7 +153,7 @@ class Resolver:
             self.complain(Problem(f"{plugin.name!r} has no split {split!r}", f"{where}.split", (hint,)))
         options = self._options(environment_class, plugin, entry.config, f"{where}.config")
         asked = entry.agent or self.plan.agent or AgentPlan(use=plugin.manifest.agent or "simple_agent")
-        is_own = agent is None or normalised(agent) == normalised(asked.use.rpartition(":")[2])
+        is_own = agent is None or normalised(agent) == normalised(bare_name(asked.use))
         if agent is not None and not is_own:
             asked = AgentPlan(use=agent)
         asked_prompt = entry.prompt if entry.prompt is not None else _prompt_of(plugin)
@@ -175,8 +177,8 @@ class Resolver:
                 update={
                     "split": split,
                     "limit": entry.limit or self.plan.mix.limit,
-                    "use": plugin.qualified if plugin.status == "conflict" else plugin.name,
-                    "agent": AgentPlan(use=asked.use, config=agent_options.written),
+                    "use": plugin.shortest,
+                    "agent": AgentPlan(use=agent_plugin.shortest, config=agent_options.written),
                     "config": options.written,
                     "prompt": asked_prompt,
                 }
@@ -220,7 +222,7 @@ class Resolver:
         }
         models = {
             name: ModelPlan(
-                use=choice.plugin.qualified if choice.plugin.status == "conflict" else choice.plugin.name,
+                use=choice.plugin.shortest,
                 config=choice.options.written,
                 concurrency=self.plan.models[name].concurrency,
             )
@@ -232,6 +234,7 @@ class Resolver:
                 "models": models,
                 "agent": None,
                 "data": written_sources(self.plan.data),
+                "hooks": self._hooks,
             }
         )
 

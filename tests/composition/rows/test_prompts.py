@@ -302,7 +302,7 @@ def test_a_mistake_in_the_prompt_of_a_manifest_names_the_plugin(tmp_path: Path) 
     with _adder(tmp_path, "splits: {example: rows.jsonl}\nprompt: {user: '{a'}\n", {"a": 1, "total": 3}):
         with pytest.raises(PlanError) as caught:
             compose(Plan.model_validate({"environments": {"adder": {}}}), discover())
-        assert caught.value.where == "the manifest of gym-plugin-adder:adder: prompt.user"
+        assert caught.value.where == "the manifest of gym-plugin-adder/adder: prompt.user"
 
 
 def test_an_environment_is_checked_with_the_prompt_of_its_manifest(tmp_path: Path) -> None:
