@@ -217,9 +217,9 @@ class PromptPlan(Record):
     """What rows are asked with: texts in which `{field}` is replaced by what a row says."""
 
     system: str | None = None
-    """Takes the place of the system message."""
+    """Takes the place of the messages of the system and the developer, wherever they stand."""
     user: str | None = None
-    """Takes the place of everything that is said after the system message."""
+    """Takes the place of everything else that is said."""
 
 
 class ModelPlan(Record):

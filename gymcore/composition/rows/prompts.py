@@ -18,14 +18,14 @@ from gymcore.documents import encode_json
 from gymcore.errors import Problem
 from gymcore.plan import PromptPlan
 
-__all__ = ["MissingFieldError", "Prompt", "compile_prompt"]
+__all__ = ["MissingFieldError", "Prompt", "compile_prompt", "is_system"]
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NAME = r"""[^\s.!:\[\]"'%|$#](?:[^.!:\[\]"'%|$#\n]*[^\s.!:\[\]"'%|$#])?"""
 _PATH = re.compile(rf"{_NAME}(?:\.{_NAME})*")
 """Names with dots between. A name may have spaces inside, but nothing that means something to other templates."""
 
-SYSTEM_ROLES = ("system", "developer")
+_SYSTEM_ROLES = ("system", "developer")
 
 
 class MissingFieldError(Exception):
@@ -78,17 +78,17 @@ class Prompt:
             MissingFieldError: the row lacks a field.
         """
         items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or ())
-        spoken = next((index for index, item in enumerate(items) if not _is_system(item)), len(items))
-        head, rest = items[:spoken], items[spoken:]
-        if self.system is not None:
-            head = [{"role": "system", "content": self.system.filled(row)}]
         if self.user is not None:
-            rest = [{"role": "user", "content": self.user.filled(row)}]
-        return [*head, *rest]
+            items = [*filter(is_system, items), {"role": "user", "content": self.user.filled(row)}]
+        if self.system is not None:
+            system = {"role": "system", "content": self.system.filled(row)}
+            items = [system, *(item for item in items if not is_system(item))]
+        return items
 
 
-def _is_system(item: Any) -> bool:
-    return isinstance(item, dict) and item.get("type", "message") == "message" and item.get("role") in SYSTEM_ROLES
+def is_system(item: Any) -> bool:
+    """Whether an item is a message of the system or the developer."""
+    return isinstance(item, dict) and item.get("type", "message") == "message" and item.get("role") in _SYSTEM_ROLES
 
 
 def compile_prompt(asked: PromptPlan | None, where: str) -> tuple[Prompt | None, list[Problem]]:

@@ -197,6 +197,16 @@ def test_other_parameters_of_a_row_are_kept(composed: Compose, write_rows: Write
     assert composed_row.value["responses_create_params"] == {"temperature": 0.5, "input": [USER]}
 
 
+@pytest.mark.parametrize("key", ["messages", "prompt"])
+def test_an_input_that_is_null_is_none(composed: Compose, write_rows: Write, key: str) -> None:
+    """
+    Tables write null where a row has nothing; what is asked elsewhere holds.
+    """
+    row = {"answer": "it", "responses_create_params": {"input": None}, key: [USER]}
+
+    assert _inputs(composed({"environments": {"echo": {"data": write_rows(row)}}})) == [[USER]]
+
+
 def test_an_answer_at_the_end_of_messages_is_pointed_out(composed: Compose, write_rows: Write) -> None:
     """
     Rows that were made to be imitated hold the answer, which the model would read.
