@@ -489,7 +489,8 @@ class _Composer:
 
     def _refuse_environments_without_rows(self) -> None:
         served = self.writer.sizes()
-        if problems := [filtered.problem(name) for name, filtered in self.filtered.items() if name not in served]:
+        emptied = {name: filtered for name, filtered in self.filtered.items() if filtered.dropped == filtered.rows}
+        if problems := [filtered.problem(name) for name, filtered in emptied.items() if name not in served]:
             raise PlanError([replace(problem, where=self.resolver.locate(problem.where or "")) for problem in problems])
         empty = [name for name in self.plan.environments if name not in served]
         if self.reader.bad and (empty or not served):
@@ -498,6 +499,10 @@ class _Composer:
             raise PlanError([Problem("the data files hold no rows", where=", ".join(map(source_name, self.plan.data)))])
         problems = []
         for name in empty:
+            if own := self.plan.environments[name].data:
+                told = f"its data hold no rows: {', '.join(map(source_name, own))}"
+                problems.append(Problem(told, f"environments.{name}.data", ("try: other data, or leave it out",)))
+                continue
             hint = f"try: leave it out, or --set environments.{name}.split={DEFAULT_SPLIT} for its own rows"
             problems.append(Problem("no row is routed to this environment", f"environments.{name}", (hint,)))
         if problems:
@@ -551,7 +556,7 @@ class _Filtered:
         return f"{environment}: its filter leaves out {self.dropped:,} of {self.rows:,} rows"
 
     def problem(self, environment: str) -> Problem:
-        """Say why no row is left."""
+        """Say why no row is left, where all were left out."""
         ((text, dropped),) = self.by_condition.most_common(1)
         path = key_path(text)
         told = f"the filter keeps none of {self.rows:,} rows; this condition alone leaves out {dropped:,}"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gymcore.composition import Composition
 from gymcore.composition.rows.filters import compile_filter
-from gymcore.errors import PlanError
+from gymcore.errors import DataError, PlanError
 from gymcore.plan import Plan
 
 Compose = Callable[..., Composition]
@@ -221,6 +221,20 @@ def test_a_filter_that_keeps_nothing_is_answered_with_what_dropped_most(
     assert caught.value.where == f"environments.echo.filter.{where}"
     assert "keeps none of 3 rows; this condition alone leaves out 3" in caught.value.message
     assert hint in caught.value.hints[0]
+
+
+@pytest.mark.parametrize("dropped", [0, 1])
+def test_rows_that_a_filter_keeps_and_that_are_invalid_are_what_is_wrong(
+    composed: Compose, write_rows: Write, dropped: int
+) -> None:
+    """
+    A filter is answered for only where it has left out every row; else the mistakes of those it kept are shown.
+    """
+    path = write_rows({"level": 1}, {"level": 1}, *({"level": 2} for _ in range(dropped)))
+    plan = {"environments": {"echo": {"data": path, "filter": {"level": 1}}}, "check": {"skip_invalid": True}}
+
+    with pytest.raises(DataError, match=f"2 rows are wrong, of {2 + dropped} read"):
+        composed(plan)
 
 
 def test_a_filter_is_part_of_what_was_asked(composed: Compose, write_rows: Write) -> None:
