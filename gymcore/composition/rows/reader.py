@@ -28,6 +28,9 @@ __all__ = ["MAX_LINE_BYTES", "Drift", "RowReader", "RowSource", "Served", "numbe
 MAX_LINE_BYTES = 64 << 20
 """The longest line that is read; a longer one is a bad row, of which no more than this is ever in memory."""
 
+MAX_EPOCH = 2**31 - 1
+"""The highest epoch of a row; times the repeats it is the number of a rollout, which has to stay an exact one."""
+
 REMEMBERED_TOOLS = 64
 """How many different lists of tools are remembered: most rows of a file offer the same ones."""
 
@@ -199,8 +202,9 @@ class RowReader:
             return None
         offered = self._offered_tools(row, route, where)
         epoch = row.get("epoch", 1)
-        if type(epoch) is not int or epoch < 1:
-            reasons.append(f"`epoch` counts from 1 and says {_shown(epoch)}; a key of the author's needs another name")
+        if type(epoch) is not int or not 1 <= epoch <= MAX_EPOCH:
+            told = f"`epoch` counts from 1, to {MAX_EPOCH} at most, and says {_shown(epoch)}"
+            reasons.append(f"{told}; a key of the author's needs another name")
         environment = row.get("environment", route.environment)
         if environment != route.environment:
             reasons.append(f"`environment` says {_shown(environment)}, but its route leads to {route.environment!r}")
