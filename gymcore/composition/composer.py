@@ -25,7 +25,7 @@ from gymcore.composition.rows.preparation import RowError, prepare_row
 from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines
 from gymcore.composition.rows.rejects import Rejects
 from gymcore.composition.rows.values import MISSING, key_path, keys_near, value_at
-from gymcore.composition.sources.opening import open_source
+from gymcore.composition.sources.opening import SourceLines, open_source
 from gymcore.composition.tokens import prompt_of, token_counter
 from gymcore.discovery import Catalog
 from gymcore.documents import DocumentError, decode_json, encode_json
@@ -379,7 +379,7 @@ class _Composer:
         for number, line in numbered_lines(lines, source):
             if self._has_enough(route):
                 continue
-            where = f"{source.name}:{number}"
+            where = _place(lines, source, number)
             row = self.reader.parse(line, where)
             if row is not None:
                 self._take(line, row, route, where)
@@ -424,7 +424,7 @@ class _Composer:
         """Read rows that carry their own route, made here or by somebody else."""
         with self._opened(given, "data") as (lines, source):
             for number, line in numbered_lines(lines, source):
-                where = f"{source.name}:{number}"
+                where = _place(lines, source, number)
                 row = self.reader.parse(line, where)
                 route = self._route_of(row, where) if row is not None else None
                 if row is None or route is None:
@@ -507,6 +507,11 @@ class _Composer:
             problems.append(Problem("no row is routed to this environment", f"environments.{name}", (hint,)))
         if problems:
             raise PlanError(problems)
+
+
+def _place(lines: Iterable[bytes], source: RowSource, number: int) -> str:
+    """Say where the line that was read last stands: of a source of several files, in which of them."""
+    return lines.where() if isinstance(lines, SourceLines) else f"{source.name}:{number}"
 
 
 def refuse_warnings(warnings: Sequence[LintWarning]) -> None:

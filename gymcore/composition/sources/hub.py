@@ -50,9 +50,11 @@ class _HubError(Exception):
         super().__init__(message)
 
 
-def fetch_hub_files(source: HubData, where: str, environ: Mapping[str, str]) -> list[Path]:
+def fetch_hub_files(source: HubData, where: str, environ: Mapping[str, str]) -> list[tuple[Path, str]]:
     """
     Return the files of a split in the cache of the hub, in the order of their names, fetched where they are not there.
+
+    With each is what messages call it, `hf://OWNER/NAME@COMMIT/PATH`.
 
     Args:
         source: Which split of which dataset at which commit.
@@ -75,7 +77,8 @@ def fetch_hub_files(source: HubData, where: str, environ: Mapping[str, str]) -> 
         sizes = repository.files()
         chosen = choose_files(source, sizes, repository.card(sizes))
         _refuse_huge(sum(sizes[name] or 0 for name in chosen))
-        return [repository.fetched(name) for name in chosen]
+        base = f"hf://{source.huggingface}@{source.revision}"
+        return [(repository.fetched(name), f"{base}/{name}") for name in chosen]
     except _HubError as error:
         raise PlanError([Problem(f"{source_name(source)}: {error}", where, error.hints)]) from None
     finally:

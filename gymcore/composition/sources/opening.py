@@ -8,14 +8,17 @@ filled with null, where a row here is what its author wrote.
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from gymcore.composition.dataset import BLOCK
+from gymcore.composition.rows.reader import MAX_LINE_BYTES
 from gymcore.documents import encode_json
 from gymcore.errors import PlanError, Problem
 from gymcore.plan import HubData, UrlData, expand_variables, source_name
@@ -23,13 +26,81 @@ from gymcore.plan import HubData, UrlData, expand_variables, source_name
 if TYPE_CHECKING:
     from gymcore.composition.sources.downloads import Downloads
 
-__all__ = ["open_source"]
+__all__ = ["SourceLines", "open_source"]
 
-MAX_LINE_BYTES = 2**28
-"""The longest line of a file that was compressed, which may be a bomb."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 ROWS_AT_ONCE = 256
 """How many rows of a table are in memory at a time."""
+
+
+class SourceLines:
+    """
+    The lines of several files, or of packed ones, one after the other; no more than what is asked for is in memory.
+
+    A file that does not end in a line break ends its last line all the same, and a byte order mark at the beginning of
+    any but the first, which is told there, is left out.
+    """
+
+    def __init__(self, files: Sequence[tuple[Path, str]], where: str) -> None:
+        self._files = iter(files)
+        self._where = where
+        self._name = ""
+        self._file: Any = None  # what has `readline` and `close`
+        self._is_first = True
+        self._is_at_start = True
+        self._line = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(partial(self.readline, MAX_LINE_BYTES + 1), b"")
+
+    def readline(self, limit: int = -1) -> bytes:
+        """
+        Return the next line, or as much of it as is allowed; nothing at the end of the last file.
+
+        Raises:
+            PlanError: a file cannot be read, or is not what its name says.
+        """
+        while self._file is not None or self._open_next():
+            with _reading(f"{self._where}: {self._name}"):
+                chunk: bytes = self._file.readline(limit)
+            if not chunk:
+                was_inside = not self._is_at_start
+                self.close()
+                if was_inside:
+                    return b"\n"
+                continue
+            is_last = not chunk.endswith(b"\n") and not 0 < limit <= len(chunk)
+            if self._is_at_start:
+                self._line += 1
+                if self._line == 1 and not self._is_first:
+                    chunk = chunk.removeprefix(BYTE_ORDER_MARK)
+            elif is_last:
+                chunk += b"\n"  # whoever skips a long line looks for its end
+            self._is_at_start = is_last or chunk.endswith(b"\n")
+            if chunk:
+                return chunk
+        return b""
+
+    def where(self) -> str:
+        """Say where the last line stands, `file:line`."""
+        return f"{self._name}:{self._line}"
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            self._is_first = False
+        self._is_at_start = True
+
+    def _open_next(self) -> bool:
+        path, self._name = next(self._files, (None, self._name))
+        if path is None:
+            return False
+        self._line = 0
+        self._file = _opened(path, self._name, f"{self._where}: {self._name}")
+        return True
 
 
 @contextmanager
@@ -40,7 +111,7 @@ def open_source(
     downloads: Downloads | None = None,
     *,
     has_variables: bool = True,
-) -> Iterator[Iterator[bytes]]:
+) -> Iterator[SourceLines | IO[bytes]]:
     """
     Open a source for reading: its rows as lines, which are not held in memory.
 
@@ -55,16 +126,15 @@ def open_source(
         downloads: What fetches files at addresses; as `environ` says where it is None.
 
     Raises:
-        PlanError: it cannot be had, or is not what it is pinned to.
+        PlanError: it cannot be had, or is not what it is pinned to; also while it is read.
         RunFolderError, StorageError: the cache cannot be written.
     """
     environ = os.environ if environ is None else environ
     name = source_name(source)
-    place = f"{where}: {name}"
     if isinstance(source, HubData):
         from gymcore.composition.sources.hub import fetch_hub_files  # here, because few fetch anything
 
-        files = [(path, path.name) for path in fetch_hub_files(source, where, environ)]
+        files = fetch_hub_files(source, where, environ)
     elif isinstance(source, UrlData):
         from gymcore.composition.sources.downloads import Downloads
 
@@ -76,49 +146,107 @@ def open_source(
         files = [(fetched, name)]
     else:
         files = [(Path(source), source)]
-    if len(files) == 1 and not _is_packed(files[0][1]):
-        try:
-            file = files[0][0].open("rb", buffering=BLOCK)
-        except OSError as error:
-            hint = ("an address is written {url: ADDRESS, sha256: DIGEST}",) if "://" in name else ()
-            raise PlanError([Problem(f"the data file cannot be read: {error.strerror}", place, hint)]) from None
-        with file:
-            yield iter(file)  # the file itself: nothing of ours is done for each line
+    if len(files) == 1 and not isinstance(source, HubData) and not _is_packed(name):
+        with _opened(files[0][0], name, f"{where}: {name}") as file:
+            yield file  # the file itself: nothing of ours is done for each line
         return
-    lines = _lines(files, place)
-    try:
+    with closing(SourceLines(files, where)) as lines:
         yield lines
-    finally:
-        lines.close()
 
 
 def _is_packed(name: str) -> bool:
     return name.lower().endswith((".gz", ".parquet"))
 
 
-def _lines(files: Sequence[tuple[Path, str]], place: str) -> Any:
-    """Yield the lines of several files, or of packed ones, one after the other."""
-    for path, name in files:
-        try:
-            if name.lower().endswith(".parquet"):
-                with path.open("rb") as table:
-                    yield from _table_rows(table, place)
-            elif name.lower().endswith(".gz"):
-                with gzip.open(path, "rb") as packed:
-                    while line := packed.readline(MAX_LINE_BYTES):
-                        if len(line) == MAX_LINE_BYTES:
-                            raise PlanError([Problem(f"a line is longer than {MAX_LINE_BYTES:,} bytes", place)])
-                        yield line
-            else:
-                with path.open("rb") as plain:
-                    yield from plain
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise PlanError([Problem(f"the data file is damaged: {error}", place)]) from None
-        except OSError as error:
-            raise PlanError([Problem(f"the data file cannot be read: {error.strerror or error}", place)]) from None
+@contextmanager
+def _reading(place: str) -> Iterator[None]:
+    """Say of what goes wrong with a file where it stands; the disk that is written to is another one."""
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise PlanError([Problem(f"the data file is damaged: {error}", place)]) from None
+    except OSError as error:
+        is_address = isinstance(error, FileNotFoundError) and "://" in place
+        hint = ("an address is written {url: ADDRESS, sha256: DIGEST}",) if is_address else ()
+        told = f"the data file cannot be read: {error.strerror or error}"
+        raise PlanError([Problem(told, place, hint)]) from None
 
 
-def _table_rows(file: IO[bytes], place: str) -> Iterator[bytes]:
+class _File(io.FileIO):
+    """A file that says where it stands when it cannot be read, once a block and not for every line."""
+
+    def __init__(self, path: Path, place: str) -> None:
+        super().__init__(path)
+        self._place = place
+
+    def readinto(self, buffer: Any, /) -> int:
+        with _reading(self._place):
+            return super().readinto(buffer)
+
+
+def _opened(path: Path, name: str, place: str) -> Any:
+    """
+    Open a file for reading its lines.
+
+    Raises:
+        PlanError: it cannot be opened, or is not what its name says.
+    """
+    with _reading(place):
+        # Looked at first: merely to open a pipe may take for ever.
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise PlanError([Problem("the data file is no regular file", place, ("try: write it into a file first",))])
+        file: Any = io.BufferedReader(_File(path, place), BLOCK)
+    try:
+        if name.lower().endswith(".parquet"):
+            return _TableLines(file, place)
+        if name.lower().endswith(".gz"):
+            file = _Unpacked(file)
+        with _reading(place):
+            _refuse_one_document(file, name, place)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+class _Unpacked(gzip.GzipFile):
+    """A compressed file that closes what it reads from."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        self._packed = packed
+        super().__init__(fileobj=packed)
+
+    def close(self) -> None:
+        super().close()
+        self._packed.close()
+
+
+def _refuse_one_document(file: Any, name: str, place: str) -> None:
+    """Refuse a `.json` that is one list, or one object over many lines, instead of every line of it."""
+    if not name.lower().removesuffix(".gz").endswith(".json"):
+        return
+    head = file.peek(256).removeprefix(BYTE_ORDER_MARK).lstrip()
+    if head.startswith(b"[") or head.partition(b"\n")[0].strip() == b"{":
+        hint = f"try: jq -c '{'.[]' if head.startswith(b'[') else '.'}' FILE > rows.jsonl"
+        raise PlanError([Problem("the data file is one JSON document, and not one for each line", place, (hint,))])
+
+
+class _TableLines:
+    """The rows of a table as lines."""
+
+    def __init__(self, file: IO[bytes], place: str) -> None:
+        self._file = file
+        self._rows = _table_rows(file, place)
+
+    def readline(self, limit: int = -1) -> bytes:
+        return next(self._rows, b"")
+
+    def close(self) -> None:
+        self._rows.close()
+        self._file.close()
+
+
+def _table_rows(file: IO[bytes], place: str) -> Generator[bytes, None, None]:
     try:
         import pyarrow
         from pyarrow import parquet

@@ -15,7 +15,7 @@ import pytest
 
 from gymcore.composition import Composition
 from gymcore.composition.sources.hub import choose_files
-from gymcore.errors import PlanError
+from gymcore.errors import DataError, PlanError
 from gymcore.plan import HubData
 
 pytest.importorskip("huggingface_hub", reason="the extra gymcore[huggingface] is not installed")
@@ -155,6 +155,22 @@ def test_a_table_of_the_hub_becomes_rows(composed: Compose, cache: Callable[...,
     folder = cache({name: (tmp_path / str(number)).read_bytes() for number, name in enumerate(names)})
 
     assert _answers(_offline(composed, folder)) == ["0", "1"]
+
+
+def test_a_row_of_the_hub_is_named_by_its_file_and_line(composed: Compose, cache: Callable[..., Path]) -> None:
+    """
+    Each file of a split counts its own lines, and may begin with a byte order mark.
+    """
+    files = {
+        "data/train-00000-of-00002.jsonl": _lines("a", "b"),
+        "data/train-00001-of-00002.jsonl": b"\xef\xbb\xbf" + _lines("c") + b"{}",
+    }
+
+    with pytest.raises(DataError, match="1 row is wrong, of 4 read") as caught:
+        _offline(composed, cache(files))
+
+    (problem,) = caught.value.problems
+    assert problem.where == f"hf://owner/name@{COMMIT}/data/train-00001-of-00002.jsonl:2"
 
 
 SOURCE = HubData(huggingface="owner/name", revision=COMMIT)
