@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
+import math
 import os
 import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -249,30 +251,105 @@ class _TableLines:
 def _table_rows(file: IO[bytes], place: str) -> Generator[bytes, None, None]:
     try:
         import pyarrow
-        from pyarrow import parquet
+        from pyarrow import parquet, types
     except ImportError:
         hint = "try: pip install 'gymcore[huggingface]', which brings it"
         raise PlanError([Problem("a parquet file needs the package `pyarrow`", place, (hint,))]) from None
     try:
         with parquet.ParquetFile(file) as table:
-            if found := _binary_columns(table.schema_arrow):
-                told = f"the column {found[0]!r} holds bytes, which no row can"
-                raise PlanError([Problem(told, place, ("try: a dataset with texts or addresses in their place",))])
+            _refuse_columns(table.schema_arrow, place)
+            schema = _without_nanoseconds(table.schema_arrow)
+            floating = [
+                field.name for field in table.schema_arrow if any(map(types.is_floating, _types_in(field.type)))
+            ]
             for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
-                for row in batch.to_pylist():
-                    yield encode_json(row) + b"\n"
+                for row in (batch if schema is None else _cast(batch, schema, place)).to_pylist():
+                    yield (_encoded(row, floating) if floating else encode_json(row)) + b"\n"
     except pyarrow.ArrowException as error:
         told = str(error).strip().splitlines()[0][:200]
         raise PlanError([Problem(f"the data file is damaged: {told}", place)]) from None
 
 
-def _binary_columns(schema: Any) -> list[str]:
-    """Return the columns in which bytes stand, at any depth."""
+def _encoded(row: dict[str, Any], floating: Sequence[str]) -> bytes:
+    """Write a row; a number that is not finite as itself, which is refused with its row as it is in a line of JSON."""
+    if all(_is_finite(row[name]) for name in floating):
+        return encode_json(row)
+    return json.dumps(row, default=str).encode()
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
+
+
+def _refuse_columns(schema: Any, place: str) -> None:
+    """
+    Refuse a table in whose rows something would be lost.
+
+    Raises:
+        PlanError: a column holds bytes, or two of one object have the same name.
+    """
     from pyarrow import types
 
-    def is_binary(kind: Any) -> bool:
-        if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
-            return True
-        return any(is_binary(kind.field(index).type) for index in range(kind.num_fields))
+    tests = [
+        getattr(types, f"is_{name}", None) for name in ("binary", "large_binary", "fixed_size_binary", "binary_view")
+    ]
+    is_bytes = [test for test in tests if test is not None]  # views are known from pyarrow 16 on
+    for field in schema:
+        if any(test(kind) for kind in _types_in(field.type) for test in is_bytes):
+            told = f"the column {field.name!r} holds bytes, which no row can"
+            raise PlanError([Problem(told, place, ("try: a dataset with texts or addresses in their place",))])
+    objects = [kind for field in schema for kind in _types_in(field.type) if types.is_struct(kind)]
+    for names in (schema.names, *([kind.field(index).name for index in range(kind.num_fields)] for kind in objects)):
+        if twins := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            told = f"two columns are called {twins[0]!r}, and only the last would count"
+            raise PlanError([Problem(told, place, ("try: other names for them",))])
 
-    return [field.name for field in schema if is_binary(field.type)]
+
+def _types_in(kind: Any) -> Iterator[Any]:
+    """Yield a type and those of what is in it, at any depth."""
+    yield kind
+    for index in range(kind.num_fields):
+        yield from _types_in(kind.field(index).type)
+    # Of a dictionary or a run the values, of an extension what it is stored as.
+    for inner in ("value_type", "storage_type"):
+        if not kind.num_fields and (found := getattr(kind, inner, None)) is not None:
+            yield from _types_in(found)
+
+
+def _without_nanoseconds(schema: Any) -> Any | None:
+    """Return a schema with microseconds, the finest of Python, in the place of nanoseconds; None without those."""
+    import pyarrow
+    from pyarrow import types
+
+    def changed(kind: Any) -> Any:
+        if types.is_timestamp(kind) and kind.unit == "ns":
+            return pyarrow.timestamp("us", kind.tz)
+        if types.is_duration(kind) and kind.unit == "ns":
+            return pyarrow.duration("us")
+        if types.is_time64(kind) and kind.unit == "ns":
+            return pyarrow.time64("us")
+        if types.is_struct(kind):
+            return pyarrow.struct(
+                [field.with_type(changed(field.type)) for field in map(kind.field, range(kind.num_fields))]
+            )
+        if types.is_list(kind) or types.is_large_list(kind):
+            make = pyarrow.list_ if types.is_list(kind) else pyarrow.large_list
+            return make(kind.value_field.with_type(changed(kind.value_type)))
+        return kind
+
+    wanted = pyarrow.schema([field.with_type(changed(field.type)) for field in schema])
+    return None if wanted.equals(schema.remove_metadata()) else wanted
+
+
+def _cast(batch: Any, schema: Any, place: str) -> Any:
+    import pyarrow
+
+    try:
+        return pyarrow.Table.from_batches([batch]).cast(schema)
+    except pyarrow.ArrowException as error:
+        told = f"times finer than a microsecond cannot stand in rows: {str(error).strip().splitlines()[0][:200]}"
+        raise PlanError([Problem(told, place, ("try: texts in their place",))]) from None

@@ -10,6 +10,7 @@ import json
 import os
 import tracemalloc
 from collections.abc import Callable
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,78 @@ def test_a_table_with_bytes_or_damage_is_refused(composed: Compose, tmp_path: Pa
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(PlanError, match="is damaged"):
         composed(_plan(str(path)))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", ["flat", "deep"])
+def test_a_number_in_a_table_that_is_not_finite_is_a_mistake_of_its_row(
+    composed: Compose, tmp_path: Path, number: float, place: str
+) -> None:
+    """
+    As it is in a line of JSON; it does not become null.
+    """
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    rows = [
+        {"answer": "a", "prompt": "x", "share": value if place == "flat" else [{"x": value, "day": date(2024, 5, 1)}]}
+        for value in (1.5, number)
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+    with pytest.raises(DataError, match="1 row is wrong, of 2 read") as caught:
+        composed(_plan(str(path)))
+    assert caught.value.problems[0].where == f"{path}:2"
+    assert "is no JSON; try: null" in caught.value.problems[0].hints[0]
+
+
+def test_a_table_in_whose_rows_something_would_be_lost_is_refused(composed: Compose, tmp_path: Path) -> None:
+    """
+    Columns of one name, bytes in whatever form, and times that are finer than Python's.
+    """
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    word = pyarrow.array(["x"])
+    binary = pyarrow.array([b"x"])
+    twins = pyarrow.StructArray.from_arrays([word, word], names=["x", "x"])
+    fine = pyarrow.array([1], pyarrow.timestamp("ns"))
+    columns = [
+        ([word, word], ["city", "city"], "two columns are called 'city'"),
+        ([twins], ["deep"], "two columns are called 'x'"),
+        ([binary.dictionary_encode()], ["image"], "the column 'image' holds bytes"),
+        ([pyarrow.array([[b"x"]])], ["image"], "the column 'image' holds bytes"),
+        ([fine], ["when"], "times finer than a microsecond"),
+        ([pyarrow.StructArray.from_arrays([fine], names=["x"])], ["when"], "times finer than a microsecond"),
+    ]
+    if hasattr(pyarrow, "binary_view"):
+        columns.append(([binary.cast(pyarrow.binary_view())], ["image"], "the column 'image' holds bytes"))
+
+    for arrays, names, said in columns:
+        parquet.write_table(pyarrow.table(arrays, names=names), path)
+        with pytest.raises(PlanError, match=said) as caught:
+            composed(_plan(str(path)))
+        assert caught.value.where == f"environments.echo.data: {path}"
+
+
+def test_a_time_in_a_table_is_the_same_text_whatever_is_installed(composed: Compose, tmp_path: Path) -> None:
+    """
+    Nanoseconds, in which other tools count, are read without pandas, at any depth.
+    """
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    when = pyarrow.array([datetime(2024, 5, 1, 12, 0, 0, 250), None], pyarrow.timestamp("ns"))
+    deep = pyarrow.StructArray.from_arrays([when], names=["x"])
+    listed = pyarrow.ListArray.from_arrays([0, 1, 2], deep)
+    word = pyarrow.array(["a", "b"])
+    table = pyarrow.table([word, word, when, listed], names=["answer", "prompt", "when", "deep"])
+    parquet.write_table(table, tmp_path / "rows.parquet")
+
+    first, second = (row.value for row in composed(_plan(str(tmp_path / "rows.parquet"))).dataset)
+
+    text = "2024-05-01T12:00:00.000250"
+    assert (first["when"], first["deep"]) == (text, [{"x": text}])
+    assert (second["when"], second["deep"]) == (None, [{"x": None}])
 
 
 @pytest.mark.parametrize(
