@@ -60,6 +60,19 @@ def _assistant(*calls: Any, content: Any = None) -> dict[str, Any]:
             [_called("call_0"), _called("call_1"), _answered("call_0"), _answered("call_1", "5")],
         ),
         (
+            [_assistant(_call(id="call_0"), _call(id=None), _call(id="call_2"), _call(id=None))],
+            [_called("call_0"), _called("call_1"), _called("call_2"), _called("call_3")],
+        ),
+        (
+            [
+                _assistant(_call(id=None)),
+                {"role": "tool", "content": "4"},
+                _assistant(_call(id="call_0")),
+                {"role": "tool", "tool_call_id": "call_0", "content": "5"},
+            ],
+            [_called("call_1"), _answered("call_1"), _called("call_0"), _answered("call_0", "5")],
+        ),
+        (
             [_assistant(_call()), {"role": "tool", "content": [{"type": "text", "text": "4"}]}],
             [_called(), _answered()],
         ),
