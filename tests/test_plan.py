@@ -291,7 +291,7 @@ def test_a_setting_that_yaml_reads_as_no_text_is_answered_with_quotes() -> None:
     """
     Braces make a mapping where they are not quoted.
     """
-    with pytest.raises(PlanError, match="input should be a valid string, not .*city") as caught:
+    with pytest.raises(PlanError, match="input should be a valid string") as caught:
         _set("environments.a.prompt.user={city}")
 
     assert caught.value.hints == ("a text that YAML reads as something else is written in quotes, 'like this'",)

@@ -95,7 +95,7 @@ def input_of_messages(messages: list[Any], where: str = "messages") -> list[Item
             raise MessageError(f"{place}.tool_calls is no list")
         if asked and role != "assistant":
             raise MessageError(f"{place}.tool_calls: only an assistant calls tools")
-        if content is None or (asked and content in ("", [])):
+        if content is None or content == [] or (asked and content == ""):
             if not asked:
                 raise MessageError(f"{place} has no content")
         else:

@@ -29,7 +29,7 @@ _SYSTEM_ROLES = ("system", "developer")
 
 
 class MissingFieldError(Exception):
-    """A row lacks what a prompt asks for; `hint` says what it has."""
+    """A row lacks what a prompt asks for; `hint` says what it has, where that helps."""
 
     def __init__(self, message: str, hint: str) -> None:
         self.hint = hint
@@ -75,11 +75,14 @@ class Prompt:
             The items of `input`: of the row's own those for which the prompt says nothing.
 
         Raises:
-            MissingFieldError: the row lacks a field.
+            MissingFieldError: the row lacks a field, or all that is asked is empty.
         """
         items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or ())
         if self.user is not None:
-            items = [*filter(is_system, items), {"role": "user", "content": self.user.filled(row)}]
+            asked = self.user.filled(row)
+            if not asked or asked.isspace():
+                raise MissingFieldError("its prompt asks nothing: what the row says is empty (prompt.user)", "")
+            items = [*filter(is_system, items), {"role": "user", "content": asked}]
         if self.system is not None:
             system = {"role": "system", "content": self.system.filled(row)}
             items = [system, *(item for item in items if not is_system(item))]
@@ -118,6 +121,8 @@ def compile_prompt(asked: PromptPlan | None, where: str) -> tuple[Prompt | None,
 
 
 def _compile(text: str, key: str, where: str, problems: list[Problem]) -> _Template:
+    if key == "user" and not text.strip():
+        problems.append(Problem("the text is empty, so nothing would be asked", where, ("try: leave it out",)))
     parts: list[str | tuple[str, ...]] = []
     end = 0
     for match in _PART.finditer(text):

@@ -32,6 +32,17 @@ ROW = {
 }
 
 
+def _denied(times: int, condition: Any) -> Any:
+    return condition if not times else {"not": _denied(times - 1, condition)}
+
+
+def test_a_condition_may_be_denied_twenty_times() -> None:
+    """
+    Which is more than anybody writes.
+    """
+    assert _takes({"level": _denied(20, 3)})
+
+
 def _takes(asked: dict[str, Any], row: dict[str, Any] = ROW) -> bool:
     compiled, problems = compile_filter(asked, "filter")
     assert problems == []
@@ -132,6 +143,7 @@ def test_every_plain_value_equals_itself(value: Any) -> None:
         ({"level": {"exists": "yes"}}, "filter.level.exists", "true or false, not 'yes'"),
         ({"level": {"contains": [1]}}, "filter.level.contains", "one value"),
         ({"level": {"not": {"mim": 3}}}, "filter.level.not.mim", "unknown condition 'mim'"),
+        ({"level": _denied(21, 3)}, "filter.level" + 21 * ".not", "nested too deeply"),
         ({"level.": 3}, "filter.level.", "no key path"),
         ({"": 3}, "filter.", "no key path"),
     ],

@@ -238,6 +238,7 @@ def test_an_answer_at_the_end_of_messages_is_pointed_out(composed: Compose, writ
         ({"messages": [USER], "prompt": "Hi."}, "asks in `messages` and in `prompt`"),
         ({"messages": [USER], "responses_create_params": {"input": "Bye."}}, "one thing in `messages` and another"),
         ({"messages": []}, "`messages` is empty"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages.0 has no content"),
         ({"messages": "Hi."}, "`messages` must be a list of messages"),
         ({"prompt": " "}, "`prompt` is empty"),
         ({"prompt": 5}, "`prompt` must be a text or a list of messages"),

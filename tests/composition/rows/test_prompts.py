@@ -40,7 +40,6 @@ ROW = {"question": "2+2?", "n": 4, "x": None, "deep": {"list": [{"a b": "yes"}, 
     ("text", "filled"),
     [
         ("Plain.", "Plain."),
-        ("", ""),
         ("{question}", "2+2?"),
         ("Q: {question}\nA:", "Q: 2+2?\nA:"),
         ("{n}{n}", "44"),
@@ -74,6 +73,7 @@ def test_every_text_can_be_written_with_its_braces_doubled(text: str) -> None:
     """
     There is a way to say anything.
     """
+    text = f"{text}."  # because nothing at all is no question
     assert _filled(text.replace("{", "{{").replace("}", "}}"), {}) == text
 
 
@@ -249,6 +249,21 @@ def test_a_row_that_lacks_a_field_is_a_mistake_with_its_line(composed: Compose, 
     assert problem.where == f"{path}:2"
     assert problem.message == "the row has no 'question', which its prompt asks for (prompt.user)"
     assert problem.hints == ("try: qestion",)
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_a_prompt_that_asks_nothing_is_a_mistake(composed: Compose, write_rows: Write, text: str) -> None:
+    """
+    Of the plan where its text is empty, and of the row where only that makes it so; a system message may be empty.
+    """
+    plan = {"environments": {"echo": {"data": write_rows(_row(question=text)), "prompt": {"user": text}}}}
+
+    with pytest.raises(PlanError, match="nothing would be asked"):
+        composed(plan)
+    with pytest.raises(DataError, match="its prompt asks nothing"):
+        composed(plan, "environments.echo.prompt.user='{question}'")
+    composition = composed(plan, "environments.echo.prompt={system: '{question}'}")
+    assert _inputs(composition)[0][0] == {"role": "system", "content": text}
 
 
 def test_a_prompt_with_a_mistake_is_answered_with_its_place(composed: Compose) -> None:
