@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gymcore.composition.configuration import Options, is_reference, resolve_options
+from gymcore.composition.parameters import mistakes_in_parameters
 from gymcore.composition.rows.filters import Filter, compile_filter
 from gymcore.composition.rows.prompts import Prompt, compile_prompt
 from gymcore.discovery import Catalog, Plugin
@@ -142,6 +143,9 @@ class Resolver:
         where = f"environments.{name}"
         before = len(self.errors)
         found = self._load("environment", entry.use or name, where)
+        tools = None if found is None else found[1].tools
+        for problem in mistakes_in_parameters(entry.params, f"{where}.params", tools):
+            self.complain(problem)
         if found is None:
             self._check_variables(entry.config, f"{where}.config")
             return None

@@ -403,6 +403,17 @@ def test_an_environment_that_rows_do_not_name_is_refused(composed: Compose, writ
     assert "--set environments.shout.split=example" in str(error)
 
 
+def test_an_environment_whose_own_data_are_empty_is_told_of_them(composed: Compose, write_rows: Write) -> None:
+    """
+    Another split would change nothing, because data take the place of one.
+    """
+    path = write_rows(b"")
+    error = _refused(composed, {"environments": {"echo": {}, "shout": {"data": path}}})
+
+    assert f"its data hold no rows: {path} (environments.shout.data)" in str(error)
+    assert "split" not in str(error)
+
+
 def test_data_without_rows_is_refused(composed: Compose, write_rows: Write) -> None:
     """
     A mix of nothing is a mistake.
