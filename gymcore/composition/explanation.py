@@ -259,7 +259,8 @@ def _source_of(
             changed.append(entry["file"])
     at = places[0] if places else None
     for name in changed:
-        if at is None or at.rpartition(":")[0] == name:
+        # A row of the hub is named by its file, and the lock names the split.
+        if at is None or at.rpartition(":")[0] == name or name.startswith("hf://"):
             warnings.append(f"{name} has changed since the row was composed: its digest is not that of the lock")
     if at is None and files:
         warnings.append("no source holds this row any more")
