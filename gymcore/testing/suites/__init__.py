@@ -10,7 +10,7 @@ The conformance kit: what every environment, agent and model should hold, as tes
 from gymcore.testing.suites.agents import AgentSuite
 from gymcore.testing.suites.environments import EnvironmentSuite
 from gymcore.testing.suites.models import ModelSuite
-from gymcore.testing.suites.running import CheckOutcome, run_suite
+from gymcore.testing.suites.running import CheckOutcome, run_checks, run_suite
 from gymcore.testing.suites.suite import Check, CheckFailed, NewCheckWarning, PluginSuite, check, checks_of
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "PluginSuite",
     "check",
     "checks_of",
+    "run_checks",
     "run_suite",
 ]

@@ -252,7 +252,7 @@ class EnvironmentSuite(PluginSuite):
             if rollout.reward is not None:
                 rewards[attempt.name].add(rollout.reward.value)
         unsolved = set().union(*(values for name, values in rewards.items() if name != "solve"))
-        return bool(rewards.get("solve")) and rewards["solve"] | unsolved == rewards["solve"] and len(unsolved) == 1
+        return len(unsolved) == 1 and rewards.get("solve") == unsolved
 
     def _earn_less(self, *names: str) -> None:
         top = self.top()
@@ -269,7 +269,8 @@ class EnvironmentSuite(PluginSuite):
     def _find_unsteady(self) -> list[str]:
         replayed = self._replayed()
         attempts = [attempt for attempt, _ in replayed]
-        again = [self._play(attempts), self._play(attempts)]
+        twice = self._play([*attempts, *attempts])
+        again = [twice[: len(attempts)], twice[len(attempts) :]]
         return [
             f"{attempt.told()} {difference}"
             for attempt, first, *others in zip(attempts, (rollout for _, rollout in replayed), *again, strict=True)
@@ -787,7 +788,7 @@ class EnvironmentSuite(PluginSuite):
             f"{job.told}: {outcome.ended or _told_failure(outcome.failure)}"
             for group in ("bait", "canary", "again")
             for job, outcome in self._outcomes(group)
-            if outcome.ended or (outcome.failure is not None and outcome.failure["stage"] in ("timeout", "tool"))
+            if outcome.ended or (outcome.failure is not None and _is_late(outcome.failure))
         ]
         assert not faults, _listed(faults)
 
@@ -913,6 +914,11 @@ def _told_warning(warning: Any) -> str:
 def _is_about_finite(failure: Mapping[str, Any]) -> bool:
     """Whether a verifier failed because its reward is NaN or infinite."""
     return bool(failure["error"] == "ValidationError" and "finite" in failure["message"])
+
+
+def _is_late(failure: Mapping[str, Any]) -> bool:
+    """Whether a rollout failed because a tool or the verifier took too long."""
+    return failure["stage"] == "timeout" or "took longer than" in failure["message"]
 
 
 def _is_not_finite(rollout: Rollout) -> bool:

@@ -25,7 +25,7 @@ __all__ = ["Leftovers", "find_leftovers"]
 HANG_S = 3600.0
 LATE_S = 0.05
 """The bound on a rollout that is to meet it."""
-SETTLE_S = 0.5
+SETTLE_S = 0.25
 """For which threads and tasks may take to end after their rollout."""
 
 
@@ -63,7 +63,7 @@ def find_leftovers(
     hanging = _Counted(environment, hangs=True)
     stuck = Attempt("stuck", success.where, success.row, (_Never(),))
     with _young_garbage():
-        for _ in range(2):  # the first time, libraries open what they keep
+        for _ in range(2):  # what libraries open once, and keep, is not found again
             found.closing.clear()
             found.left.clear()
             for how, attempt in attempts.items():
@@ -73,6 +73,8 @@ def find_leftovers(
             if environment.tools:
                 look(found, "a tool that hangs", hanging, success, limit_s=LATE_S)
                 look(found, "a cancellation inside a tool", hanging, success, cancel_s=LATE_S)
+            if not (found.closing or found.left):
+                break
     return found
 
 

@@ -331,6 +331,8 @@ class ModelSuite(PluginSuite):
         """
         self._endpoint()
         with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("ignore")
+            gc.collect()  # what others have left is not this model's
             warnings.simplefilter("always", ResourceWarning)
             tasks = asyncio.run(self._cancel_and_ask_again())
             gc.collect()

@@ -139,7 +139,7 @@ def _follow(
     try:
         while True:
             try:
-                line = lines.get(timeout=START_S if current is None else limit_s * 2 + 1)
+                line = lines.get(timeout=START_S if current is None else limit_s + 1)
             except queue.Empty:
                 return current, f"it did not come back within {limit_s:g} s"
             if not line:

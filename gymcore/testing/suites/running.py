@@ -22,7 +22,7 @@ from gymcore.testing.suites.environments import EnvironmentSuite
 from gymcore.testing.suites.models import ModelSuite
 from gymcore.testing.suites.suite import CheckFailed, NewCheckWarning, PluginSuite, checks_of, place_of
 
-__all__ = ["SUITES", "CheckOutcome", "run_suite", "suites_for"]
+__all__ = ["SUITES", "CheckOutcome", "run_checks", "run_suite", "suites_for"]
 
 SUITES: dict[str, type[PluginSuite]] = {"environment": EnvironmentSuite, "agent": AgentSuite, "model": ModelSuite}
 """The suite of each kind of plugin."""
@@ -90,9 +90,13 @@ def run_suite(kind: str, name: str, files: Sequence[Path] = ()) -> Iterator[Chec
     """
     suites = suites_for(kind, name, files)
     for suite in suites:
-        prefix = f"{suite.__name__}." if len(suites) > 1 else ""
-        for method in _methods(suite):
-            yield _run(suite, method, prefix)
+        yield from run_checks(suite, prefix=f"{suite.__name__}." if len(suites) > 1 else "")
+
+
+def run_checks(suite: type[PluginSuite], *, prefix: str = "") -> Iterator[CheckOutcome]:
+    """Run the checks of one suite; `prefix` is written before their names."""
+    for method in _methods(suite):
+        yield _run(suite, method, prefix)
 
 
 def _methods(suite: type[PluginSuite]) -> list[str]:

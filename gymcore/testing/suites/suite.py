@@ -161,7 +161,8 @@ class PluginSuite:
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         cls._kept = {}
-        cls.__test__ = bool(cls.plugin)
+        if "__test__" not in vars(cls):
+            cls.__test__ = bool(cls.plugin)
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """Make something for all checks of this suite, when the first one asks; what it raises is raised each time."""
