@@ -5,8 +5,10 @@ Each check of the environments' suite can fail: faults planted in a correct envi
 from __future__ import annotations
 
 import gc
+import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 from unittest import SkipTest
 
@@ -92,7 +94,7 @@ def test_every_check_can_fail() -> None:
     elsewhere = {
         *("test_manifest_is_read_without_importing", "test_import_prints_nothing", "test_import_is_quick"),
         *("test_import_loads_nothing_heavy", "test_import_opens_no_socket", "test_import_starts_nothing"),
-        *("test_import_writes_no_file", "test_options_survive_json", "test_cases_earn_what_they_say"),
+        *("test_import_writes_no_file", "test_cases_earn_what_they_say"),
     }
 
     assert {check.name for check in checks_of(EnvironmentSuite)} == caught | elsewhere
@@ -114,6 +116,24 @@ def test_an_import_that_makes_noise_is_told_of_all_of_it(faulty: PluginFolder) -
     assert "faulty_noisy/__init__.py:11" in found["test_import_writes_no_file"].message
     assert "the thread 'noisy'" in found["test_import_starts_nothing"].message
     assert "wandb" in found["test_import_loads_nothing_heavy"].message
+
+
+@pytest.mark.xdist_group("faulty-0")
+def test_a_plugin_that_is_imported_by_listing_is_told(
+    faulty: PluginFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Here by a file that runs when any Python starts, which sees to it that the plugin is always loaded.
+    """
+    start = f"import sys\nsys.path.insert(0, {str(faulty.folder)!r})\nimport faulty_correct\n"
+    (tmp_path / "sitecustomize.py").write_text(start)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{faulty.environ['PYTHONPATH']}")
+
+    found = failed(suite_for("correct", Importing, test_target_is_of_its_kind=None))
+
+    assert {name: outcome.message for name, outcome in found.items()} == {
+        "test_manifest_is_read_without_importing": "listing has imported faulty_correct"
+    }
 
 
 @pytest.mark.xdist_group("faulty-0")
