@@ -35,6 +35,7 @@ SLOW = (
     "integrations",
     "runtime/test_isolated.py",
     "runtime/test_ray",
+    "testing/suites",
 )
 """Tests that play in whole processes, whose Python hardly matters, and take most of the suite's time."""
 

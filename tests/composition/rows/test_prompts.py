@@ -395,12 +395,19 @@ def test_an_environment_is_checked_with_the_prompt_of_its_manifest(tmp_path: Pat
     """
     Its rows need ask nothing themselves, and a row that lacks a field is news for its author.
     """
-    from gymcore.testing import check_environment
+    from gymcore.testing import EnvironmentSuite
+
+    class First(EnvironmentSuite):
+        plugin = "adder"
+
+    class Second(EnvironmentSuite):
+        plugin = "adder"
 
     manifest = "splits: {example: rows.jsonl}\nprompt: {user: '{a} + {b}'}\n"
     with _adder(tmp_path, manifest, {"a": 1, "b": 2, "total": 3}):
-        check_environment("adder")
+        First().test_data_are_valid()
+        First().test_reference_solution_earns_the_top_reward()
     second = tmp_path / "second"
     second.mkdir()
     with _adder(second, manifest, {"a": 1, "total": 3}), pytest.raises(AssertionError, match="has no 'b'"):
-        check_environment("adder")
+        Second().test_data_are_valid()
