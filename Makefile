@@ -12,7 +12,8 @@ PLUGINS := $(wildcard plugins/*)
 PROJECTS := . $(PLUGINS)
 # With '.[ray,fast]' the tests of the Ray executor run too, and all on uvloop; `make test` does so for the first Python.
 CORE ?= .
-# With 'dev trainers' the exports are read by the libraries that they are for; `make test` does so for the first Python.
+# With 'dev trainers backends' the exports are read by the libraries that they are for, and plugins are built with every
+# tool; `make test` does so for the first Python.
 DEV_GROUPS ?= dev
 
 # The first Python that is new enough; PYTHON=... chooses another.
@@ -43,7 +44,7 @@ $(VENV)/.developing: $(VENV)/.installed
 	@touch $@
 
 test:
-	@core='.[ray,fast]'; groups='dev trainers'; args='$(ARGS)'; profile=thorough; \
+	@core='.[ray,fast]'; groups='dev trainers backends'; args='$(ARGS)'; profile=thorough; \
 	$(SHELL) tests/interpreters.sh | sed -n '1p;$$p' | uniq | while read -r version python; do \
 		echo "== Python $$version =="; \
 		GYMCORE_TEST_PROFILE=$$profile $(MAKE) --no-print-directory test-one VENV=.venv-$$version PYTHON=$$python CORE="$$core" \

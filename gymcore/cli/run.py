@@ -118,7 +118,7 @@ def _say_what_follows(composition: Composition, folder: Path) -> None:
     parts = ", ".join(f"{name} {count:,}" for name, count in planned.items())
     click.echo(f"{folder}: {sum(planned.values()):,} rollouts planned ({parts})", err=True)
     print_notes(composition)
-    if composition.models["policy"].plugin.qualified == "gymcore:oracle" and _is_policy_used(composition):
+    if composition.models["policy"].plugin.qualified == "gymcore/oracle" and _is_policy_used(composition):
         click.echo(
             "the model is 'oracle', which plays the reference solutions; for a real endpoint add:\n"
             "  --model openai_model --set models.policy.config.base_url=http://HOST:PORT/v1",

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gymcore.composition.configuration import Options, is_reference, resolve_options
+from gymcore.composition.parameters import mistakes_in_parameters
 from gymcore.composition.rows.filters import Filter, compile_filter
 from gymcore.composition.rows.prompts import Prompt, compile_prompt
 from gymcore.discovery import Catalog, Plugin
-from gymcore.discovery.catalog import normalised
+from gymcore.discovery.catalog import bare_name, normalised
 from gymcore.discovery.requirements import Clash, Installed, remedies_of
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem, nearest
 from gymcore.interfaces import Agent, Config, Environment, Model
@@ -93,6 +94,7 @@ class Resolver:
         self.remarks: list[str] = []
         """What is to be known although it is no mistake, one line each."""
         self._written: dict[str, Route] = {}
+        self._hooks: list[str] = []
         self._describers: dict[str, Describer] = {}
         self._described: dict[str, type[Environment[Any, Any]]] = {}
         self._installed = Installed()
@@ -121,7 +123,9 @@ class Resolver:
         for index, name in enumerate(self.plan.hooks):
             try:
                 where = f"hooks.{index}"
-                self._check_requirements(self.catalog.find("hook", name, where=self.locate(where)), where)
+                plugin = self.catalog.find("hook", name, where=self.locate(where))
+                self._check_requirements(plugin, where)
+                self._hooks.append(plugin.shortest)
             except GymcoreError as error:
                 self.errors.append(error)
 
@@ -152,6 +156,9 @@ class Resolver:
         where = f"environments.{name}"
         before = len(self.errors)
         found = self._load("environment", entry.use or name, where, entry.isolation)
+        tools = None if found is None else found[1].tools
+        for problem in mistakes_in_parameters(entry.params, f"{where}.params", tools):
+            self.complain(problem)
         if found is None:
             self._check_variables(entry.config, f"{where}.config")
             return None
@@ -163,7 +170,7 @@ class Resolver:
             self.complain(Problem(f"{plugin.name!r} has no split {split!r}", f"{where}.split", (hint,)))
         options = self._options(environment_class, plugin, entry.config, f"{where}.config")
         asked = entry.agent or self.plan.agent or AgentPlan(use=plugin.manifest.agent or "simple_agent")
-        is_own = agent is None or normalised(agent) == normalised(asked.use.rpartition(":")[2])
+        is_own = agent is None or normalised(agent) == normalised(bare_name(asked.use))
         if agent is not None and not is_own:
             asked = AgentPlan(use=agent)
         asked_prompt = entry.prompt if entry.prompt is not None else _prompt_of(plugin)
@@ -187,8 +194,8 @@ class Resolver:
                 update={
                     "split": split,
                     "limit": entry.limit or self.plan.mix.limit,
-                    "use": plugin.qualified if plugin.status == "conflict" else plugin.name,
-                    "agent": AgentPlan(use=asked.use, config=agent_options.written),
+                    "use": plugin.shortest,
+                    "agent": AgentPlan(use=agent_plugin.shortest, config=agent_options.written),
                     "config": options.written,
                     "prompt": asked_prompt,
                 }
@@ -232,7 +239,7 @@ class Resolver:
         }
         models = {
             name: ModelPlan(
-                use=choice.plugin.qualified if choice.plugin.status == "conflict" else choice.plugin.name,
+                use=choice.plugin.shortest,
                 config=choice.options.written,
                 concurrency=self.plan.models[name].concurrency,
             )
@@ -244,6 +251,7 @@ class Resolver:
                 "models": models,
                 "agent": None,
                 "data": written_sources(self.plan.data),
+                "hooks": self._hooks,
             }
         )
 
@@ -285,7 +293,7 @@ class Resolver:
         clashes = self._clashes[plugin.distribution]
         if not clashes:
             return
-        title = f"the {plugin.kind} {plugin.name!r} ({plugin.distribution} {plugin.version})"
+        title = plugin.title
         if self.plan.check.requirements == "warn":
             if is_new:
                 self.remarks += [f"{title} {clash.describe()}" for clash in clashes]

@@ -98,7 +98,7 @@ def check_data(
     Args:
         files: JSON-lines files; where there are none, the splits of the environment.
         catalog: What is installed.
-        environment: The environment of every row, `name` or `distribution:name`.
+        environment: The environment of every row, `name` or `distribution/name`.
         ignore: Warnings that are not looked for.
 
     Raises:
@@ -180,7 +180,7 @@ class _Check:
     def _check_source(self, plugin: Plugin, split: str, source: str | HubData | UrlData) -> CheckedFile:
         if isinstance(source, str):
             with self.catalog.open_file(plugin, source) as file:
-                return self._check_lines(file, f"{plugin.qualified}/{source}", split)
+                return self._check_lines(file, f"{plugin.qualified}:{source}", split)
         with open_source(source, f"the manifest of {plugin.qualified}", has_variables=False) as lines:
             return self._check_lines(lines, source_name(source), split)
 

@@ -88,7 +88,7 @@ def prepare_data(
     Every file is whole or not there, and none is written before all are known to be good.
 
     Args:
-        environments: Their names, `name` or `distribution:name`; every installed one where there are none.
+        environments: Their names, `name` or `distribution/name`; every installed one where there are none.
         catalog: What is installed.
         folder: Where the files go.
         skip_invalid: Leave invalid rows out, and write them to `rejects.jsonl`; else one of them is refused with all.

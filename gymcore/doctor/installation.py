@@ -163,6 +163,8 @@ def _plugins(catalog: Catalog) -> Iterator[Check]:
 
 
 def _remedy(plugin: Plugin) -> str:
+    if plugin.hint:
+        return plugin.hint
     match plugin.status:
         case "conflict":
             return f"try: say which, as {plugin.qualified}; or: pip uninstall one of the two"

@@ -77,10 +77,10 @@ def test_every_row_is_found_where_it_stands(composed: Compose, catalog: Catalog,
         assert explained.warnings == ()
         name, _, number = (explained.source or "").rpartition(":")
         if found["environment"] == "echo":
-            with catalog.open_file(echo, name.removeprefix("gym-plugin-echo:echo/")) as source:
+            with catalog.open_file(echo, name.removeprefix("gym-plugin-echo/echo:")) as source:
                 assert json.loads(list(source)[int(number) - 1])["answer"] == found["answer"]
         else:
-            assert name == "gym-plugin-echo:shout/data/example.jsonl"
+            assert name == "gym-plugin-echo/shout:data/example.jsonl"
 
 
 def test_a_row_of_a_file_with_routes_is_found_there(
@@ -98,7 +98,7 @@ def test_a_row_of_a_file_with_routes_is_found_there(
     assert list(places.values()) == [f"{path}:1", f"{path}:3"]
     explained = explain(folder, ids(folder, "shout")[0], catalog, {})
     assert (explained.source, explained.split) == (f"{path}:2", None)
-    assert (explained.route, explained.agent_plugin) == ("shout_voice", "gym-plugin-echo:voice 0.1.0")
+    assert (explained.route, explained.agent_plugin) == ("shout_voice", "gym-plugin-echo/voice 0.1.0")
 
 
 def test_a_source_that_has_changed_is_said_to_have(
@@ -176,7 +176,7 @@ def test_a_plugin_that_is_gone_hides_nothing_else(vanishing: Path, tmp_path: Pat
 
     explained = explain(folder, ids(folder, "echo")[0], bare, {})
 
-    assert explained.environment_plugin == "gym-plugin-echo:echo 0.1.0"
+    assert explained.environment_plugin == "gym-plugin-echo/echo 0.1.0"
     assert "its source cannot be read again: no environment is named 'echo'" in explained.warnings
 
 

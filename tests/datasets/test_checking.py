@@ -75,7 +75,7 @@ def test_rows_without_routes_are_checked_for_one_environment(catalog: Catalog, w
     path = write_rows({"responses_create_params": PARAMS}, {"answer": "x", "responses_create_params": PARAMS})
 
     assert _checked(catalog, path, environment="echo").bad == 1
-    assert _checked(catalog, path, environment="gym-plugin-echo:echo").environments == {"echo": 1}
+    assert _checked(catalog, path, environment="gym-plugin-echo/echo").environments == {"echo": 1}
     with pytest.raises(UnknownPluginError, match="no environment is named 'ehco'"):
         _checked(catalog, path, environment="ehco")
     with pytest.raises(PluginError, match=r"names the data file 'data/missing\.jsonl'"):

@@ -28,6 +28,9 @@ __all__ = ["MAX_LINE_BYTES", "Drift", "RowReader", "RowSource", "Served", "numbe
 MAX_LINE_BYTES = 64 << 20
 """The longest line that is read; a longer one is a bad row, of which no more than this is ever in memory."""
 
+MAX_EPOCH = 2**31 - 1
+"""The highest epoch of a row; times the repeats it is the number of a rollout, which has to stay an exact one."""
+
 REMEMBERED_TOOLS = 64
 """How many different lists of tools are remembered: most rows of a file offer the same ones."""
 
@@ -199,8 +202,9 @@ class RowReader:
             return None
         offered = self._offered_tools(row, route, where)
         epoch = row.get("epoch", 1)
-        if type(epoch) is not int or epoch < 1:
-            reasons.append(f"`epoch` counts from 1 and says {_shown(epoch)}; a key of the author's needs another name")
+        if type(epoch) is not int or not 1 <= epoch <= MAX_EPOCH:
+            told = f"`epoch` counts from 1, to {MAX_EPOCH} at most, and says {_shown(epoch)}"
+            reasons.append(f"{told}; a key of the author's needs another name")
         environment = row.get("environment", route.environment)
         if environment != route.environment:
             reasons.append(f"`environment` says {_shown(environment)}, but its route leads to {route.environment!r}")
@@ -288,7 +292,10 @@ class RowReader:
 
 def _explained(line: bytes, error: DocumentError) -> tuple[str, ...]:
     """Say what is wrong with a line that is no JSON, in the words of whoever made it, and what to try."""
-    if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:64]:
+    if kind := next((kind for start, kind in _NO_TEXT.items() if line.startswith(start)), None):
+        hint = f"try: a name that ends in {kind}" if kind in (".gz", ".parquet") else "try: unpack it first"
+        return f"not JSON: the file is packed, as files named *{kind} are", hint
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")) or _has_halves_of_zeros(line[:64]):
         return "not JSON: this looks like UTF-16, and not UTF-8", "try: iconv -f UTF-16 -t UTF-8"
     if line.startswith(b"\xef\xbb\xbf"):
         return "a byte order mark (BOM) stands inside the file; were two files joined?", "try: remove it"
@@ -299,6 +306,26 @@ def _explained(line: bytes, error: DocumentError) -> tuple[str, ...]:
     if not_finite := _NOT_FINITE.search(line):
         return error.message, f"{not_finite[1].decode()} is no JSON; try: null"
     return (error.message,)
+
+
+_NO_TEXT = {
+    b"\x1f\x8b": ".gz",
+    b"PAR1": ".parquet",
+    b"\x28\xb5\x2f\xfd": ".zst",
+    b"\xfd7zXZ\0": ".xz",
+    b"BZh": ".bz2",
+    b"PK\x03\x04": ".zip",
+}
+"""How files begin that are no text, and what they are called.
+
+Source: https://en.wikipedia.org/wiki/List_of_file_signatures
+"""
+
+
+def _has_halves_of_zeros(sample: bytes) -> bool:
+    """Whether every other byte is mostly zero and the bytes between are not, as where UTF-16 holds JSON."""
+    first, second = sample[::2].count(0), sample[1::2].count(0)
+    return max(first, second) * 4 >= len(sample) > 4 * min(first, second)
 
 
 _NOT_FINITE = re.compile(rb"[:\[,]\s{0,100}(-?(?:NaN|Infinity))\b")

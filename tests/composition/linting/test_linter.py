@@ -336,7 +336,7 @@ def test_training_rows_are_held_against_the_validation_split(tmp_path: Path) -> 
     assert len(composition.dataset) == 3
     (warning,) = composition.warnings
     assert (warning.name, warning.count) == ("leaked-prompt", 1)
-    assert [place.rpartition("/")[2] for place in warning.examples[0].split(" and ")] == [
+    assert [place.rpartition("/")[2].partition(":")[2] for place in warning.examples[0].split(" and ")] == [
         "validation.jsonl:1",
         "train.jsonl:1",
     ]
