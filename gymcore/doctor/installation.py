@@ -159,12 +159,10 @@ def _plugins(catalog: Catalog) -> Iterator[Check]:
     yield Check("plugins", not bad, f"{told}, {verdict}", tuple(remarks))
     for plugin in bad:
         found = f"{plugin.kind} {plugin.qualified} ({plugin.version}) is {plugin.status}: {plugin.problem}"
-        yield Check("plugin", False, found, (_remedy(plugin),))
+        yield Check("plugin", False, found, (*([plugin.hint] if plugin.hint else []), _remedy(plugin)))
 
 
 def _remedy(plugin: Plugin) -> str:
-    if plugin.hint:
-        return plugin.hint
     match plugin.status:
         case "conflict":
             return f"try: say which, as {plugin.qualified}; or: pip uninstall one of the two"
