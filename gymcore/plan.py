@@ -270,8 +270,11 @@ class EnvironmentPlan(Record):
     """The longest its verifier may take; `collect.verify_timeout_s` where it is absent."""
     max_failures: FailureBudget | None = None
     """When more rollouts than this fail in a run, it is stopped; `collect.max_failures` where it is absent."""
-    isolation: Literal["none", "process"] | None = None
-    """`process` plays it in an interpreter of its own; what its manifest says where it is absent, and else `none`."""
+    isolation: Literal["none", "process", "venv"] | None = None
+    """
+    `process` plays it in an interpreter of its own, and `venv` in one that also has packages of its own; what its
+    manifest says where it is absent, and else `none`.
+    """
     workers: Count | None = None
     """How many processes play it where it is isolated; one where it is absent."""
     environ: list[VariableName] = Field(default_factory=list)
@@ -408,6 +411,11 @@ class CheckPlan(Record):
     """Warnings that are not looked for."""
     strict: Flag = False
     """Refuse rows of which there is a warning."""
+    requirements: Literal["refuse", "warn"] = "refuse"
+    """
+    What becomes of a plugin whose distribution needs something else than what is installed: `refuse` it, or `warn` and
+    use it all the same.
+    """
 
 
 class Plan(Record):

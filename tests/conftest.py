@@ -33,6 +33,7 @@ SLOW = (
     "doctor",
     "end_to_end",
     "integrations",
+    "interpreters/test_virtual_environments.py",
     "runtime/test_isolated.py",
     "runtime/test_ray",
     "testing/suites",

@@ -36,7 +36,7 @@ COMMANDS = {
     "report": "Sum up what a run folder holds.",
     "diff": "Say what has moved between two compositions.",
     "explain": "Say where a row of a dataset came from.",
-    "doctor": "Find out whether a disk keeps what it is given.",
+    "doctor": "Look whether this installation is well.",
 }
 """Each command with its one-line help; the command itself is `command` in the module of that name."""
 

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
@@ -126,7 +126,11 @@ def compose(plan: Plan | PlanText, catalog: Catalog, *, environ: Mapping[str, st
         RequestError: there are warnings, and the plan is strict.
         StorageError: the disk is full.
     """
-    resolver = _resolver(plan, catalog, os.environ if environ is None else environ)
+    with closing(_resolver(plan, catalog, os.environ if environ is None else environ)) as resolver:
+        return _compose(resolver, catalog)
+
+
+def _compose(resolver: Resolver, catalog: Catalog) -> Composition:
     plan = resolver.plan
     if not plan.environments and not plan.data and not resolver.errors:
         installed = ", ".join(plugin.name for plugin in catalog.of_kind("environment")) or "none"
@@ -184,8 +188,12 @@ def trace(
     Raises:
         GymcoreError: the environment cannot be used, or a file cannot be read; then not all rows were told.
     """
-    resolver = Resolver(plan, catalog, environ)
-    entries = plan.environments
+    with closing(Resolver(plan, catalog, environ)) as resolver:
+        return _trace(resolver, catalog, environment, tell)
+
+
+def _trace(resolver: Resolver, catalog: Catalog, environment: str, tell: Traced) -> list[dict[str, Any]]:
+    plan, entries = resolver.plan, resolver.plan.environments
     routes = {name: resolver.resolve_environment(name) for name in entries if name == environment or plan.data}
     resolver.raise_errors()
     with Path(os.devnull).open("wb") as nowhere:
@@ -247,6 +255,7 @@ class _Composer:
         notes = [f"{note} ({count} rows)" for note, count in self.notes.items()]
         notes += [filtered.note(name) for name, filtered in sorted(self.filtered.items()) if filtered.dropped]
         notes += order.remarks(len(dataset))
+        notes += self.resolver.remarks
         served = {routes[name].environment for name, count in dataset.counts().items() if count}
         notes += [f"{name} has no row in this mix" for name in order.names if name not in served]
         return Composition(

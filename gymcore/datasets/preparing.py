@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,9 +142,10 @@ def _chosen(
             if plugin.name in chosen:
                 raise PlanError([Problem(f"the environment {plugin.name!r} is named twice", "--env")])
             entry = EnvironmentPlan(use=plugin.qualified)
-            resolver = Resolver(Plan(environments={plugin.name: entry}, models=_NOBODY), catalog, environ)
-            resolver.resolve_models()
-            resolver.resolve_environment(plugin.name)
+            only = Plan(environments={plugin.name: entry}, models=_NOBODY)
+            with closing(Resolver(only, catalog, environ)) as resolver:
+                resolver.resolve_models()
+                resolver.resolve_environment(plugin.name)
             # Which split is asked for comes later; that the default one is missing is no mistake here.
             resolver.errors = [error for error in resolver.errors if not (error.where or "").endswith(".split")]
             resolver.raise_errors()

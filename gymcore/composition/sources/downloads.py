@@ -24,10 +24,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+from gymcore.cache_folder import cache_folder
 from gymcore.errors import PlanError, Problem
 from gymcore.run_folder import disk_error, sync_folder
 
-__all__ = ["Downloads", "cache_folder"]
+__all__ = ["Downloads"]
 
 PART_PREFIX = ".part-"
 STALE_S = 86_400.0
@@ -39,17 +40,6 @@ MAX_REDIRECTS = 5
 
 class _FetchError(Exception):
     """Why a file could not be had, in words."""
-
-
-def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder for what can be fetched again: GYMCORE_CACHE, or `gymcore` below XDG_CACHE_HOME or ~/.cache."""
-    own = environ.get("GYMCORE_CACHE")
-    if own:
-        return Path(own)
-    shared = environ.get("XDG_CACHE_HOME")
-    # https://specifications.freedesktop.org/basedir-spec/: a relative path is invalid, and as if it were not set.
-    base = Path(shared) if shared and Path(shared).is_absolute() else Path.home() / ".cache"
-    return base / "gymcore"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gymcore.composition.sources.downloads import cache_folder
+from gymcore.cache_folder import cache_folder
 from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.errors import PlanError, Problem, nearest
 from gymcore.plan import HubData, source_name

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from gymcore.composition.sources.downloads import Downloads, cache_folder
+from gymcore.cache_folder import cache_folder
+from gymcore.composition.sources.downloads import Downloads
 from gymcore.errors import PlanError, RunFolderError
 
 DATA = b'{"answer": "a"}\n' * 5000
