@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import itertools
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -102,7 +102,13 @@ class TrlEnvironments:
         self.close()
 
 
-def load(folder: str | Path, catalog: Catalog | None = None, *, cache_dir: str | None = None) -> TrlEnvironments:
+def load(
+    folder: str | Path,
+    catalog: Catalog | None = None,
+    *,
+    cache_dir: str | None = None,
+    end_tokens: Collection[int] | None = None,
+) -> TrlEnvironments:
     """
     Give a composed dataset and its environments to TRL.
 
@@ -110,6 +116,8 @@ def load(folder: str | Path, catalog: Catalog | None = None, *, cache_dir: str |
         folder: A run folder that `gym compose` wrote; `trl.parquet` is written into it.
         catalog: What is installed; looked up where it is None.
         cache_dir: Where `datasets` keeps its copy of the rows; its own cache where it is None.
+        end_tokens: The tokens with which a whole reply ends; those of the trainer where it is None. What ends otherwise
+            met the limit on its length, and its verifier is told so.
 
     Raises:
         RequestError: an environment needs more than TRL's loop has, or the package `datasets` is missing.
@@ -130,7 +138,7 @@ def load(folder: str | Path, catalog: Catalog | None = None, *, cache_dir: str |
     dataset = load_dataset("parquet", data_files=str(written.path), split="train", cache_dir=cache_dir)
     stage = _Stage(composition)
     classes = {name: _class_of(name, environment, stage) for name, environment in environments.items()}
-    rewards = [_reward_of(name, cls, stage) for name, cls in classes.items()]
+    rewards = [_reward_of(name, cls, stage, end_tokens) for name, cls in classes.items()]
     return TrlEnvironments(dataset, dict(classes), rewards, stage)
 
 
@@ -357,31 +365,65 @@ def _type_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: i
 # -- rewards ---------------------------------------------------------------------------------------------------------
 
 
-def _reward_of(name: str, cls: type[Any], stage: _Stage) -> Callable[..., Coroutine[Any, Any, list[float | None]]]:
+def _reward_of(
+    name: str, cls: type[Any], stage: _Stage, end_tokens: Collection[int] | None
+) -> Callable[..., Coroutine[Any, Any, list[float | None]]]:
     """Return the verifier of one environment as a reward function, under the environment's name."""
 
-    async def reward(completions: Sequence[Any], environments: Sequence[Any], **columns: Any) -> list[float | None]:
+    async def reward(
+        completions: Sequence[Any],
+        environments: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
         own = [number for number, environment in enumerate(environments) if type(environment) is cls]
-        values = await asyncio.gather(*(_score(stage, environments[number], completions[number]) for number in own))
-        scores: dict[int, float | None] = dict(zip(own, values, strict=True))
+        cut: set[int] = set()
+        if completion_ids is not None:
+            ends = _end_tokens_of(columns.get("log_metric")) if end_tokens is None else end_tokens
+            # As TRL counts `completions/clipped_ratio`: what ends with no such token met the limit.
+            cut = {number for number in own if completion_ids[number] and completion_ids[number][-1] not in ends}
+        trajectories = [trajectory_of(completions[number], is_cut=number in cut) for number in own]
+        scoring = (_score(stage, environments[number], said) for number, said in zip(own, trajectories, strict=True))
+        scores: dict[int, float | None] = dict(zip(own, await asyncio.gather(*scoring), strict=True))
         return [scores.get(number) for number in range(len(environments))]
 
     reward.__name__ = reward.__qualname__ = name
     return reward
 
 
-async def _score(stage: _Stage, environment: Any, completion: Any) -> float | None:
+def _end_tokens_of(log_metric: Any) -> Collection[int]:
+    """
+    Return the tokens with which a whole reply of the trainer's model ends.
+
+    Args:
+        log_metric: What TRL gives a reward function to log with: a method of the trainer, and the only way to it.
+
+    Raises:
+        RequestError: the trainer does not say; a reply that was cut off must not be paid as a whole one.
+    """
+    trainer = getattr(log_metric, "__self__", None)
+    ends = getattr(trainer, "eos_token_ids", None)
+    if not ends:
+        raise RequestError(
+            "the trainer does not say which tokens end a reply, and one that was cut off would be paid as a whole one",
+            hints=["try: load(..., end_tokens=[tokenizer.eos_token_id])"],
+        )
+    return {*ends, getattr(getattr(trainer, "_tokenizer", None), "pad_token_id", None)}
+
+
+async def _score(stage: _Stage, environment: Any, trajectory: Trajectory) -> float | None:
     """Verify what the model did; a failure is no reward, and TRL leaves out what has none."""
-    rollout: Rollout = await asyncio.wrap_future(stage.submit(environment._attempt.finish(trajectory_of(completion))))
+    rollout: Rollout = await asyncio.wrap_future(stage.submit(environment._attempt.finish(trajectory)))
     return None if rollout.reward is None else rollout.reward.value
 
 
-def trajectory_of(completion: str | Sequence[Mapping[str, Any]]) -> Trajectory:
+def trajectory_of(completion: str | Sequence[Mapping[str, Any]], *, is_cut: bool = False) -> Trajectory:
     """
     Turn what TRL hands a reward function into a trajectory.
 
     Args:
         completion: A text, or the messages after the prompt: the model's, and the results of its tool calls.
+        is_cut: Whether the limit on its length cut it off.
     """
     messages = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
     turns: list[Turn] = []
@@ -393,9 +435,17 @@ def trajectory_of(completion: str | Sequence[Mapping[str, Any]]) -> Trajectory:
             turns[-1] = replace(turn, results=(*turn.results, result))
         else:
             turns.append(Turn(output=tuple(_items(said, len(turns)))))
-    unanswered = bool(turns) and len(turns[-1].results) < len(turns[-1].calls)
-    stop = "max_turns" if unanswered else "empty" if not turns or turns[-1].is_empty else "finished"
-    return Trajectory(tuple(turns), stop)
+    return Trajectory(tuple(turns), _stop_of(turns, is_cut))
+
+
+def _stop_of(turns: Sequence[Turn], is_cut: bool) -> str:
+    last = turns[-1] if turns else None
+    # TRL asks on after the results of a turn's calls; where nothing follows, all of that reply was cut away.
+    if is_cut or (last is not None and last.calls and len(last.results) >= len(last.calls)):
+        return "truncated"
+    if last is None or last.is_empty:
+        return "empty"
+    return "max_turns" if last.calls else "finished"
 
 
 def _items(said: Mapping[str, Any], number: int) -> list[Item]:

@@ -68,15 +68,25 @@ def begun(spec: TrlEnvironments, row: dict[str, Any], environment: Any = None) -
     return environment
 
 
-def rewards(spec: TrlEnvironments, environments: list[Any], completions: list[Any]) -> dict[str, list[float | None]]:
+def rewards(
+    spec: TrlEnvironments, environments: list[Any], completions: list[Any], **given: Any
+) -> dict[str, list[float | None]]:
     """Do what GRPOTrainer does after it: ask every reward function about all of them."""
-    columns = {"task_id": [""] * len(environments), "trainer_state": None}
+    columns = {"task_id": [""] * len(environments), "trainer_state": None, **given}
     return {
         function.__name__: asyncio.run(
             function(prompts=[], completions=completions, environments=environments, **columns)
         )
         for function in spec.reward_funcs
     }
+
+
+def labours(folder: Path, *what: str, **plan: Any) -> dict[str, Any]:
+    """Write a row for each thing that the verifier is to do, and return the plan's environments."""
+    file = folder / "rows.jsonl"
+    rows = [{"responses_create_params": {"input": "Work."}, "what": one, "n": n} for n, one in enumerate(what)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"labour": {"data": [str(file)], **plan}}
 
 
 def asked(name: str, output: str, **arguments: Any) -> list[dict[str, Any]]:
@@ -197,11 +207,37 @@ def test_a_failure_is_no_reward(loaded: Load, labour: PluginFolder, tmp_path: Pa
     """
     A verifier that does not come back within its bound has None, which TRL leaves out of its averages.
     """
-    file = tmp_path / "rows.jsonl"
-    file.write_text(json.dumps({"responses_create_params": {"input": "Work."}, "what": "wait"}) + "\n")
-    spec = loaded({"labour": {"data": [str(file)], "verify_timeout_s": 0.1}})
+    spec = loaded(labours(tmp_path, "wait", verify_timeout_s=0.1))
 
     assert rewards(spec, [begun(spec, spec.train_dataset[0])], ["done"]) == {"labour": [None]}
+
+
+class Trainer:
+    """What a reward function sees of a trainer: a method to log with."""
+
+    def __init__(self, *ends: int) -> None:
+        self.eos_token_ids = list(ends)
+
+    def log_metric(self, name: str, value: float) -> None:
+        pass
+
+
+def test_a_reply_that_was_cut_off_is_verified_as_truncated(loaded: Load, labour: PluginFolder, tmp_path: Path) -> None:
+    """
+    What ends with none of the trainer's end tokens met the limit, and is not paid as if it were whole.
+    """
+    spec = loaded(labours(tmp_path, "stop", "stop"))
+    row = spec.train_dataset[0]
+    ids = [[5, 6, 2], [5, 6, 7]]
+    said = ["It is cold.", "It is co"]
+
+    asked = rewards(
+        spec, [begun(spec, row), begun(spec, row)], said, completion_ids=ids, log_metric=Trainer(2).log_metric
+    )
+
+    assert asked == {"labour": [1.0, 0.0]}
+    with pytest.raises(RequestError, match=r"end_tokens=\[tokenizer.eos_token_id\]"):
+        rewards(spec, [begun(spec, row)], said[:1], completion_ids=ids[:1])
 
 
 def test_an_environment_that_answers_the_model_is_refused(loaded: Load) -> None:
@@ -231,5 +267,7 @@ def test_a_completion_becomes_a_trajectory() -> None:
         ("call_0_1", "2"),
     ]
     assert trajectory_of([two, results[0]]).stop == "max_turns"
+    assert trajectory_of([two, *results]).stop == "truncated"
+    assert trajectory_of("Hell", is_cut=True).stop == "truncated"
     assert trajectory_of("Hello.").text == "Hello."
     assert trajectory_of("").stop == trajectory_of([]).stop == "empty"
