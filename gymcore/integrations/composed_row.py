@@ -10,6 +10,7 @@ from typing import Any
 
 from gymcore.chat import HELD_ELSEWHERE, InexpressibleError, to_chat_tool, to_messages
 from gymcore.composition import Route
+from gymcore.composition.tokens import prompt_of
 from gymcore.documents import encode_json
 from gymcore.records import Row
 from gymcore.responses import Item, message
@@ -38,8 +39,18 @@ class ComposedRow:
 
     @property
     def text(self) -> str:
-        """The whole row as JSON, byte for byte as it stands in the dataset."""
-        return self.row.data.decode()
+        """The whole row as JSON, byte for byte as in the dataset, but for what the plan's `params` replace."""
+        own: dict[str, Any] = self.row.value["responses_create_params"]
+        asked = {**own, **self.route.plan.params, "input": own["input"]}
+        if asked == own:
+            return self.row.data.decode()
+        return encode_json({**self.row.value, "responses_create_params": asked}).decode()
+
+    @property
+    def prompt(self) -> str:
+        """All that a model is told at first, as one text."""
+        told, prompt = self.params.get("instructions"), prompt_of(self.params)
+        return "\n".join(filter(None, [told, prompt])) if isinstance(told, str) else prompt
 
     @cached_property
     def params(self) -> dict[str, Any]:

@@ -210,6 +210,32 @@ def test_parquet_keeps_every_row_in_full(composed: Composed, tmp_path: Path) -> 
     assert rows[0]["prompt"].startswith(("Say ", "Shout "))
 
 
+@pytest.mark.parametrize(
+    ("form", "place"), [("trl", None), ("verl", "extra_info"), ("skyrl", "extra_info"), ("parquet", None)]
+)
+def test_a_row_that_comes_back_asks_as_the_plan_does(
+    composed: Composed, echoing: Composed, tmp_path: Path, form: str, place: str | None
+) -> None:
+    """
+    What the plan's `params` replace stands in the row that travels, so a composition that lacks them asks the same.
+    """
+    params = {"instructions": "Answer in French.", "temperature": 0.25}
+    file = file_of(form, tmp_path / "out")
+    composition = echoing({"input": "Hi.", "temperature": 1.0}, params=params)
+
+    export(composition, form, file)
+
+    (row,) = table(file).to_pylist()
+    (tmp_path / "back.jsonl").write_text((row if place is None else row[place])["row"] + "\n")
+    back = composed({"echo": {"data": [str(tmp_path / "back.jsonl")]}})
+    (one,), (other,) = back.dataset, composition.dataset
+    assert one.value["responses_create_params"] == {"input": "Hi.", **params}
+    assert one.identity == other.identity
+    assert {**one.value, "responses_create_params": {}} == {**other.value, "responses_create_params": {}}
+    if form == "parquet":
+        assert row["prompt"] == "Answer in French.\nHi."
+
+
 # -- one schema --------------------------------------------------------------------------------------------------------
 
 
