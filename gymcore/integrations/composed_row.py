@@ -125,7 +125,7 @@ def _as_text_message(item: Item) -> Item:
             raise InexpressibleError(f"a message with parts other than text ({', '.join(others)})")
         content = "".join(str(part.get("text", "")) for part in content)
     flat = {**item, "content": content}
-    for key in ("role", "content", "tool_call_id"):
+    for key in ("role", "content", "name", "tool_call_id"):
         if not isinstance(flat.get(key), str | None):
             raise InexpressibleError(f"a message whose {key} is no text")
     for call in flat.get("tool_calls", ()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gymcore.chat import to_chat_options
 from gymcore.documents import encode_json
 from gymcore.integrations.composed_row import ComposedRow
 from gymcore.integrations.formats import LineFormat
@@ -16,12 +17,12 @@ __all__ = ["FORMAT"]
 
 
 def line(row: ComposedRow) -> bytes:
-    """Return `messages`, `tools` where there are any, and the route."""
+    """Return `messages`, `tools` where there are any, how to answer, and the route."""
+    tools = row.tools
     chat: dict[str, Any] = {"messages": row.messages}
-    if tools := row.tools:
+    if tools:
         chat["tools"] = tools
-        if row.params.get("parallel_tool_calls") is not None:
-            chat["parallel_tool_calls"] = row.params["parallel_tool_calls"]
+    chat.update(to_chat_options(row.params, has_tools=bool(tools)))
     route = {"environment": row.environment, "task_id": row.task_id, "agent_ref": row.row.value["agent_ref"]}
     return encode_json({**chat, **route})
 

@@ -111,7 +111,13 @@ def test_openai_messages_are_messages_tools_and_the_route(echoing: Composed, tmp
         message("Done."),
         message("Again.", role="user"),
     ]
-    composition = echoing({"input": items, "instructions": "Echo.", "parallel_tool_calls": False})
+    options = {
+        "parallel_tool_calls": False,
+        "temperature": 0.3,
+        "max_output_tokens": 77,
+        "reasoning": {"effort": "low"},
+    }
+    composition = echoing({"input": items, "instructions": "Echo.", **options}, params={"tool_choice": "required"})
 
     export(composition, "openai-messages", tmp_path / "mix.jsonl")
 
@@ -141,6 +147,10 @@ def test_openai_messages_are_messages_tools_and_the_route(echoing: Composed, tmp
         ],
         "tools": [REPEAT],
         "parallel_tool_calls": False,
+        "temperature": 0.3,
+        "max_tokens": 77,
+        "reasoning_effort": "low",
+        "tool_choice": "required",
         "environment": "echo",
         "task_id": row["task_id"],
         "agent_ref": {"type": "responses_api_agents", "name": "echo_simple_agent"},
@@ -323,6 +333,7 @@ def test_trl_says_which_tools_it_offers_although_rows_leave_them_out(echoing: Co
         ("skyrl", {"input": "Hi.", "tools": [{"type": "web_search"}]}, "a tool of type 'web_search'"),
         ("trl", {"input": "Hi.", "tools": [{"type": "web_search"}]}, "a tool of type 'web_search'"),
         ("openai-messages", {"input": "Hi.", "previous_response_id": "r"}, "the parameter 'previous_response_id'"),
+        ("trl", {"input": [{"type": "reasoning", "summary": [], "encrypted_content": "A"}]}, "encrypted reasoning"),
         ("trl", {"input": [{"role": 5, "content": "Hi."}]}, "a message whose role is no text"),
         ("verl", {"input": [{"type": "function_call", "call_id": 3, "name": "repeat"}]}, "id or name is no text"),
         ("skyrl", {"input": "Hi.", "instructions": ["a"]}, "a message whose content"),
