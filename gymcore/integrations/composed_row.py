@@ -18,6 +18,22 @@ from gymcore.responses import Item, message
 __all__ = ["ComposedRow"]
 
 
+_NO_OPTIONS = {"input", "instructions", "tools", "metadata", "model", "store", "stream", "user", *HELD_ELSEWHERE}
+"""Parameters that change nothing about an answer, and those that are the prompt."""
+
+
+_UNSAID = {
+    "background": False,
+    "include": [],
+    "parallel_tool_calls": True,
+    "reasoning": {},
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "truncation": "disabled",
+}
+"""What the API takes these for where they are absent."""
+
+
 @dataclass(frozen=True)
 class ComposedRow:
     """One row, with who plays it."""
@@ -67,6 +83,17 @@ class ComposedRow:
         if params.get("tools") is None and offered is not None:
             params["tools"] = offered
         return params
+
+    @property
+    def options(self) -> list[str]:
+        """The create parameters that say how to answer, by name, where they say more than the API does without them."""
+        said = {key: value for key, value in self.params.items() if key not in _NO_OPTIONS}
+        return sorted(key for key, value in said.items() if value is not None and value != _UNSAID.get(key))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked."""
+        return not self.params["input"] and not self.params.get("instructions")
 
     @property
     def messages(self) -> list[Item]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,23 +164,24 @@ class _Writing:
             DataError: the format has no words for some of them.
         """
         if isinstance(self.form, LineFormat):
-            for row in self._rows():
-                self._remark(row)
+            for row in self._remarked(self._rows()):
                 line = self._turned(row, self.form.line)
                 if line is not None and not self.bad:
                     file.write(line + b"\n")
             self._raise_problems()
             return
-        if MESSAGES in self.form.columns.values():
+        has_messages = MESSAGES in self.form.columns.values()
+        if has_messages:
             self._survey(self.form)
         facts = {"gymcore.format": self.form.name, "gymcore.dataset": self.composition.lock["dataset"]["sha256"]}
         record = self.form.record
-        records = ((record(row), len(row.row.data)) for row in self._rows())
+        rows = self._rows() if has_messages else self._remarked(self._rows())
+        records = ((record(row), len(row.row.data)) for row in rows)
         write_table(file, self.form.columns, records, message_keys=self.message_keys, facts=facts)
 
     def notes(self) -> list[str]:
         """Return what a reader of the file should know."""
-        notes = [f"{remark} ({count:,} rows)" for remark, count in self.remarks.items()]
+        notes = [f"{remark} ({count:,} row{'s' * (count > 1)})" for remark, count in self.remarks.items()]
         further = sorted(self.message_keys - set(PLAIN_KEYS))
         if further:
             keys = ", ".join(further)
@@ -203,8 +204,7 @@ class _Writing:
             DataError: the format has no words for some of them.
         """
         columns = [name for name, kind in form.columns.items() if kind == MESSAGES]
-        for row in self._rows():
-            self._remark(row)
+        for row in self._remarked(self._rows()):
             record = self._turned(row, form.record)
             if record is not None:
                 for column in columns:
@@ -223,9 +223,14 @@ class _Writing:
                 self.problems.append(Problem(f"{self.form.name} has no words for {error}", where, (hint,)))
             return None
 
+    def _remarked(self, rows: Iterable[ComposedRow]) -> Iterator[ComposedRow]:
+        for row in rows:
+            self._remark(row)
+            yield row
+
     def _remark(self, row: ComposedRow) -> None:
-        remark = self.form.remark(row)
-        if remark is not None:
+        remarks = ["the prompt is empty"] if row.is_empty else []
+        for remark in (*remarks, *self.form.remarks(row)):
             self.remarks[remark] = self.remarks.get(remark, 0) + 1
 
     def _raise_problems(self) -> None:

@@ -7,7 +7,7 @@ like its trainer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -33,8 +33,8 @@ class LineFormat:
     name: str
     line: Callable[[ComposedRow], bytes]
     """Return the row's line, without its end; raises `InexpressibleError` where the format has no words for it."""
-    remark: Callable[[ComposedRow], str | None] = lambda row: None
-    """Say what a reader should know about the row, in words that are the same for all such rows; they are counted."""
+    remarks: Callable[[ComposedRow], Iterable[str]] = lambda row: ()
+    """Yield what a reader should know about the row, in words that are the same for all such rows; they are counted."""
 
     @property
     def file_name(self) -> str:
@@ -52,7 +52,7 @@ class TableFormat:
     columns: Columns
     record: Callable[[ComposedRow], dict[str, Any]]
     """Return the row's values by column; raises `InexpressibleError` where the format has no words for it."""
-    remark: Callable[[ComposedRow], str | None] = lambda row: None
+    remarks: Callable[[ComposedRow], Iterable[str]] = lambda row: ()
     """As for `LineFormat`."""
 
     @property

@@ -6,9 +6,10 @@ Source: https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from gymcore.chat import to_chat_options
+from gymcore.chat import WITHOUT_MEANING, to_chat_options
 from gymcore.documents import encode_json
 from gymcore.integrations.composed_row import ComposedRow
 from gymcore.integrations.formats import LineFormat
@@ -27,4 +28,11 @@ def line(row: ComposedRow) -> bytes:
     return encode_json({**chat, **route})
 
 
-FORMAT = LineFormat("openai-messages", line)
+def remarks(row: ComposedRow) -> Iterator[str]:
+    """Say which parameters a chat request does not have."""
+    for option in row.options:
+        if option in WITHOUT_MEANING:
+            yield f"a chat request has no {option}"
+
+
+FORMAT = LineFormat("openai-messages", line, remarks)

@@ -12,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import logging
+import re
 import threading
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -55,18 +57,28 @@ def record(row: ComposedRow) -> dict[str, Any]:
     }
 
 
-def remark(row: ComposedRow) -> str | None:
-    """Say where a row offers only some of the tools: TRL always offers every method."""
-    offered = {tool.get("name") for tool in row.params.get("tools") or ()}
-    left_out = [name for name in row.route.environment_class.tools if name not in offered]
-    if not left_out:
-        return None
-    return (
-        f"{row.environment}: TRL offers all tools of an environment, also {', '.join(left_out)}, which rows leave out"
-    )
+def remarks(row: ComposedRow) -> Iterator[str]:
+    """Say what TRL asks otherwise: it offers every method, in the environment's words, and samples in its own way."""
+    name, environment = row.environment, row.route.environment_class
+    offered = {tool.get("name"): tool for tool in row.params.get("tools") or ()}
+    left_out = [tool for tool in environment.tools if tool not in offered]
+    if left_out:
+        yield f"{name}: TRL offers all tools of an environment, also {', '.join(left_out)}, which rows leave out"
+    for tool in environment.tools.values():
+        own = offered.get(tool.name)
+        if own is not None and not _is_same_tool(own, tool):
+            yield f"{name}: TRL describes {tool.name} in the words of the environment, and rows have words of their own"
+        if less := _told_less(tool):
+            yield f"{name}: TRL cannot say all that the schema of {tool.name} says of {', '.join(less)}"
+    for option in row.options:
+        yield f"TRL asks without {option}, which stands only in the row; what GRPOConfig says is for all rows"
 
 
-FORMAT = TableFormat("trl", {"prompt": MESSAGES, "environment": TEXT, "task_id": TEXT, "row": TEXT}, record, remark)
+def _is_same_tool(own: Item, tool: Tool) -> bool:
+    return own.get("description") == tool.description and own.get("parameters") == tool.parameters
+
+
+FORMAT = TableFormat("trl", {"prompt": MESSAGES, "environment": TEXT, "task_id": TEXT, "row": TEXT}, record, remarks)
 
 
 # -- the environments ------------------------------------------------------------------------------------------------
@@ -89,6 +101,8 @@ class TrlEnvironments:
     """A class for each environment, with its tools as methods."""
     reward_funcs: list[Callable[..., Coroutine[Any, Any, list[float | None]]]]
     """The verifier of each environment; None for the rows of another, and for a rollout that failed."""
+    notes: tuple[str, ...]
+    """What TRL asks otherwise than a run would, one line each; they are logged as warnings, too."""
     _stage: _Stage
 
     def close(self) -> None:
@@ -136,10 +150,18 @@ def load(
         _refuse(name, environment)
     written = export(composition, FORMAT.name, Path(folder) / FORMAT.file_name)
     dataset = load_dataset("parquet", data_files=str(written.path), split="train", cache_dir=cache_dir)
+    for note in written.notes:
+        logging.getLogger("gymcore").warning("%s", note)
     stage = _Stage(composition)
-    classes = {name: _class_of(name, environment, stage) for name, environment in environments.items()}
+    try:
+        classes = {name: _class_of(name, environment, stage) for name, environment in environments.items()}
+        for name, cls in classes.items():
+            _try_schemas(name, cls)
+    except BaseException:
+        stage.close()
+        raise
     rewards = [_reward_of(name, cls, stage, end_tokens) for name, cls in classes.items()]
-    return TrlEnvironments(dataset, dict(classes), rewards, stage)
+    return TrlEnvironments(dataset, dict(classes), rewards, written.notes, stage)
 
 
 def _refuse(name: str, environment: type[Environment[Any, Any]]) -> None:
@@ -338,28 +360,93 @@ def _method_of(tool: Tool, environment: type[Environment[Any, Any]], stage: _Sta
     return method
 
 
+_SECTION = re.compile(r"\b(Args|Returns|Raises):")
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Return a text as one line, in which `transformers` finds no section of a docstring."""
+    return _SECTION.sub(r"\1 :", " ".join(text.split()))
 
 
-_TYPES: dict[Any, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
+_TYPES: dict[Any, Any] = {
+    "string": str,
+    "integer": int,
+    "number": float,
+    "boolean": bool,
+    "null": type(None),
+    "object": dict,
+}
 
 
-def _type_of(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int = 0) -> Any:  # a type hint
+def _type_of(schema: Any, definitions: Mapping[str, Any], depth: int = 0) -> Any:  # a JSON schema; a type hint
     """Return the type hint that says what a JSON schema says, as far as hints of plain types can."""
     if depth > 8:  # a schema may contain itself
         return dict
+    if not isinstance(schema, dict):  # true: anything
+        return Any
     if "$ref" in schema:
         return _type_of(definitions.get(schema["$ref"].rpartition("/")[2], {}), definitions, depth + 1)
+    if "const" in schema:
+        return Literal[(schema["const"],)]
     if "enum" in schema:
         return Literal[tuple(schema["enum"])]
     if "anyOf" in schema:
         return Union[tuple(_type_of(inner, definitions, depth + 1) for inner in schema["anyOf"])]  # noqa: UP007
     kind = schema.get("type")
     if kind == "array":
+        places = schema.get("prefixItems", ())
+        if len(places) > 1:  # there is no hint for a list of one
+            return tuple[tuple(_type_of(place, definitions, depth + 1) for place in places)]  # type: ignore[misc]
         items = schema.get("items")
         return list[_type_of(items, definitions, depth + 1)] if items else list  # type: ignore[misc]
-    return _TYPES.get(kind, dict)
+    if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return dict[str, _type_of(schema["additionalProperties"], definitions, depth + 1)]  # type: ignore[misc]
+    return _TYPES.get(kind, Any)
+
+
+_SAYABLE = {"$ref", "const", "enum", "anyOf", "type", "items", "prefixItems", "additionalProperties"}
+_BESIDE = {"title", "description", "default", "examples"}
+
+
+def _told_less(tool: Tool) -> list[str]:
+    """Return the arguments of which a type hint cannot say all that the schema says: fields of objects, and bounds."""
+    properties: dict[str, Any] = tool.parameters["properties"]
+    definitions: dict[str, Any] = tool.parameters.get("$defs", {})
+    return [key for key, schema in properties.items() if not _is_sayable(schema, definitions)]
+
+
+def _is_sayable(schema: Any, definitions: Mapping[str, Any], depth: int = 0) -> bool:
+    if not isinstance(schema, dict):
+        return True
+    places = schema.get("prefixItems", ())
+    implied = {"minItems", "maxItems"} if len(places) > 1 else set()
+    if depth > 8 or len(places) == 1 or schema.keys() - _SAYABLE - _BESIDE - implied:
+        return False
+    inner = [*places, *schema.get("anyOf", ()), schema.get("items"), schema.get("additionalProperties")]
+    if "$ref" in schema:
+        inner.append(definitions.get(schema["$ref"].rpartition("/")[2], {}))
+    return all(_is_sayable(one, definitions, depth + 1) for one in inner)
+
+
+def _try_schemas(name: str, cls: type[Any]) -> None:
+    """
+    Have `transformers` read every tool as it will for the model, where it is installed.
+
+    Raises:
+        RequestError: it cannot.
+    """
+    try:
+        from transformers.utils import get_json_schema
+    except ImportError:
+        return
+    for tool, method in inspect.getmembers(cls, inspect.isfunction):
+        if tool == "reset" or tool.startswith("_"):
+            continue
+        try:
+            get_json_schema(method)
+        except Exception as error:  # its classes differ from version to version
+            message = f"transformers cannot tell a model of the tool {tool!r} of {name!r}: {_one_line(str(error))}"
+            raise RequestError(message, hints=["try: leave the environment out of the mix"]) from None
 
 
 # -- rewards ---------------------------------------------------------------------------------------------------------

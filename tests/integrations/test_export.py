@@ -317,9 +317,40 @@ def test_trl_says_which_tools_it_offers_although_rows_leave_them_out(echoing: Co
 
     written = export(echoing({"input": "Hi.", "tools": []}, {"input": "Ho."}), "trl", file)
 
-    assert written.notes == (
-        "echo: TRL offers all tools of an environment, also repeat, which rows leave out (1 rows)",
-    )
+    assert written.notes == ("echo: TRL offers all tools of an environment, also repeat, which rows leave out (1 row)",)
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("openai-messages", ["a chat request has no truncation (1 row)"]),
+        ("trl", [f"TRL asks without {key}, which" for key in ("temperature", "top_p", "truncation")]),
+        ("verl", [f"verl has no column for {key}, which" for key in ("temperature", "top_p", "truncation")]),
+        ("skyrl", [f"SkyRL has no column for {key}, which" for key in ("temperature", "top_p", "truncation")]),
+        ("parquet", []),
+        ("nemo-gym", []),
+    ],
+)
+def test_what_a_format_does_not_carry_is_noted_and_counted(
+    echoing: Composed, tmp_path: Path, form: str, said: list[str]
+) -> None:
+    """
+    How a row asks to be answered is not lost in silence where a trainer takes no word for it, nor an empty prompt.
+    """
+    rows = [
+        {"input": "Hi.", "truncation": "auto", "tool_choice": "auto"},
+        {"input": []},
+        {"input": "Ho.", "top_p": None},
+    ]
+    composition = echoing(*rows, params={"temperature": 0.5, "top_p": 0.9})
+
+    written = export(composition, form, file_of(form, tmp_path))
+
+    notes = sorted(note for note in written.notes if note != "the prompt is empty (1 row)")
+    assert len(notes) == len(written.notes) - 1 == len(said)
+    for note, begin in zip(notes, said, strict=True):
+        assert note.startswith(begin)
+        assert note.endswith("(1 row)" if "truncation" in note else "(3 rows)")
 
 
 # -- whole or not at all -----------------------------------------------------------------------------------------------

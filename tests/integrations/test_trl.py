@@ -161,6 +161,31 @@ def test_public_methods_are_the_tools_with_their_signatures(loaded: Load, plugin
     assert inspect.getdoc(method) == ("Repeat a text.\n\nArgs:\n    text: What to repeat.\n    times: How often.")
 
 
+def test_what_trl_tells_a_model_otherwise_than_the_environment_is_said(
+    loaded: Load, wordy: PluginFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Fields of objects have no words in a type hint; all else does, and no text is mistaken for a section of a docstring.
+    """
+    own = {"type": "function", "name": "put", "description": "Own words.", "parameters": {"type": "object"}}
+    rows = [{"input": "Hi."}, {"input": "Ho.", "tools": [own], "temperature": 0.1, "tool_choice": "auto"}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"responses_create_params": row}) + "\n" for row in rows))
+
+    spec = loaded({"wordy": {"data": [str(file)]}}, models={"policy": "nop"})
+
+    assert spec.notes == (
+        "wordy: TRL cannot say all that the schema of move says of to, path (2 rows)",
+        "wordy: TRL offers all tools of an environment, also move, which rows leave out (1 row)",
+        "wordy: TRL describes put in the words of the environment, and rows have words of their own (1 row)",
+        "TRL asks without temperature, which stands only in the row; what GRPOConfig says is for all rows (1 row)",
+    )
+    assert [record.message for record in caplog.records] == list(spec.notes)
+    put = spec.environment_factory["wordy"]().put
+    assert str(inspect.signature(put)).startswith("(*, value: Any, pair: tuple[int, str], kind: Literal['a'], table:")
+    assert "Returns:" not in put.__doc__
+
+
 def test_arguments_that_do_not_fit_are_told_to_the_model(loaded: Load, plugins: PluginFolder) -> None:
     """
     The words are those of a run, and the rollout goes on.

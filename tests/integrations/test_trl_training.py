@@ -128,3 +128,31 @@ def test_a_completion_that_met_the_limit_is_not_paid_as_a_whole_one(
 
     assert logged["completions/clipped_ratio"] == 1.0
     assert logged["rewards/labour/mean"] == 0.0
+
+
+def test_transformers_reads_the_schema_of_every_tool(wordy: PluginFolder, tmp_path: Path) -> None:
+    """
+    A model is told of every argument what a type hint can say, in the environment's words.
+    """
+    from transformers.utils import get_json_schema
+
+    (tmp_path / "rows.jsonl").write_text('{"responses_create_params": {"input": "Hi."}}\n')
+    catalog = discover()
+    environments = {"wordy": {"data": [str(tmp_path / "rows.jsonl")]}}
+    plan = Plan.model_validate({"environments": environments, "models": {"policy": "nop"}})
+    write_composition(compose(plan, catalog, environ={}), tmp_path / "mix")
+
+    with load(tmp_path / "mix", catalog, cache_dir=str(tmp_path / "cache")) as spec:
+        put = get_json_schema(spec.environment_factory["wordy"]().put)["function"]
+
+    assert put["description"] == "Put it there. Returns : nothing."
+    assert put["parameters"]["properties"] == {
+        "value": {"description": "Anything. Returns : no matter."},
+        "pair": {
+            "type": "array",
+            "prefixItems": [{"type": "integer"}, {"type": "string"}],
+            "description": "Two of them.",
+        },
+        "kind": {"type": "string", "enum": ["a"], "description": "The only one."},
+        "table": {"type": "object", "additionalProperties": {"type": "integer"}, "description": "By name."},
+    }
