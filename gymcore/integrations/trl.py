@@ -515,14 +515,29 @@ def trajectory_of(completion: str | Sequence[Mapping[str, Any]], *, is_cut: bool
     messages = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
     turns: list[Turn] = []
     for said in messages:
-        if said.get("role") == "tool":
-            turn = turns[-1]
-            asked = turn.calls[len(turn.results)] if len(turn.results) < len(turn.calls) else None
-            result = function_call_output(asked.call_id if asked else "", _text(said.get("content")))
-            turns[-1] = replace(turn, results=(*turn.results, result))
-        else:
+        if said.get("role") != "tool":
             turns.append(Turn(output=tuple(_items(said, len(turns)))))
+        elif turns:
+            turns[-1] = _with_result(turns[-1], said)
     return Trajectory(tuple(turns), _stop_of(turns, is_cut))
+
+
+def _with_result(turn: Turn, said: Mapping[str, Any]) -> Turn:
+    """
+    Add the result of a tool call, in the order of the calls.
+
+    TRL gives results the name of their tool and nothing else, and those of calls that it cannot make (no such tool,
+    arguments that are no object) before all others.
+    """
+    answered = {result["call_id"] for result in turn.results}
+    waiting = [call for call in turn.calls if call.call_id not in answered]
+    named = [call for call in waiting if call.name == said.get("name")]
+    impossible = [call for call in named if not call.arguments.lstrip().startswith("{")]
+    chosen = next(iter(impossible or named or waiting), None)
+    result = function_call_output(chosen.call_id if chosen else "", _text(said.get("content")))
+    order = {call.call_id: number for number, call in enumerate(turn.calls)}
+    results = sorted((*turn.results, result), key=lambda one: order.get(one["call_id"], len(order)))
+    return replace(turn, results=tuple(results))
 
 
 def _stop_of(turns: Sequence[Turn], is_cut: bool) -> str:

@@ -296,3 +296,29 @@ def test_a_completion_becomes_a_trajectory() -> None:
     assert trajectory_of("Hell", is_cut=True).stop == "truncated"
     assert trajectory_of("Hello.").text == "Hello."
     assert trajectory_of("").stop == trajectory_of([]).stop == "empty"
+
+
+def test_a_result_belongs_to_the_call_of_its_name() -> None:
+    """
+    TRL hands over what it could not call before the results of what it did, whatever the order of the calls.
+    """
+    calls = [("f", {"a": 1}), ("nope", {}), ("f", "no object"), ("f", {"a": 2})]
+    made = [{"type": "function", "function": {"name": name, "arguments": given}} for name, given in calls]
+    results = [("nope", "no such tool"), ("f", "no arguments"), ("f", "1"), ("f", "2")]
+
+    played = trajectory_of(
+        [
+            {"role": "assistant", "content": "", "tool_calls": made},
+            *({"role": "tool", "name": name, "content": text} for name, text in results),
+            {"role": "assistant", "content": "Done."},
+        ]
+    )
+
+    (turn, _) = played.turns
+    assert [(item["call_id"], item["output"]) for item in turn.results] == [
+        ("call_0_0", "1"),
+        ("call_0_1", "no such tool"),
+        ("call_0_2", "no arguments"),
+        ("call_0_3", "2"),
+    ]
+    assert trajectory_of([{"role": "tool", "content": "1"}]).stop == "empty"
