@@ -15,6 +15,7 @@ import itertools
 import logging
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
@@ -26,12 +27,12 @@ from gymcore.composition import Composition, Route, open_composition
 from gymcore.composition.configuration import Options
 from gymcore.discovery import Catalog, discover
 from gymcore.documents import encode_json
-from gymcore.errors import RequestError
+from gymcore.errors import GymcoreError, RequestError
 from gymcore.integrations.composed_row import ComposedRow
 from gymcore.integrations.exporting import export
 from gymcore.integrations.formats import MESSAGES, TEXT, TableFormat
 from gymcore.interfaces import Agent, BoundModel, Config, Environment, OpenEnvironment, Tool
-from gymcore.records import Rollout, Row, ToolCall, Trajectory, Turn
+from gymcore.records import Failure, Rollout, Row, ToolCall, Trajectory, Turn
 from gymcore.responses import Item, function_call, function_call_output, message
 from gymcore.runtime.executor import LocalExecutor, open_local
 from gymcore.runtime.schedule import Planned
@@ -85,6 +86,11 @@ FORMAT = TableFormat("trl", {"prompt": MESSAGES, "environment": TEXT, "task_id":
 
 ROLLOUT_S = 86_400.0
 """The bound on a rollout: most of it is spent waiting for the trainer, which has bounds of its own."""
+
+
+REASONS = 100
+REASON_LENGTH = 200
+"""At most so many different reasons of so many characters are told apart in an environment."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +156,6 @@ def load(
         _refuse(name, environment)
     written = export(composition, FORMAT.name, Path(folder) / FORMAT.file_name)
     dataset = load_dataset("parquet", data_files=str(written.path), split="train", cache_dir=cache_dir)
-    for note in written.notes:
-        logging.getLogger("gymcore").warning("%s", note)
     stage = _Stage(composition)
     try:
         classes = {name: _class_of(name, environment, stage) for name, environment in environments.items()}
@@ -160,8 +164,11 @@ def load(
     except BaseException:
         stage.close()
         raise
+    notes = (*written.notes, *stage.failures.notes())
+    for note in notes:
+        _tell(note)
     rewards = [_reward_of(name, cls, stage, end_tokens) for name, cls in classes.items()]
-    return TrlEnvironments(dataset, dict(classes), rewards, written.notes, stage)
+    return TrlEnvironments(dataset, dict(classes), rewards, notes, stage)
 
 
 def _refuse(name: str, environment: type[Environment[Any, Any]]) -> None:
@@ -199,6 +206,7 @@ class _Stage:
             for name, route in composition.routes.items()
         }
         self._composition = replace(composition, routes=self.routes)
+        self.failures = _Failures(composition)
         self._numbers = itertools.count()
         self._playing: set[asyncio.Task[Rollout]] = set()
         self._ready: Future[tuple[asyncio.AbstractEventLoop, LocalExecutor, asyncio.Event]] = Future()
@@ -212,6 +220,7 @@ class _Stage:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._closing.set)
             self._thread.join()
+            self.failures.sum_up()
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         """Do something on the loop."""
@@ -245,6 +254,57 @@ class _Stage:
             executor.cancel()
             # What the rollouts share is closed after the last of them.
             await asyncio.gather(*self._playing, return_exceptions=True)
+
+
+class _Failures:
+    """
+    Counts the rollouts that gave no reward, and tells of each reason once when it first appears and with its count at
+    the end; more than `max_failures` of an environment end the training.
+    """
+
+    def __init__(self, composition: Composition) -> None:
+        general = composition.plan.collect.max_failures
+        own = {route.environment: route.plan.max_failures for route in composition.routes.values()}
+        budgets = {name: general if budget is None else budget for name, budget in own.items()}
+        self._budgets = {name: budget for name, budget in budgets.items() if isinstance(budget, int)}
+        self._shares = {name: budget for name, budget in budgets.items() if isinstance(budget, str)}
+        self._reasons: dict[str, Counter[str]] = {name: Counter() for name in budgets}
+
+    def add(self, environment: str, failure: Failure) -> None:
+        """
+        Count a failure.
+
+        Raises:
+            GymcoreError: it is the one that is too many.
+        """
+        reasons = self._reasons[environment]
+        reason = f"{failure.stage}: {failure.error}: {failure.message[:REASON_LENGTH]}"
+        if reason not in reasons and len(reasons) >= REASONS:
+            reason = "other reasons"
+        reasons[reason] += 1
+        if reasons[reason] == 1:
+            _tell(f"{environment}: a rollout failed and has no reward: {reason}")
+        failed, budget = reasons.total(), self._budgets.get(environment)
+        if budget is not None and failed > budget:
+            (most, count), *_ = reasons.most_common(1)
+            message = f"{environment}: {failed:,} rollouts failed, max_failures is {budget}; {count:,} x {most}"
+            raise GymcoreError(message, hints=["try: mend it, or allow more in the plan"])
+
+    def notes(self) -> list[str]:
+        """Return which budgets are not kept: a share of the planned rollouts, of which nobody here knows the number."""
+        words = "TRL does not say how many rollouts there will be; a count ends the training"
+        return [f"{name}: max_failures of {share} is not kept, {words}" for name, share in self._shares.items()]
+
+    def sum_up(self) -> None:
+        """Tell how often each reason was met."""
+        for environment, reasons in self._reasons.items():
+            for reason, count in reasons.most_common():
+                if count > 1:
+                    _tell(f"{environment}: {count:,} rollouts failed and have no reward: {reason}")
+
+
+def _tell(line: str) -> None:
+    logging.getLogger("gymcore").warning("%s", line)
 
 
 class _Attempt:
@@ -501,6 +561,8 @@ def _end_tokens_of(log_metric: Any) -> Collection[int]:
 async def _score(stage: _Stage, environment: Any, trajectory: Trajectory) -> float | None:
     """Verify what the model did; a failure is no reward, and TRL leaves out what has none."""
     rollout: Rollout = await asyncio.wrap_future(stage.submit(environment._attempt.finish(trajectory)))
+    if rollout.failure is not None:
+        stage.failures.add(type(environment).__name__, rollout.failure)
     return None if rollout.reward is None else rollout.reward.value
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from gymcore.composition import compose, write_composition
 from gymcore.discovery import discover
-from gymcore.errors import RequestError
+from gymcore.errors import GymcoreError, RequestError
 from gymcore.integrations.trl import TrlEnvironments, load, trajectory_of
 from gymcore.plan import Plan
 from gymcore.records import ToolCall
@@ -235,6 +235,38 @@ def test_a_failure_is_no_reward(loaded: Load, labour: PluginFolder, tmp_path: Pa
     spec = loaded(labours(tmp_path, "wait", verify_timeout_s=0.1))
 
     assert rewards(spec, [begun(spec, spec.train_dataset[0])], ["done"]) == {"labour": [None]}
+
+
+def test_what_fails_is_told_once_and_summed_up(
+    loaded: Load, labour: PluginFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Training goes on without a reward, but nobody has to guess why there is none, nor how often.
+    """
+    spec = loaded(labours(tmp_path, "raise", max_failures="5%"))
+    row = spec.train_dataset[0]
+    caplog.clear()
+
+    assert rewards(spec, [begun(spec, row), begun(spec, row)], ["done"] * 2) == {"labour": [None, None]}
+    why = "verify: ValueError: the verifier exploded"
+    assert [record.message for record in caplog.records] == [f"labour: a rollout failed and has no reward: {why}"]
+    spec.close()
+    assert caplog.messages[1:] == [f"labour: 2 rollouts failed and have no reward: {why}"]
+    assert "max_failures of 5% is not kept" in spec.notes[0]
+
+
+def test_more_failures_than_the_plan_allows_end_the_training(
+    loaded: Load, labour: PluginFolder, tmp_path: Path
+) -> None:
+    """
+    A budget that is a count holds under TRL too.
+    """
+    spec = loaded(labours(tmp_path, "raise", max_failures=1))
+    row = spec.train_dataset[0]
+
+    assert rewards(spec, [begun(spec, row)], ["done"]) == {"labour": [None]}
+    with pytest.raises(GymcoreError, match="labour: 2 rollouts failed, max_failures is 1; 2 x verify: ValueError"):
+        rewards(spec, [begun(spec, row)], ["done"])
 
 
 class Trainer:
