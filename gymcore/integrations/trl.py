@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, 
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -164,11 +165,13 @@ def load(
     except BaseException:
         stage.close()
         raise
-    notes = (*written.notes, *stage.failures.notes())
+    notes = [*written.notes, *stage.failures.notes()]
+    if "concurrency" in composition.plan.collect.model_fields_set:
+        notes.append("collect.concurrency is not kept: TRL begins the rollouts of a batch at once, however many it has")
     for note in notes:
         _tell(note)
     rewards = [_reward_of(name, cls, stage, end_tokens) for name, cls in classes.items()]
-    return TrlEnvironments(dataset, dict(classes), rewards, notes, stage)
+    return TrlEnvironments(dataset, dict(classes), rewards, tuple(notes), stage)
 
 
 def _refuse(name: str, environment: type[Environment[Any, Any]]) -> None:
@@ -209,6 +212,7 @@ class _Stage:
         self.failures = _Failures(composition)
         self._numbers = itertools.count()
         self._playing: set[asyncio.Task[Rollout]] = set()
+        self._in_flight: Counter[str] = Counter()
         self._ready: Future[tuple[asyncio.AbstractEventLoop, LocalExecutor, asyncio.Event]] = Future()
         # A daemon: whoever forgets to close it can still leave.
         self._thread = threading.Thread(target=self._run, name="gymcore-trl", daemon=True)
@@ -230,13 +234,30 @@ class _Stage:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def begin(self, text: str) -> _Attempt:
-        """Begin a rollout of the task that a row holds."""
+        """
+        Begin a rollout of the task that a row holds.
+
+        Raises:
+            RequestError: as many as the plan allows are being played; none may wait, because TRL scores none of a batch
+                before all of them have begun.
+        """
         row = Row(text.encode())
-        planned = Planned(0, self.routes[row.value["agent_ref"]["name"]], row, next(self._numbers))
-        attempt = _Attempt(self._executor, planned)
+        route = self.routes[row.value["agent_ref"]["name"]]
+        name, limit = route.environment, route.plan.concurrency
+        if limit is not None and self._in_flight[name] >= limit:
+            raise RequestError(
+                f"TRL begins more than {limit} rollouts of {name} at once, and the plan allows no more (concurrency)",
+                hints=["try: a smaller per_device_train_batch_size, or allow more in the plan"],
+            )
+        attempt = _Attempt(self._executor, Planned(0, route, row, next(self._numbers)))
+        self._in_flight[name] += 1
         self._playing.add(attempt.playing)
-        attempt.playing.add_done_callback(self._playing.discard)
+        attempt.playing.add_done_callback(partial(self._leave, name))
         return attempt
+
+    def _leave(self, environment: str, playing: asyncio.Task[Rollout]) -> None:
+        self._in_flight[environment] -= 1
+        self._playing.discard(playing)
 
     def _run(self) -> None:
         try:
@@ -353,6 +374,7 @@ class _Attempt:
         """End a rollout that nobody scored."""
         if not self.playing.done():
             self.playing.cancel()
+            await asyncio.wait([self.playing])
 
 
 _ATTEMPT: ContextVar[_Attempt] = ContextVar("attempt")

@@ -269,6 +269,25 @@ def test_more_failures_than_the_plan_allows_end_the_training(
         rewards(spec, [begun(spec, row)], ["done"])
 
 
+def test_more_rollouts_at_once_than_the_plan_allows_are_refused(
+    loaded: Load, labour: PluginFolder, tmp_path: Path
+) -> None:
+    """
+    They could not wait for each other, because TRL begins a whole batch before it scores any of it.
+    """
+    spec = loaded(labours(tmp_path, "count", concurrency=2), collect={"concurrency": 3})
+    row = spec.train_dataset[0]
+    first, second = begun(spec, row), begun(spec, row)
+
+    with pytest.raises(RequestError, match="more than 2 rollouts of labour at once"):
+        begun(spec, row)
+
+    assert spec.notes[0].startswith("collect.concurrency is not kept")
+    rewards(spec, [first], ["done"])
+    begun(spec, row)  # in the place of what was scored
+    begun(spec, row, second)  # in its own
+
+
 class Trainer:
     """What a reward function sees of a trainer: a method to log with."""
 
