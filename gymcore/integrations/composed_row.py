@@ -95,7 +95,7 @@ class ComposedRow:
         """Whether nothing is asked."""
         return not self.params["input"] and not self.params.get("instructions")
 
-    @property
+    @cached_property
     def messages(self) -> list[Item]:
         """
         The prompt in chat's words.

@@ -154,6 +154,7 @@ class _Writing:
     problems: list[Problem] = field(default_factory=list)
     bad: int = 0
     remarks: dict[str, int] = field(default_factory=dict)
+    further: list[str] = field(default_factory=list)
     message_keys: set[str] = field(default_factory=lambda: set(PLAIN_KEYS))
 
     def write(self, file: IO[bytes]) -> None:
@@ -164,11 +165,7 @@ class _Writing:
             DataError: the format has no words for some of them.
         """
         if isinstance(self.form, LineFormat):
-            for row in self._remarked(self._rows()):
-                line = self._turned(row, self.form.line)
-                if line is not None and not self.bad:
-                    file.write(line + b"\n")
-            self._raise_problems()
+            self._write_lines(file, self.form)
             return
         has_messages = MESSAGES in self.form.columns.values()
         if has_messages:
@@ -179,9 +176,30 @@ class _Writing:
         records = ((record(row), len(row.row.data)) for row in rows)
         write_table(file, self.form.columns, records, message_keys=self.message_keys, facts=facts)
 
+    def _write_lines(self, file: IO[bytes], form: LineFormat) -> None:
+        """
+        Write lines; all of them anew where one that comes late needs a type that those before it lack.
+
+        Raises:
+            DataError: the format has no words for some of them.
+        """
+        is_wide = False
+        for row in self._remarked(self._rows()):
+            line = self._turned(row, form.line)
+            is_wide = is_wide or (line is not None and form.is_wide(row))
+            if line is not None and not self.bad and not is_wide:
+                file.write(line + b"\n")
+        self._raise_problems()
+        if is_wide and form.wide_line is not None:
+            file.seek(0)
+            file.truncate()
+            file.writelines(form.wide_line(row) + b"\n" for row in self._rows())
+            self.further.append(form.wide_note)
+
     def notes(self) -> list[str]:
         """Return what a reader of the file should know."""
         notes = [f"{remark} ({count:,} row{'s' * (count > 1)})" for remark, count in self.remarks.items()]
+        notes += self.further
         further = sorted(self.message_keys - set(PLAIN_KEYS))
         if further:
             keys = ", ".join(further)

@@ -35,6 +35,12 @@ class LineFormat:
     """Return the row's line, without its end; raises `InexpressibleError` where the format has no words for it."""
     remarks: Callable[[ComposedRow], Iterable[str]] = lambda row: ()
     """Yield what a reader should know about the row, in words that are the same for all such rows; they are counted."""
+    is_wide: Callable[[ComposedRow], bool] = lambda row: False
+    """Whether the row needs a type of its own for some key; one that does makes all rows wide."""
+    wide_line: Callable[[ComposedRow], bytes] | None = None
+    """Return the line with types that are the same in all wide lines."""
+    wide_note: str = ""
+    """What a reader should know about a file of wide lines."""
 
     @property
     def file_name(self) -> str:

@@ -55,6 +55,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
+def said(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
+
+
 def needs(form: str) -> None:
     if load_format(form).suffix == ".parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -124,8 +128,8 @@ def test_openai_messages_are_messages_tools_and_the_route(echoing: Composed, tmp
     (row,) = lines(tmp_path / "mix.jsonl")
     assert row == {
         "messages": [
-            {"role": "system", "content": "Echo."},
-            {"role": "system", "content": "Be brief."},
+            {"role": "system", "content": said("Echo.")},
+            {"role": "system", "content": said("Be brief.")},
             {
                 "role": "user",
                 "content": [
@@ -141,9 +145,9 @@ def test_openai_messages_are_messages_tools_and_the_route(echoing: Composed, tmp
                     {"id": "c1", "type": "function", "function": {"name": "repeat", "arguments": '{"text":"a"}'}}
                 ],
             },
-            {"role": "tool", "tool_call_id": "c1", "content": "a"},
-            {"role": "assistant", "content": "Done."},
-            {"role": "user", "content": "Again."},
+            {"role": "tool", "tool_call_id": "c1", "content": said("a")},
+            {"role": "assistant", "content": said("Done.")},
+            {"role": "user", "content": said("Again.")},
         ],
         "tools": [REPEAT],
         "parallel_tool_calls": False,
@@ -155,6 +159,24 @@ def test_openai_messages_are_messages_tools_and_the_route(echoing: Composed, tmp
         "task_id": row["task_id"],
         "agent_ref": {"type": "responses_api_agents", "name": "echo_simple_agent"},
     }
+
+
+def test_one_image_makes_every_content_a_list(echoing: Composed, tmp_path: Path) -> None:
+    """
+    Readers take a key for what it is in the first rows, so it is the same in all of them; without an image, a text.
+    """
+    texts = [{"input": "Hi."}, {"input": "Ho."}]
+    looking = {"input": [{"role": "user", "content": [{"type": "input_text", "text": "Look:"}, IMAGE]}]}
+
+    plain = export(echoing(*texts), "openai-messages", tmp_path / "plain.jsonl")
+    mixed = export(echoing(*texts, looking), "openai-messages", tmp_path / "mixed.jsonl")
+
+    assert [row["messages"][0]["content"] for row in lines(plain.path)] == ["Hi.", "Ho."]
+    contents = [row["messages"][0]["content"] for row in lines(mixed.path)]
+    assert sorted(map(len, contents)) == [1, 1, 2]
+    assert said("Hi.") in contents
+    assert plain.notes == ()
+    assert "the content of every message is a list of parts" in mixed.notes[0]
 
 
 @pytest.mark.parametrize(
