@@ -17,7 +17,7 @@ from gymcore.integrations.trl import load
 from gymcore.plan import Plan
 from gymcore.testing.plugins import PluginFolder
 
-trl = pytest.importorskip("trl", reason="trl is not installed: pip install trl torch")
+trl = pytest.importorskip("trl", reason="trl is not installed; `make test-trl` installs it")
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
