@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import importlib
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,6 +27,7 @@ from gymcore.run_folder import (
     FAILURES_NAME,
     LOCK_NAME,
     PLAN_NAME,
+    REJECTS_NAME,
     REPORT_NAME,
     ROLLOUTS_NAME,
     WRITER_NAME,
@@ -44,7 +48,10 @@ FORMATS = {
 }
 """The formats, each with the module of this folder that makes its rows."""
 
-_TAKEN = {PLAN_NAME, LOCK_NAME, DATASET_NAME, ROLLOUTS_NAME, FAILURES_NAME, REPORT_NAME, WRITER_NAME}
+SETTLED_S = 5.0
+"""A part that was written to within so many seconds is left alone."""
+
+_TAKEN = {PLAN_NAME, LOCK_NAME, DATASET_NAME, REJECTS_NAME, ROLLOUTS_NAME, FAILURES_NAME, REPORT_NAME, WRITER_NAME}
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,7 @@ def export(composition: Composition, to: str, out: Path) -> Export:
         )
     if out.name in _TAKEN:
         raise RequestError("a run folder has a file of that name", where=str(out), hints=["try: another name"])
+    _refuse_to_replace(composition, form, out)
     if isinstance(form, TableFormat):
         need_pyarrow()
     writing = _Writing(composition, form)
@@ -126,6 +134,27 @@ def export(composition: Composition, to: str, out: Path) -> Export:
     return Export(out, to, len(composition.dataset), digest, tuple(writing.notes()))
 
 
+def _refuse_to_replace(composition: Composition, form: LineFormat | TableFormat, out: Path) -> None:
+    """
+    Keep an export from the rows that it is made of, and from the file of another format.
+
+    Raises:
+        RequestError: it would replace one of them.
+    """
+    plan = composition.plan
+    given = [*plan.data, *(one for entry in plan.environments.values() for one in entry.data)]
+    for route in composition.routes.values():
+        given += route.plan.data
+    for source in given:
+        with suppress(OSError):
+            if isinstance(source, str) and out.samefile(source):
+                raise RequestError("the rows come from this file", where=str(out), hints=["try: another --out"])
+    others = {load_format(name).file_name: name for name in FORMATS if name != form.name}
+    if out.name in others and out.exists():
+        message = f"this is where {others[out.name]} is written to, and the file exists"
+        raise RequestError(message, where=str(out), hints=["try: another --out"])
+
+
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     """Give a file its name only when all of it is on disk; nothing is left of one that is not."""
@@ -134,15 +163,30 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
     part = part_of(path.with_name(f"{path.name}.{os.getpid()}"))
     try:
         with part.open("wb") as file:
+            with suppress(OSError):  # where there are no locks, nothing is swept either
+                fcntl.flock(file, fcntl.LOCK_EX)
+                _sweep(path, part)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+            part.replace(path)
     except BaseException:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _sweep(path: Path, own: Path) -> None:
+    """Remove what killed processes left of this file: the parts that nobody holds."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if part == own or not part.name.removeprefix(f".{path.name}.").removesuffix(".part").isdecimal():
+            continue
+        with suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever has just made one holds it in a moment.
+            if time.time() - os.fstat(file.fileno()).st_mtime > SETTLED_S:
+                part.unlink()
 
 
 @dataclass

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tracemalloc
@@ -15,6 +16,7 @@ import pytest
 
 from gymcore.chat import InexpressibleError
 from gymcore.composition import Composition, open_composition, write_composition
+from gymcore.composition.tokens import prompt_of
 from gymcore.discovery import Catalog
 from gymcore.errors import DataError, RequestError, RunFolderError, StorageError
 from gymcore.integrations import FORMATS, export
@@ -208,6 +210,8 @@ def test_a_trainer_finds_its_own_routing_column(
     assert back["row"].encode() == original.data
     if place is not None:
         assert json.loads(back["tools"]) == [REPEAT]
+    if form == "verl":
+        assert [row["extra_info"]["index"] for row in (first, second)] == [0, 1]
 
 
 @pytest.mark.parametrize(("form", "key"), [("skyrl", "reward_spec"), ("verl", "reward_model")])
@@ -239,7 +243,9 @@ def test_parquet_keeps_every_row_in_full(composed: Composed, tmp_path: Path) -> 
     assert [row["epoch"] for row in rows] == [row.epoch for row in composition.dataset]
     assert max(row["epoch"] for row in rows) == 2
     assert {row["route"] for row in rows} == {"echo_simple_agent", "shout_voice"}
-    assert rows[0]["prompt"].startswith(("Say ", "Shout "))
+    assert [row["prompt"] for row in rows] == [
+        prompt_of(row.value["responses_create_params"]) for row in composition.dataset
+    ]
 
 
 @pytest.mark.parametrize(
@@ -480,12 +486,53 @@ def test_an_export_that_breaks_off_leaves_what_was_there(
     assert file.read_bytes() == b"old"
 
 
+def test_an_export_replaces_neither_its_rows_nor_another_export(echoing: Composed, tmp_path: Path) -> None:
+    """
+    What cannot be made again is not overwritten, by whatever name it is called.
+    """
+    composition = echoing({"input": "Hi."})
+    source = tmp_path / "rows.jsonl"
+    (tmp_path / "link.jsonl").symlink_to(source)
+    export(composition, "nemo-gym", tmp_path / "nemo-gym.jsonl")
+    before = source.read_bytes()
+
+    for name, said in [
+        ("rows", "come from this file"),
+        ("link", "come from this file"),
+        ("nemo-gym", "nemo-gym is wri"),
+    ]:
+        with pytest.raises(RequestError, match=said):
+            export(composition, "openai-messages", tmp_path / f"{name}.jsonl")
+
+    assert source.read_bytes() == before
+    export(composition, "nemo-gym", tmp_path / "nemo-gym.jsonl")
+
+
+def test_what_a_killed_export_left_is_swept(echoing: Composed, tmp_path: Path) -> None:
+    """
+    A part that nobody holds goes with the next export of the file; what is being written, and any other file, stays.
+    """
+    names = (".mix.jsonl.4194303.part", ".mix.jsonl.4194302.part", ".mix.jsonl.mine.part", ".other.jsonl.4194303.part")
+    for name in names:
+        (tmp_path / name).write_text("half a")
+        os.utime(tmp_path / name, (1, 1))
+
+    with (tmp_path / names[1]).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        export(echoing({"input": "Hi."}), "nemo-gym", tmp_path / "mix.jsonl")
+
+    assert [name for name in names if (tmp_path / name).exists()] == list(names[1:])
+
+
 @pytest.mark.parametrize(
     ("form", "name", "kind", "said"),
     [
         ("torl", "mix.parquet", RequestError, "try: trl"),
         ("nemo-gym", "mix.parquet", RequestError, "try: mix.jsonl"),
-        ("nemo-gym", "dataset.jsonl", RequestError, "a run folder has a file of that name"),
+        *(
+            ("nemo-gym", f"{name}.jsonl", RequestError, "a run folder has a file of that name")
+            for name in ("dataset", "rollouts", "failures", "rejects")
+        ),
         ("nemo-gym", "folder.jsonl", RunFolderError, "Is a directory"),
         ("nemo-gym", "file/mix.jsonl", RunFolderError, "File exists"),
     ],
