@@ -2,6 +2,7 @@
 # make test    the whole test suite on the first Python from 3.11 that this machine offers, and on the newest all but
 #              what takes seconds (marked slow), with few examples for each law
 # make test-nemo-gym    what NeMo Gym itself says of the datasets we give it; installs it first (1.4 GB, some minutes)
+# make test-trl         one training step of the real TRL on a mix; installs it first (with torch: several GB on Linux)
 # make rigs    what takes minutes and proves more: 200 kills, 2,000 power cuts, 20,000 bit flips, a full disk at every byte
 # make check   formatting, lint and types
 # make bench   the figures in docs/explanation/cost.md; ENDPOINT=URL measures rollouts too
@@ -25,7 +26,7 @@ VENV := .venv
 INSTALL = $(1)/bin/python -m pip install --quiet --quiet --disable-pip-version-check
 STAMPS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test test-one test-nemo-gym rigs check bench clean
+.PHONY: demo test test-one test-nemo-gym test-trl rigs check bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/gym run --env example_single_tool_call --env example_multi_step --out runs/demo
@@ -67,6 +68,20 @@ NEMO_PYTHON = $(shell $(SHELL) tests/interpreters.sh | sed -n 's/^3\.12 //p')
 test-nemo-gym: .venv-nemo-gym/.installed $(VENV)/.developing
 	GYMCORE_NEMO_GYM_PYTHON=$(CURDIR)/.venv-nemo-gym/bin/python \
 		$(VENV)/bin/python -m pytest -q -rs tests/integrations -k nemo_gym_takes
+
+# TRL with torch, in an environment of their own that has us, too; TORCH may name a wheel that is smaller.
+TORCH ?= torch
+
+.venv-trl/.installed: $(STAMPS)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv .venv-trl
+	$(call INSTALL,.venv-trl) --upgrade 'pip>=25.1'
+	$(call INSTALL,.venv-trl) --group dev --group trainers '$(TORCH)' 'trl>=1.16,<2' \
+		$(foreach project,. $(PLUGINS),--editable '$(project)')
+	@touch $@
+
+test-trl: .venv-trl/.installed
+	.venv-trl/bin/python -m pytest -q -rs tests/integrations/test_trl.py tests/integrations/test_trl_training.py
 
 rigs: $(VENV)/.developing
 	$(VENV)/bin/python -m pytest -q -s -m rig --durations=0 $(ARGS)
