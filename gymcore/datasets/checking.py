@@ -202,7 +202,7 @@ class _Check:
             self.reader.reject(where, str(error), *([error.hint] if error.hint else []))
             return
         if served is None:
-            if not self.reader.unrouted(line, row, owner, where):
+            if not self.reader.unrouted(row, owner, where):
                 return
         elif self.reader.routed(line, row, served, where) is None:
             return

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import reprlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -137,6 +138,8 @@ class RowReader:
     """By environment and tool."""
     _line: bytes = b""
     """The line that is being looked at."""
+    _parsed: tuple[dict[str, Any], bytes] = field(default_factory=lambda: ({}, b""))
+    """The row that was read from it, and its content in canonical form."""
     _contents: KeyNumbers = field(default_factory=KeyNumbers)
     _twins: array[int] = field(default_factory=lambda: array("I"))
     """How often each content was seen, by its number."""
@@ -185,6 +188,18 @@ class RowReader:
             taken = next(key for key in ROLLOUT_KEYS if key in row)
             self.reject(where, f"the row has the key {taken!r}, which a rollout adds; is this file a result?")
             return None
+        # Here, before anything is done to the row: what is written anew has lost already what reading loses.
+        try:
+            content = _canonical(row)
+            route = {key: row[key] for key in ROUTE_KEYS if key in row}
+            lost = lost_in_reading(line, row, content, orjson.dumps(route) if route else b"")
+        except TypeError:
+            self.reject(where, _TOO_DEEP)
+            return None
+        if lost is not None:
+            self.reject(where, lost)
+            return None
+        self._parsed = row, content
         return row
 
     def routed(self, line: bytes, row: dict[str, Any], route: Served, where: str) -> tuple[bytes, str] | None:
@@ -207,7 +222,7 @@ class RowReader:
         if reasons or offered.reasons:
             self.reject(where, "; ".join([*reasons, *offered.reasons]))
             return None
-        task_id = self._identify(line, row, route.environment, where)
+        task_id = self._identify(row, route.environment, where)
         if task_id is None:
             return None
         for name in offered.differing:
@@ -228,13 +243,13 @@ class RowReader:
         missing = {key: value for key, value in wanted.items() if key not in row}
         return extend_object(line, encode_json(missing)) if missing else line, str(task_id)
 
-    def unrouted(self, line: bytes, row: dict[str, Any], owner: str, where: str) -> bool:
+    def unrouted(self, row: dict[str, Any], owner: str, where: str) -> bool:
         """Check a row whose environment is not installed, by what holds for every row; False where it is rejected."""
         reasons = _reasons_of_model(row, Task)
         if reasons:
             self.reject(where, "; ".join(reasons))
             return False
-        return self._identify(line, row, owner, where) is not None
+        return self._identify(row, owner, where) is not None
 
     def _offered_tools(self, row: dict[str, Any], route: Served, where: str) -> _OfferedTools:
         tools = row["responses_create_params"].get("tools")
@@ -254,18 +269,15 @@ class RowReader:
         self._last_offered = (route.environment, tools, offered)
         return offered
 
-    def _identify(self, line: bytes, row: dict[str, Any], owner: str, where: str) -> str | int | None:
+    def _identify(self, row: dict[str, Any], owner: str, where: str) -> str | int | None:
         """Give a task its id: its author's own, or a digest of its content and a number for twins."""
-        content = {key: value for key, value in row.items() if key not in ROUTE_KEYS}
-        try:
-            canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
-        except TypeError:
-            self.reject(where, "the row is nested too deeply, more than 250 levels")
-            return None
-        lost = lost_in_reading(line, row, canonical)
-        if lost is not None:
-            self.reject(where, lost)
-            return None
+        parsed, canonical = self._parsed
+        if parsed is not row:
+            try:
+                canonical = _canonical(row)
+            except TypeError:
+                self.reject(where, _TOO_DEEP)
+                return None
         own = row.get("task_id")
         if own is not None:
             if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
@@ -284,6 +296,20 @@ class RowReader:
         self._twins[number] += 1
         twin = f"-{self._twins[number]}" if self._twins[number] > 1 else ""
         return f"{owner}/{name}{twin}"
+
+
+_TOO_DEEP = "the row is nested too deeply, more than 250 levels"
+
+
+def _canonical(row: dict[str, Any]) -> bytes:
+    """
+    Write a row without its route keys, so that rows of the same content are the same bytes.
+
+    Raises:
+        TypeError: it is nested too deeply.
+    """
+    content = {key: value for key, value in row.items() if key not in ROUTE_KEYS}
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
 
 def _explained(line: bytes, error: DocumentError) -> tuple[str, ...]:
@@ -340,8 +366,12 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxlong = 3, 60, 60
+
+
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = _SHOWN.repr(value)  # bounded, because a value may be as deep and as long as a line
     return text if len(text) <= 60 else text[:57] + "..."
 
 
