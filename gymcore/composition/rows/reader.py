@@ -202,11 +202,20 @@ class RowReader:
         self._parsed = row, content
         return row
 
-    def routed(self, line: bytes, row: dict[str, Any], route: Served, where: str) -> tuple[bytes, str] | None:
+    def routed(
+        self, line: bytes, row: dict[str, Any], route: Served, where: str, split: str | None = None
+    ) -> tuple[bytes, str] | None:
         """
         Check a row against its environment and return it with its route, and its task's id, or reject it.
 
         The author's bytes are kept as they are; only a route key that says something else is replaced.
+
+        Args:
+            line: The row's bytes.
+            row: The row.
+            route: Who serves it.
+            where: Its place, `file:line`.
+            split: Its split, where several are read: each may number its tasks from one.
         """
         reasons = _reasons_of_model(row, route.environment_class.task_model)
         if reasons:
@@ -222,7 +231,7 @@ class RowReader:
         if reasons or offered.reasons:
             self.reject(where, "; ".join([*reasons, *offered.reasons]))
             return None
-        task_id = self._identify(row, route.environment, where)
+        task_id = self._identify(row, route.environment, where, split)
         if task_id is None:
             return None
         for name in offered.differing:
@@ -243,13 +252,13 @@ class RowReader:
         missing = {key: value for key, value in wanted.items() if key not in row}
         return extend_object(line, encode_json(missing)) if missing else line, str(task_id)
 
-    def unrouted(self, row: dict[str, Any], owner: str, where: str) -> bool:
+    def unrouted(self, row: dict[str, Any], owner: str, where: str, split: str | None = None) -> bool:
         """Check a row whose environment is not installed, by what holds for every row; False where it is rejected."""
         reasons = _reasons_of_model(row, Task)
         if reasons:
             self.reject(where, "; ".join(reasons))
             return False
-        return self._identify(row, owner, where) is not None
+        return self._identify(row, owner, where, split) is not None
 
     def _offered_tools(self, row: dict[str, Any], route: Served, where: str) -> _OfferedTools:
         tools = row["responses_create_params"].get("tools")
@@ -269,7 +278,7 @@ class RowReader:
         self._last_offered = (route.environment, tools, offered)
         return offered
 
-    def _identify(self, row: dict[str, Any], owner: str, where: str) -> str | int | None:
+    def _identify(self, row: dict[str, Any], owner: str, where: str, split: str | None) -> str | int | None:
         """Give a task its id: its author's own, or a digest of its content and a number for twins."""
         parsed, canonical = self._parsed
         if parsed is not row:
@@ -283,7 +292,7 @@ class RowReader:
             if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
                 self.reject(where, f"`task_id` must be a text or an integer, not {_shown(own)}")
                 return None
-            if not self._own_ids.add(f"{owner}\0{row.get('epoch', 1)}\0{own}".encode()):
+            if not self._own_ids.add(f"{owner}\0{split}\0{row.get('epoch', 1)}\0{own}".encode()):
                 self.reject(where, f"the `task_id` {_shown(own)} stands twice in {owner!r}")
                 return None
             return own
