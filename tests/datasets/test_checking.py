@@ -22,6 +22,7 @@ from gymcore.datasets.owners import routes_of
 from gymcore.datasets.preparing import prepare_data
 from gymcore.discovery import Catalog
 from gymcore.errors import PlanError, PluginError, RequestError, RunFolderError, UnknownPluginError
+from gymcore.run_folder import part_of
 from gymcore.testing.plugins import PluginFolder
 
 Write = Callable[..., str]
@@ -173,6 +174,18 @@ def test_parameters_that_others_refuse_are_noted(catalog: Catalog, write_rows: W
     assert [note.partition(";")[0] for note in checked.notes] == [
         "'temprature' is no create parameter of the Responses API (2 rows)"
     ]
+
+
+def test_the_tools_of_the_code_are_held_against_those_of_rows(catalog: Catalog, write_rows: Write) -> None:
+    """
+    A row without tools offers those of its environment, which may be somebody else's by name only.
+    """
+    other = {**PARAMS, "tools": [{"type": "function", "name": "repeat", "parameters": {"type": "object"}}]}
+    path = write_rows(_row(), _row(agent_ref={"name": "chess_simple_agent"}, responses_create_params=other))
+
+    (warning,) = [found for found in _checked(catalog, path).warnings if found.name == "tool-conflict"]
+
+    assert warning.examples == ("echo: its code", f"chess_simple_agent: {path}:2")
 
 
 def test_files_named_after_splits_are_held_against_each_other(catalog: Catalog, write_rows: Write) -> None:
@@ -372,7 +385,8 @@ def test_what_cannot_be_prepared_is_said_before_anything_is_written(catalog: Cat
     for names, kind, said in [
         (["ehco"], UnknownPluginError, "no environment is named 'ehco'"),
         (["echo", "echo"], PlanError, "is named twice"),
-        (["mute"], RequestError, "none of the environments has a split"),
+        (["mute"], RequestError, "the environment 'mute' has no split of train, validation, example"),
+        (["echo", "mute"], RequestError, "the environment 'mute' has no split of train, validation, example"),
     ]:
         with pytest.raises(kind, match=said):
             prepare_data(names, catalog, tmp_path / "out", environ={})
@@ -390,3 +404,18 @@ def test_without_names_every_environment_that_can_be_is_prepared(catalog: Catalo
     tasks = {name for split in prepared.splits for name in split.tasks}
     assert {"echo", "shout"} <= tasks
     assert all(reason for reason in prepared.skipped.values())
+    (own,) = [reason for name, reason in prepared.skipped.items() if name.endswith("mute")]
+    assert own == "the environment 'mute' has no split of train, validation, example"
+
+
+def test_what_a_killed_process_left_is_never_taken_for_data(catalog: Catalog, tmp_path: Path) -> None:
+    """
+    The part of a split that nobody prepares now is removed, and put in no place.
+    """
+    out = tmp_path / "out"
+    out.mkdir()
+    part_of(out / "validation.jsonl").write_bytes(b"half a")
+
+    prepare_data(["echo"], catalog, out, environ={})
+
+    assert set(_files(out)) == {"train.jsonl", "train_metrics.json", "example.jsonl", "example_metrics.json"}
