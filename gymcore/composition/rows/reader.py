@@ -146,6 +146,7 @@ class RowReader:
     _own_ids: KeySet = field(default_factory=KeySet)
     _offered: dict[tuple[str, bytes], _OfferedTools] = field(default_factory=dict)
     _last_offered: tuple[str, Any, _OfferedTools] = ("", None, _NO_TOOLS)
+    _last_shown: tuple[str, Any] = ("", None)
 
     def raise_problems(self) -> None:
         """
@@ -258,7 +259,13 @@ class RowReader:
         if reasons:
             self.reject(where, "; ".join(reasons))
             return False
-        return self._identify(row, owner, where, split) is not None
+        if self._identify(row, owner, where, split) is None:
+            return False
+        tools = row["responses_create_params"].get("tools")
+        if tools and self.on_tools is not None and self._last_shown != (owner, tools):
+            self._last_shown = owner, tools
+            self.on_tools(owner, tools, where)
+        return True
 
     def _offered_tools(self, row: dict[str, Any], route: Served, where: str) -> _OfferedTools:
         tools = row["responses_create_params"].get("tools")
