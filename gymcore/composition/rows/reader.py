@@ -17,7 +17,7 @@ import orjson
 from pydantic import ValidationError
 
 from gymcore.compact_keys import KeyNumbers, KeySet
-from gymcore.composition.rows.rejects import Rejects
+from gymcore.composition.rows.rejects import RAW_BYTES, CutLine, Rejects
 from gymcore.composition.rows.strict import lost_in_reading
 from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.errors import DataError, Problem
@@ -72,19 +72,21 @@ def numbered_lines(lines: Iterable[bytes], source: RowSource) -> Iterator[tuple[
     """
     Yield the non-blank lines of a file with their one-based numbers, and sum up its digest on the way.
 
-    Of a line that is too long only the beginning is yielded, as many bytes as show that it is.
+    Of a line that is too long only the beginning is yielded, as a `CutLine`.
     """
     digest = hashlib.sha256()
     read = getattr(lines, "readline", None)
     for number, line in enumerate(lines if read is None else iter(partial(read, MAX_LINE_BYTES + 1), b""), start=1):
         digest.update(line)
         if len(line) > MAX_LINE_BYTES:
-            while read is not None and not line.endswith(b"\n") and (rest := read(1 << 20)):
-                digest.update(rest)
-                if rest.endswith(b"\n"):
-                    break
+            cut = CutLine(line[:RAW_BYTES])
+            cut.length = len(line)
+            while read is not None and not line.endswith(b"\n") and (line := read(1 << 20)):
+                digest.update(line)
+                cut.length += len(line)
+            cut.length -= line.endswith(b"\n")
             source.rows += 1
-            yield number, line
+            yield number, cut
             continue
         text = line.strip()
         if number == 1:
@@ -174,7 +176,7 @@ class RowReader:
         """Parse one line into a row, or reject it."""
         self.read += 1
         self._line = line
-        if len(line) > MAX_LINE_BYTES:
+        if isinstance(line, CutLine):
             self.reject(where, f"the line is longer than {MAX_LINE_BYTES >> 20} MB")
             return None
         try:
@@ -338,11 +340,14 @@ def _explained(line: bytes, error: DocumentError) -> tuple[str, ...]:
         line.decode()
     except UnicodeDecodeError as undecodable:
         return (f"not JSON: not UTF-8 at byte {undecodable.start + 1}",)
+    if _BROKEN_BY_CR.search(line):
+        return "the lines end with CR alone, as old systems wrote them", "try: tr '\\r' '\\n'"
     if not_finite := _NOT_FINITE.search(line):
         return error.message, f"{not_finite[1].decode()} is no JSON; try: null"
     return (error.message,)
 
 
+_BROKEN_BY_CR = re.compile(rb"\}\s*\r\s*\{")
 _NOT_FINITE = re.compile(rb"[:\[,]\s{0,100}(-?(?:NaN|Infinity))\b")
 _VARYING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\d[\d.,]*")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gymcore.composition import Composition
 from gymcore.composition.rows import reader as rows_module
 from gymcore.composition.rows.reader import MAX_LINE_BYTES, RowReader, RowSource, numbered_lines
-from gymcore.composition.rows.rejects import RAW_BYTES
+from gymcore.composition.rows.rejects import RAW_BYTES, Rejects
 from gymcore.datasets.checking import check_data
 from gymcore.datasets.describing import describe_data
 from gymcore.discovery import Catalog
@@ -70,6 +70,7 @@ BAD = [
     (_with(b'"x":' + b"9" * 6000), "not JSON"),
     (b"\0" * 100, "not JSON"),
     (GOOD + GOOD, "not JSON"),
+    (GOOD + b"\r" + GOOD, "end with CR alone"),
     (b"[]", "a row is a JSON object"),
     (b"null", "a row is a JSON object"),
 ]
@@ -160,7 +161,8 @@ def test_a_line_without_end_is_refused_and_never_held(tmp_path: Path) -> None:
     with path.open("wb") as out:
         out.seek(3 * MAX_LINE_BYTES)
         out.write(b"\n" + GOOD + b"\n")
-    reader, source = RowReader(), RowSource("long")
+    rejects = Rejects()
+    reader, source = RowReader(rejects), RowSource("long")
 
     tracemalloc.start()
     with path.open("rb") as file:
@@ -173,6 +175,8 @@ def test_a_line_without_end_is_refused_and_never_held(tmp_path: Path) -> None:
     assert "longer than 64 MB" in reader.problems[0].message
     assert (source.rows, [problem.where for problem in reader.problems]) == (2, ["long:1"])
     assert peak < 3 * MAX_LINE_BYTES
+    rejects.write(tmp_path / "rejects.jsonl")
+    assert json.loads((tmp_path / "rejects.jsonl").read_bytes())["bytes"] == 3 * MAX_LINE_BYTES
 
 
 def test_invalid_rows_can_be_left_out(composed: Compose, write_rows: Write, tmp_path: Path) -> None:
