@@ -493,7 +493,7 @@ class _Composer:
         choices = sorted(f"{environment}_{agent}" for environment in environments for agent in agents)
         close = nearest(name, choices)
         hint = f"try: {' or '.join(close)}" if close else f"routes here: {', '.join(choices) or 'none'}"
-        self.unrouted[name] = f"no route is named {name!r}\n{hint}"
+        self.unrouted[name] = f"no route is named {name!r:.100}\n{hint}"
         return None
 
     def _refuse_environments_without_rows(self) -> None:

@@ -149,6 +149,10 @@ def _chosen(
             # Which split is asked for comes later; that the default one is missing is no mistake here.
             resolver.errors = [error for error in resolver.errors if not (error.where or "").endswith(".split")]
             resolver.raise_errors()
+            if not any(split in plugin.manifest.splits for split in SPLITS):
+                has = ", ".join(plugin.manifest.splits) or "none"
+                told = f"the environment {plugin.name!r} has no split of {', '.join(SPLITS)}"
+                raise PlanError([Problem(told, "--env", (f"its splits: {has}",))])
             chosen[plugin.name] = entry, plugin.manifest.splits
         except GymcoreError as error:
             if names:
