@@ -25,14 +25,18 @@ settings.load_profile(os.environ.get("GYMCORE_TEST_PROFILE", "thorough"))
 
 ECHO = Path(__file__).parent / "data" / "gym_plugin_echo"
 SLOW = (
+    "authoring/test_templates.py",
     "cli",
     "crash",
+    "discovery/test_backends.py",
     "docs",
     "doctor",
     "end_to_end",
     "integrations",
+    "interpreters/test_virtual_environments.py",
     "runtime/test_isolated.py",
     "runtime/test_ray",
+    "testing/suites",
 )
 """Tests that play in whole processes, whose Python hardly matters, and take most of the suite's time."""
 

@@ -21,6 +21,7 @@ LAYERS = (
     "alarms",
     "compact_keys",
     "own_files",
+    "cache_folder",
     "responses",
     "chat",
     "records",
@@ -29,6 +30,7 @@ LAYERS = (
     "plan",
     "run_folder",
     "discovery",
+    "interpreters",
     "composition",
     "datasets",
     "runtime",
@@ -39,6 +41,7 @@ LAYERS = (
     "workflow",
     "integrations",
     "testing",
+    "authoring",
     "cli",
 )
 """From the top: a file imports from files above it, never from files below."""
@@ -126,6 +129,7 @@ def test_no_file_of_the_core_opens_a_connection_to_an_endpoint() -> None:
     allowed = {(pairs, "socket")} | {
         (downloads, name) for name in ("http.client", "urllib.error", "urllib.parse", "urllib.request")
     }
+    allowed.add((ROOT / "discovery" / "editable.py", "urllib.parse"))  # takes the address of a folder apart
     found = [
         f"{path.relative_to(ROOT)}:{line} imports {module}"
         for path in _files()

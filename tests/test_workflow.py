@@ -206,7 +206,7 @@ def test_hooks_hear_of_a_run_in_order(tmp_path: Path) -> None:
 
     plugin = SimpleNamespace(gym_run_start=gym_run_start, gym_rollouts=gym_rollouts, gym_run_finish=gym_run_finish)
     complaints: list[str] = []
-    observers = Observers({"dist:notes": plugin}, complaints.append)
+    observers = Observers({"dist/notes": plugin}, complaints.append)
     asyncio.run(collect_composition(composition, tmp_path, observers=observers))
 
     assert events == ["start 10", *["rollout"] * 10, "finish 10"]
@@ -234,7 +234,7 @@ def test_a_hook_that_hangs_holds_up_neither_the_event_loop_nor_a_cancelled_run(t
         is_over.wait(60)
 
     async def main() -> None:
-        observers = Observers({"dist:hanging": SimpleNamespace(**{event: hookimpl(hang)})})
+        observers = Observers({"dist/hanging": SimpleNamespace(**{event: hookimpl(hang)})})
         task = asyncio.create_task(collect_composition(composition, tmp_path, observers=observers))
         while not begun.is_set():
             await asyncio.sleep(0.005)

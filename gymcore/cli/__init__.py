@@ -27,6 +27,8 @@ THREADS_MAY_TAKE_S = 2.0
 COMMANDS = {
     "list": "Show every installed plugin, broken ones too.",
     "show": "Show one plugin: options, tools, splits, and a task.",
+    "new": "Write a plugin of your own: a complete package.",
+    "play": "Be the model yourself: one task, at the terminal.",
     "compose": "Turn environments into one routed dataset.",
     "export": "Write its rows as a trainer reads them.",
     "run": "Play every task and collect the rollouts.",
@@ -34,7 +36,7 @@ COMMANDS = {
     "report": "Sum up what a run folder holds.",
     "diff": "Say what has moved between two compositions.",
     "explain": "Say where a row of a dataset came from.",
-    "doctor": "Find out whether a disk keeps what it is given.",
+    "doctor": "Look whether this installation is well.",
 }
 """Each command with its one-line help; the command itself is `command` in the module of that name."""
 

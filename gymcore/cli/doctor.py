@@ -1,46 +1,86 @@
 """
-`gym doctor`: whether the disk that a run folder lies on keeps its promises.
+`gym doctor`: whether this installation is well, and the disk that a run folder lies on keeps its promises.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterable
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 
 import click
 
-from gymcore.doctor import Check, crash, look
+from gymcore.cli.plan_options import PlanFlags
+from gymcore.cli.printable import printable
+from gymcore.discovery import Catalog, discover
+from gymcore.doctor import Check, crash, examine, look
 
 __all__ = ["command"]
 
 
 @click.command("doctor")
 @click.argument("folder", required=False, default="runs", type=click.Path(path_type=Path))
+@click.option("--endpoint", metavar="URL", help="Also ask the OpenAI-compatible endpoint at an address.")
+@click.option("--model", metavar="NAME", help="Also ask a model.")
+@click.option("--plan", metavar="FILE", help="Also ask every model of a plan.")
+@click.option("--set", multiple=True, metavar="KEY=VALUE", help="Set anything in the plan of what is asked.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1, max=3600),
+    default=30.0,
+    metavar="SECONDS",
+    help="How long a model may take to answer; 30, where nothing is said.",
+)
 @click.option(
     "--crash", "times", type=click.IntRange(min=1, max=100_000), metavar="N", help="Also interrupt work N times a kind."
 )
 @click.option("--seed", type=int, default=0, metavar="N", help="Where to interrupt it; 0, where nothing is said.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(folder: Path, times: int | None, seed: int, as_json: bool) -> int:
+def command(
+    folder: Path,
+    endpoint: str | None,
+    model: str | None,
+    plan: str | None,
+    set: tuple[str, ...],
+    timeout: float,
+    times: int | None,
+    seed: int,
+    as_json: bool,
+) -> int:
     """
-    Look at the disk on which FOLDER lies: can it be written, do locks hold, how long does it take to store a rollout?
+    Look whether this installation is well: its Python, whose command `gym` is, every plugin, what each of them needs,
+    and the disk on which FOLDER (runs, where nothing is said) lies.
 
-    With --crash, also find out what a crash costs there: N processes that collect are killed, N lines are torn, the
-    power is cut after N operations (as recorded and damaged by rule), and the disk is full at N places.
+    Nothing is imported of a plugin, unless a model is to be asked: with --endpoint, --model or --plan it is sent one
+    short question, by its own code.
 
-    All of it happens in a scratch folder inside FOLDER (runs, where nothing is said), which is removed afterwards.
-    No plugin is needed. The exit code is 1 when anything was lost, doubled, damaged or done again.
+    With --crash, also find out what a crash costs on that disk: N processes that collect are killed, N lines are torn,
+    the power is cut after N operations (as recorded and damaged by rule), and the disk is full at N places. All of it
+    happens in a scratch folder inside FOLDER, which is removed afterwards.
+
+    The exit code is 1 when anything is not well; what to try is said below it.
 
     \b
     gym doctor
+    gym doctor --endpoint http://127.0.0.1:8000/v1
     gym doctor --crash 50 /data/runs
     """
+    if set and not (endpoint or model or plan):
+        raise click.UsageError("--set is for what is asked; add --endpoint, --model or --plan")
+    flags = PlanFlags(
+        plan=plan, model="openai_model" if endpoint and not model else model, set=_settings(endpoint, set)
+    )
     is_new = not folder.exists()
     try:
-        checks = _told(look(folder), as_json)
+        with redirect_stdout(sys.stderr):
+            catalog = discover()
+        checks = _told(examine(catalog, os.environ), as_json)
+        if endpoint or model or plan:
+            checks += _told(_answers(flags, catalog, timeout), as_json)
+        checks += _told(look(folder), as_json)
         if times is not None:
             if sys.stderr.isatty():
                 click.echo(f"interrupting work in four ways, {times:,} times each ...", err=True)
@@ -51,10 +91,34 @@ def command(folder: Path, times: int | None, seed: int, as_json: bool) -> int:
     if as_json:
         value = {"folder": str(folder), "seed": seed, "checks": [check.to_dict() for check in checks]}
         click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-    bad = [check.name for check in checks if not check.is_well]
+    bad = dict.fromkeys(check.name for check in checks if not check.is_well)
     if bad:
-        click.echo(f"not well: {', '.join(bad)}; a run in this folder may lose work", err=True)
+        click.echo(f"not well: {', '.join(bad)}", err=True)
     return 1 if bad else 0
+
+
+def _settings(endpoint: str | None, settings: Iterable[str]) -> tuple[str, ...]:
+    return (*([f"models.policy.config.base_url={endpoint}"] if endpoint else []), *settings)
+
+
+def _answers(flags: PlanFlags, catalog: Catalog, limit_s: float) -> Generator[Check, None, None]:
+    """Ask every model of a plan, one after the other."""
+    from gymcore.composition.routes import Resolver
+    from gymcore.doctor.endpoint import ask
+    from gymcore.errors import PlanError
+    from gymcore.plan import load_environ
+
+    text = flags.to_plan()
+    if text.plan is None or text.problems:
+        raise PlanError(text.problems, source=text.source)
+    with redirect_stdout(sys.stderr):
+        resolver = Resolver(text.plan, catalog, load_environ(), text.locate, text.source)
+        resolver.resolve_models()
+        resolver.raise_errors()
+    for choice in resolver.models.values():
+        with redirect_stdout(sys.stderr):
+            check = ask(choice, limit_s)
+        yield check
 
 
 def _told(checks: Generator[Check, None, None], as_json: bool) -> list[Check]:
@@ -65,7 +129,9 @@ def _told(checks: Generator[Check, None, None], as_json: bool) -> list[Check]:
             found.append(check)
             if not as_json:
                 took = f" ({check.seconds:.1f} s)" if check.seconds else ""
-                click.echo(f"{check.name:10} {'well' if check.is_well else 'NOT WELL':9} {check.found}{took}")
+                click.echo(
+                    f"{check.name:10} {'well' if check.is_well else 'NOT WELL':9} {printable(check.found)}{took}"
+                )
                 for remark in check.remarks:
-                    click.echo(f"{'':21}{remark}")
+                    click.echo(f"{'':21}{printable(remark)}")
     return found

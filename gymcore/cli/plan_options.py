@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
+from gymcore.discovery.catalog import bare_name
 from gymcore.documents import YamlDocument
-from gymcore.errors import Problem
+from gymcore.errors import Problem, nearest
 from gymcore.plan import PlanText, read_document, read_plan
 
 __all__ = ["PlanFlags", "plan_options"]
@@ -46,6 +47,7 @@ class PlanFlags:
     ignore_warning: Sequence[str] = ()
     strict: bool = False
     hook: Sequence[str] = ()
+    isolate: Sequence[str] = ()
     set: Sequence[str] = field(default=())
 
     def names_work(self) -> bool:
@@ -75,7 +77,8 @@ class PlanFlags:
             ("check.skip_invalid", "true" if self.skip_invalid else None),
             ("check.strict", "true" if self.strict else None),
         ]
-        return [*(f"{key}={value}" for key, value in chosen if value is not None), *self.set]
+        isolated = [f"environments.{name}.isolation=venv" for name in self.isolate]
+        return [*(f"{key}={value}" for key, value in chosen if value is not None), *isolated, *self.set]
 
     def for_all(self) -> dict[str, Any]:
         """Return the flags of `collect` that hold for every environment, whatever a plan says of single ones."""
@@ -97,9 +100,25 @@ class PlanFlags:
         value = {} if document.value is None else document.value
         if isinstance(value, dict):
             self._change(value)
-        text = read_plan(YamlDocument(value, document.lines), source=source, settings=self.settings())
-        names = [asked.partition("=")[0].rpartition(":")[2] for asked in self.env]
-        return replace(text, problems=(*_twice(names), *text.problems))
+        unknown = self.unknown_isolated(value)  # which must not become environments by being set
+        isolated = [name for name in self.isolate if name not in unknown]
+        settings = replace(self, isolate=isolated).settings()
+        text = read_plan(YamlDocument(value, document.lines), source=source, settings=settings)
+        names = [bare_name(asked.partition("=")[0]) for asked in self.env]
+        return replace(text, problems=(*_twice(names), *unknown.values(), *text.problems))
+
+    def unknown_isolated(self, plan: Any) -> dict[str, Problem]:
+        """Find what is to be isolated and is no environment of a plan: by name, what is wrong with it."""
+        known = plan.get("environments") or {} if isinstance(plan, dict) else {}
+        if not isinstance(known, dict) or not isinstance(plan, dict) or plan.get("data"):
+            return {}  # rows may name any environment that is installed
+        problems = {}
+        for name in self.isolate:
+            if name not in known:
+                close = nearest(name, map(str, known))
+                hint = f"try: {close[0]}" if close else f"its environments: {', '.join(map(str, known)) or 'none'}"
+                problems[name] = Problem(f"the plan has no environment {name!r}", "--isolate", (hint,))
+        return problems
 
     def _change(self, value: dict[str, Any]) -> None:
         """Change the plain values of a plan by the flags that are no single setting."""
@@ -115,8 +134,8 @@ class PlanFlags:
             value["environments"] = environments
             for asked in self.env:
                 name, equals, weight = asked.partition("=")
-                # A qualified name is no key of a plan: `distribution:name` plays under its own name.
-                key = name.rpartition(":")[2]
+                # A qualified name is no key of a plan: `distribution/name` plays under its own name.
+                key = bare_name(name)
                 entry = environments[key] = environments.get(key) or {}
                 if not isinstance(entry, dict):
                     continue  # a mistake of the plan's, which is told with its line
@@ -201,6 +220,12 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--ignore-warning", multiple=True, metavar="NAME", help="A warning to silence; again for each."),
         click.option("--strict", is_flag=True, help="Take warnings for mistakes."),
         click.option("--hook", multiple=True, metavar="NAME", help="A hook plugin to activate; again for each."),
+        click.option(
+            "--isolate",
+            multiple=True,
+            metavar="NAME",
+            help="Give an environment a virtual environment of its own; again for each.",
+        ),
         click.option("--set", multiple=True, metavar="KEY=VALUE", help="Set anything in the plan, by its key path."),
     ]
     for option in reversed(options):

@@ -27,10 +27,11 @@ from gymcore.cli.watch import Watch
 from gymcore.collection import Journal, read_poisoned
 from gymcore.composition import Composition, compose, open_composition, write_composition
 from gymcore.discovery import discover
-from gymcore.errors import GymcoreError, PluginError
+from gymcore.errors import GymcoreError, PlanError, PluginError
 from gymcore.hookspecs import Observers
-from gymcore.plan import load_environ
+from gymcore.plan import Plan, load_environ
 from gymcore.reporting import Report, report
+from gymcore.run_folder import PLAN_NAME
 from gymcore.runtime import RolloutStream
 from gymcore.workflow import DEFAULT_FOLDER, SWITCHED_OFF, collect_composition, load_observers, run_async
 
@@ -89,6 +90,10 @@ def _prepare(folder: Path | None, flags: PlanFlags, out: str | None, locked: Pat
             )
         hooks = [f"hooks=[{', '.join(flags.hook)}]"] if flags.hook else []
         settings = (*flags.settings(), *hooks)
+        if flags.isolate and (folder / PLAN_NAME).is_file():
+            known = Plan.from_file(folder / PLAN_NAME).environments
+            if problems := flags.unknown_isolated({"environments": known}):
+                raise PlanError(list(problems.values()))
         composition = open_composition(folder, catalog, settings=settings, for_all=flags.for_all(), environ=environ)
     else:
         plan = flags.to_plan() if lock is None else lock.plan(flags)
@@ -113,7 +118,7 @@ def _say_what_follows(composition: Composition, folder: Path) -> None:
     parts = ", ".join(f"{name} {count:,}" for name, count in planned.items())
     click.echo(f"{folder}: {sum(planned.values()):,} rollouts planned ({parts})", err=True)
     print_notes(composition)
-    if composition.models["policy"].plugin.qualified == "gymcore:oracle" and _is_policy_used(composition):
+    if composition.models["policy"].plugin.qualified == "gymcore/oracle" and _is_policy_used(composition):
         click.echo(
             "the model is 'oracle', which plays the reference solutions; for a real endpoint add:\n"
             "  --model openai_model --set models.policy.config.base_url=http://HOST:PORT/v1",

@@ -19,6 +19,7 @@ from pydantic_core import to_jsonable_python
 from gymcore.documents import encode_json
 from gymcore.errors import Problem, nearest
 from gymcore.interfaces import Config
+from gymcore.interpreters.options_json import holds_secret
 from gymcore.plan import expand_variables
 
 __all__ = ["OptionOrigin", "Options", "is_reference", "option_origins", "resolve_options"]
@@ -69,7 +70,7 @@ def resolve_options(
         if name not in values and variable and environ.get(variable):
             values[name] = environ[variable]
             references[name] = f"${{{variable}}}"
-    hidden = {*references, *(name for name, info in model.model_fields.items() if _is_secret(info.annotation))}
+    hidden = {*references, *(name for name, info in model.model_fields.items() if holds_secret(info.annotation))}
     config: Config | None = None
     if not problems:
         try:
@@ -113,7 +114,7 @@ def option_origins(
         elif variable and environ.get(str(variable)):
             origins.append(OptionOrigin(name, "environment variable", variable=str(variable), is_hidden=True))
         elif info.is_required():
-            origins.append(OptionOrigin(name, "not set", is_hidden=_is_secret(info.annotation)))
+            origins.append(OptionOrigin(name, "not set", is_hidden=holds_secret(info.annotation)))
         else:
             value = info.get_default(call_default_factory=True, validated_data={})
             origins.append(_shown(name, "default", _open_part(value)))
@@ -130,21 +131,10 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
     return extra if isinstance(extra, dict) else {}
 
 
-def _is_secret(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
-    """Whether a type is a secret, or holds one at any depth."""
-    kind = typing.get_origin(annotation) or annotation
-    if isinstance(kind, type) and issubclass(kind, Secret | SecretStr | SecretBytes):
-        return True
-    inner = list(typing.get_args(annotation))
-    if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in above:
-        inner.extend(info.annotation for info in kind.model_fields.values())
-    return any(_is_secret(item, (*above, kind)) for item in inner)
-
-
 def _holds_more_than_secrets(annotation: Any) -> bool:
     """Whether a value of a type has a part that is no secret."""
     kind, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
-    if not _is_secret(annotation):
+    if not holds_secret(annotation):
         return annotation is not type(None)
     if isinstance(kind, type) and issubclass(kind, Secret | SecretStr | SecretBytes):
         return False
@@ -179,7 +169,7 @@ def _written(model: type[BaseModel], asked: Mapping[str, Any]) -> dict[str, Any]
 
 def _writable(annotation: Any, value: Any) -> Any:
     """Return of a value that was asked what is no secret by its type; references to variables are none."""
-    if not _is_secret(annotation) or is_reference(value):
+    if not holds_secret(annotation) or is_reference(value):
         return value
     kind, inner = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, dict):
@@ -228,7 +218,7 @@ def _meaning(
         if _extra(info).get("operational"):
             continue
         value = dumped.get(name)
-        if _is_secret(info.annotation):
+        if holds_secret(info.annotation):
             # From the value and not from what was dumped of it: a serialiser of the author's may lay a secret open.
             value = _open_part(getattr(config, name)) if name in dumped else _WITHHELD
         if name in references and _holds_more_than_secrets(info.annotation):

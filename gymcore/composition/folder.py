@@ -8,7 +8,7 @@ import hashlib
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -370,12 +370,12 @@ def open_composition(
         raise RunFolderError("there is no composition in this folder", where=str(folder), hints=hints)
     written = Plan.from_file(folder / PLAN_NAME)
     plan = _changed_plan(folder / PLAN_NAME, settings, for_all or {})
-    resolver = Resolver(plan, catalog, os.environ if environ is None else environ)
-    resolver.resolve_models()
-    resolver.find_hooks()
-    for name in in_order_of(written, lock):
-        for agent in lock["environments"][name]["agents"]:
-            resolver.resolve_environment(name, agent)
+    with closing(Resolver(plan, catalog, os.environ if environ is None else environ)) as resolver:
+        resolver.resolve_models()
+        resolver.find_hooks()
+        for name in in_order_of(written, lock):
+            for agent in lock["environments"][name]["agents"]:
+                resolver.resolve_environment(name, agent)
     resolver.raise_errors()
     dataset, digest = _index(folder / DATASET_NAME, list(resolver.routes))
     shares = {name: entry.get("requested") for name, entry in lock["environments"].items()}
@@ -391,7 +391,9 @@ def open_composition(
                 "try: compose again, into another folder; or with more than before, into this one: --out " + str(folder)
             ],
         )
-    return Composition(resolver.written_plan(), resolver.routes, resolver.models, dataset, here, shares=shares)
+    return Composition(
+        resolver.written_plan(), resolver.routes, resolver.models, dataset, here, tuple(resolver.remarks), shares
+    )
 
 
 def in_order_of(plan: Plan, lock: Mapping[str, Any]) -> list[str]:

@@ -6,17 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gymcore.composition.configuration import Options, is_reference, resolve_options
+from gymcore.composition.parameters import mistakes_in_parameters
 from gymcore.composition.rows.filters import Filter, compile_filter
 from gymcore.composition.rows.prompts import Prompt, compile_prompt
 from gymcore.composition.secrets import Secrets
 from gymcore.discovery import Catalog, Plugin
-from gymcore.discovery.catalog import normalised
+from gymcore.discovery.catalog import bare_name, normalised
+from gymcore.discovery.requirements import Clash, Installed, remedies_of
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem, nearest
 from gymcore.interfaces import Agent, Config, Environment, Model
 from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, PromptPlan, UrlData, Variables, expand_variables
+
+if TYPE_CHECKING:
+    from gymcore.interpreters.describer import Describer
 
 __all__ = ["DEFAULT_SPLIT", "ModelChoice", "Resolver", "Route", "written_sources"]
 
@@ -89,7 +94,15 @@ class Resolver:
         self.errors: list[GymcoreError] = []
         self.models: dict[str, ModelChoice] = {}
         self.routes: dict[str, Route] = {}
+        self.remarks: list[str] = []
+        """What is to be known although it is no mistake, one line each."""
         self._written: dict[str, Route] = {}
+        self._hooks: list[str] = []
+        self._describers: dict[str, Describer] = {}
+        self._described: dict[str, type[Environment[Any, Any]]] = {}
+        self._installed = Installed()
+        self._clashes: dict[str, list[Clash]] = {}
+        """What was found of each distribution that was looked at."""
 
     def raise_errors(self) -> None:
         """Raise what was gathered: a single mistake as itself, several as one PlanError."""
@@ -112,7 +125,10 @@ class Resolver:
         """Look every hook plugin of the plan up."""
         for index, name in enumerate(self.plan.hooks):
             try:
-                self.catalog.find("hook", name, where=self.locate(f"hooks.{index}"))
+                where = f"hooks.{index}"
+                plugin = self.catalog.find("hook", name, where=self.locate(where))
+                self._check_requirements(plugin, where)
+                self._hooks.append(plugin.shortest)
             except GymcoreError as error:
                 self._add(error)
 
@@ -147,7 +163,10 @@ class Resolver:
         entry = self.plan.environments.get(name, EnvironmentPlan())
         where = f"environments.{name}"
         before = len(self.errors)
-        found = self._load("environment", entry.use or name, where)
+        found = self._load("environment", entry.use or name, where, entry.isolation)
+        tools = None if found is None else found[1].tools
+        for problem in mistakes_in_parameters(entry.params, f"{where}.params", tools):
+            self.complain(problem)
         if found is None:
             self._check_variables(entry.config, f"{where}.config")
             return None
@@ -159,7 +178,7 @@ class Resolver:
             self.complain(Problem(f"{plugin.name!r} has no split {split!r}", f"{where}.split", (hint,)))
         options = self._options(environment_class, plugin, entry.config, f"{where}.config")
         asked = entry.agent or self.plan.agent or AgentPlan(use=plugin.manifest.agent or "simple_agent")
-        is_own = agent is None or normalised(agent) == normalised(asked.use.rpartition(":")[2])
+        is_own = agent is None or normalised(agent) == normalised(bare_name(asked.use))
         if agent is not None and not is_own:
             asked = AgentPlan(use=agent)
         asked_prompt = entry.prompt if entry.prompt is not None else _prompt_of(plugin)
@@ -183,8 +202,8 @@ class Resolver:
                 update={
                     "split": split,
                     "limit": entry.limit or self.plan.mix.limit,
-                    "use": plugin.qualified if plugin.status == "conflict" else plugin.name,
-                    "agent": AgentPlan(use=asked.use, config=agent_options.written),
+                    "use": plugin.shortest,
+                    "agent": AgentPlan(use=agent_plugin.shortest, config=agent_options.written),
                     "config": options.written,
                     "prompt": asked_prompt,
                 }
@@ -228,7 +247,7 @@ class Resolver:
         }
         models = {
             name: ModelPlan(
-                use=choice.plugin.qualified if choice.plugin.status == "conflict" else choice.plugin.name,
+                use=choice.plugin.shortest,
                 config=choice.options.written,
                 concurrency=self.plan.models[name].concurrency,
             )
@@ -240,16 +259,64 @@ class Resolver:
                 "models": models,
                 "agent": None,
                 "data": written_sources(self.plan.data),
+                "hooks": self._hooks,
             }
         )
 
-    def _load(self, kind: Any, name: str, where: str) -> tuple[Plugin, Any] | None:
+    def close(self) -> None:
+        """End the processes that were asked about classes of other interpreters."""
+        for describer in self._describers.values():
+            describer.close()
+
+    def _load(self, kind: Any, name: str, where: str, isolation: str | None = None) -> tuple[Plugin, Any] | None:
         try:
             plugin = self.catalog.find(kind, name, where=self.locate(where))
+            if kind == "environment" and (isolation or plugin.manifest.isolation) == "venv":
+                return plugin, self._describe(plugin)
+            self._check_requirements(plugin, where)
             return plugin, self.catalog.load(plugin)
         except GymcoreError as error:
             self.errors.append(error)
             return None
+
+    def _describe(self, plugin: Plugin) -> type[Environment[Any, Any]]:
+        """Return what stands for a class that is imported only in a virtual environment of its own."""
+        from gymcore.interpreters.describer import Describer  # here: most plans need none, and it takes a while to load
+
+        if plugin.qualified not in self._described:
+            describer = self._describers[plugin.qualified] = Describer(plugin, self.environ)
+            self._described[plugin.qualified] = describer.describe()
+        return self._described[plugin.qualified]
+
+    def _check_requirements(self, plugin: Plugin, where: str) -> None:
+        """
+        Compare what the distribution of a plugin needs with what is installed, before it is imported.
+
+        Raises:
+            PluginError: something else is installed, or it is not, and the plan does not insist.
+        """
+        is_new = plugin.distribution not in self._clashes
+        if is_new:
+            self._clashes[plugin.distribution] = self._installed.clashes(plugin.distribution)
+        clashes = self._clashes[plugin.distribution]
+        if not clashes:
+            return
+        title = plugin.title
+        if self.plan.check.requirements == "warn":
+            if is_new:
+                self.remarks += [f"{title} {clash.describe()}" for clash in clashes]
+            return
+        first, *others = clashes
+        hints = [f"it also {clash.describe()}" for clash in others[:5]]
+        if len(others) > 5:
+            hints.append(f"... and {len(others) - 5} more")
+        if any(clash.installed is not None for clash in clashes):
+            hints.append("a later install has probably replaced it, which installers do without failing")
+        if plugin.kind == "environment":
+            hints.append(f"try: --isolate {where.rpartition('.')[2]}, which gives it a virtual environment of its own")
+        hints += remedies_of(clashes)
+        hints.append("to use it all the same: --set check.requirements=warn")
+        raise PluginError(f"{title} {first.describe()}", plugin=plugin.qualified, where=self.locate(where), hints=hints)
 
     def _options(self, component: Any, plugin: Plugin, asked: Mapping[str, Any], where: str) -> Options:
         model: type[Config] = component.config_model
@@ -274,7 +341,11 @@ class Resolver:
 
     def _check_isolation(self, entry: EnvironmentPlan, plugin: Plugin, where: str) -> None:
         """Find what is said of processes that there will not be."""
-        if (entry.isolation or plugin.manifest.isolation) == "process":
+        isolation = entry.isolation or plugin.manifest.isolation
+        if isolation == "venv" and self.plan.collect.executor == "ray":
+            message = "an environment with a virtual environment of its own does not play on Ray"
+            self.complain(Problem(message, f"{where}.isolation", ("try: --executor local",)))
+        if isolation in ("process", "venv"):
             return
         for key in ("workers", "environ", "memory_mb"):
             if getattr(entry, key):

@@ -15,9 +15,11 @@ from gymcore.errors import Problem, nearest
 if TYPE_CHECKING:
     from gymcore.plan import HubData, UrlData
 
-__all__ = ["MANIFEST_NAME", "Manifest", "ManifestError", "read_manifest"]
+__all__ = ["MANIFEST_BYTES", "MANIFEST_NAME", "Manifest", "ManifestError", "read_manifest"]
 
 MANIFEST_NAME = "gym.yaml"
+MANIFEST_BYTES = 100_000
+"""A larger one is refused unread, so that a listing is quick whatever is installed."""
 
 
 class ManifestError(Exception):
@@ -36,7 +38,8 @@ class Manifest:
     """The version of the interface it was written for."""
     description: str = ""
     isolation: str | None = None
-    """Environments: `process` where it may block or crash, and so plays in an interpreter of its own."""
+    """Environments: `process` where it may block or crash, and so plays in an interpreter of its own; `venv` where it
+    needs packages of its own, too."""
     agent: str | None = None
     """Environments: who plays it unless the plan says otherwise."""
     splits: dict[str, tuple[str | HubData | UrlData, ...]] = field(default_factory=dict)
@@ -63,6 +66,8 @@ def read_manifest(text: bytes, where: str) -> Manifest:
     Raises:
         ManifestError: with every mistake in it.
     """
+    if len(text) > MANIFEST_BYTES:
+        raise ManifestError([Problem(f"the manifest is larger than {MANIFEST_BYTES:,} bytes", where=where)])
     try:
         document = parse_yaml(text)
     except DocumentError as error:
@@ -85,8 +90,8 @@ def read_manifest(text: bytes, where: str) -> Manifest:
     for key in ("description", "agent"):
         if not isinstance(value.get(key), str | None):
             wrong(key, f"`{key}` must be a text")
-    if value.get("isolation") not in (None, "none", "process"):
-        wrong("isolation", "`isolation` must be `none` or `process`")
+    if value.get("isolation") not in (None, "none", "process", "venv"):
+        wrong("isolation", "`isolation` must be `none`, `process` or `venv`")
     if not isinstance(value.get("config"), dict | None):
         wrong("config", "`config` must be a mapping of options")
     prompt = value.get("prompt") or {}

@@ -1,5 +1,5 @@
 """
-A Check: one question about a disk, and its answer.
+A Check: one question about an installation or a disk, and its answer.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from gymcore.composition.locking.lock import lock_digest
 from gymcore.discovery import Plugin
 from gymcore.errors import GymcoreError
 from gymcore.interfaces import Agent, Model
+from gymcore.interpreters.described import Described
 from gymcore.records import Rollout
 from gymcore.runtime.brackets import Bounds, Say, bracket, broken, log
 from gymcore.runtime.faults import is_from_outside
@@ -134,7 +135,7 @@ async def _open_environments(composition: Composition, stack: AsyncExitStack, sa
     for route in composition.routes.values():
         if route.environment not in placements:
             isolation = route.plan.isolation or route.environment_plugin.manifest.isolation
-            opened = _open_isolated if isolation == "process" else _open_in_process
+            opened = _open_isolated if isolation in ("process", "venv") else _open_in_process
             placements[route.environment] = await opened(route, _limits(composition, route), stack, say)
     return placements
 
@@ -147,6 +148,7 @@ async def _open_isolated(route: Route, limits: TimeLimits, stack: AsyncExitStack
         name=route.environment,
         plugin=plugin.qualified,
         target=plugin.target,
+        python=described.python if issubclass(described := route.environment_class, Described) else None,
         workers=plan.workers or 1,
         environ=tuple(plan.environ),
         memory_mb=plan.memory_mb,

@@ -5,7 +5,6 @@ Everything here is real: a model that answers from a script, an endpoint that li
 distributions are built and installed. Nothing is loaded into pytest by itself.
 """
 
-from gymcore.testing.conformance import check_environment
 from gymcore.testing.endpoint import (
     LoopbackEndpoint,
     half_a_body,
@@ -20,13 +19,16 @@ from gymcore.testing.models import ScriptedModel
 from gymcore.testing.playing import play
 from gymcore.testing.plugins import PluginFolder
 from gymcore.testing.replies import calls, says, truncated
+from gymcore.testing.suites import AgentSuite, EnvironmentSuite, ModelSuite
 
 __all__ = [
+    "AgentSuite",
+    "EnvironmentSuite",
     "LoopbackEndpoint",
+    "ModelSuite",
     "PluginFolder",
     "ScriptedModel",
     "calls",
-    "check_environment",
     "half_a_body",
     "hangs",
     "html",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from gymcore.builtin.simple_agent import SimpleAgent
@@ -23,7 +24,7 @@ from gymcore.runtime.placement import Placement
 from gymcore.runtime.schedule import Planned
 from gymcore.runtime.session import Session, Stage
 
-__all__ = ["play"]
+__all__ = ["Table", "opened_table", "play"]
 
 
 def play(
@@ -61,6 +62,58 @@ def play(
     Returns:
         The rollout, with a reward or with a failure.
     """
+
+    async def playing() -> None:
+        limits = TimeLimits(rollout_s=timeout_s, tool_s=tool_timeout_s, verify_s=verify_timeout_s)
+        async with opened_table(
+            environment,
+            model,
+            agent=agent,
+            config=config,
+            judges=judges,
+            params=params,
+            seed=seed,
+            limits=limits,
+            isolation=isolation,
+        ) as table:
+            played.append(await table.play(row))
+
+    # Not the coroutine's result: asyncio.run writes that out as text when it gives SIGINT back, all of it.
+    played: list[Rollout] = []
+    asyncio.run(playing())
+    return played[0]
+
+
+@dataclass(frozen=True)
+class Table:
+    """An opened environment with a model at it, ready to play any number of rollouts."""
+
+    route: Route
+    stage: Stage
+
+    async def play(self, row: Mapping[str, Any], number: int = 0) -> Rollout:
+        """Play one rollout; `number` is which repeat of its task it is."""
+        routed = {**row, "agent_ref": {"name": self.route.name}, "environment": self.route.environment}
+        routed.setdefault("task_id", f"{self.route.environment}/0")
+        planned = Planned(position=0, route=self.route, row=Row(encode_json(routed), routed), repeat=number)
+        return await Session(self.stage, planned).play()
+
+
+@asynccontextmanager
+async def opened_table(
+    environment: type[Environment[Any, Any]],
+    model: Model[Any],
+    *,
+    agent: Agent[Any] | None = None,
+    config: Config | None = None,
+    judges: Mapping[str, Model[Any]] | None = None,
+    params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    limits: TimeLimits | None = None,
+    isolation: str = "none",
+) -> AsyncIterator[Table]:
+    """Open an environment and its models, as a run does once for all its rollouts; arguments as for `play`."""
+    limits = limits or TimeLimits()
     plugin = Plugin("environment", "under_test", "testing", "0", "testing:play", manifest=Manifest(gym_api=1))
     options = Options(config or environment.config_model(), {}, {})
     route = Route(
@@ -76,31 +129,22 @@ def play(
         model="policy",
         repeats=1,
     )
-    routed = {**row, "agent_ref": {"name": route.name}, "environment": "under_test"}
-    routed.setdefault("task_id", "under_test/0")
-    limits = TimeLimits(rollout_s=timeout_s, tool_s=tool_timeout_s, verify_s=verify_timeout_s)
-    planned = Planned(position=0, route=route, row=Row(encode_json(routed), routed), repeat=0)
-
-    async def playing() -> None:
-        models = {**(judges or {}), "policy": model}
-        async with AsyncExitStack() as stack:
-            for opening in {id(used): used for used in models.values()}.values():
-                await stack.enter_async_context(opening.opened())
-            placement = await stack.enter_async_context(_placed(environment, options.config, limits, isolation))
-            stage = Stage(
+    models = {**(judges or {}), "policy": model}
+    async with AsyncExitStack() as stack:
+        for opening in {id(used): used for used in models.values()}.values():
+            await stack.enter_async_context(opening.opened())
+        placement = await stack.enter_async_context(_placed(environment, options.config, limits, isolation))
+        yield Table(
+            route,
+            Stage(
                 agents={route.name: agent or SimpleAgent()},
                 models=models,
                 placements={route.environment: placement},
                 limits={route.environment: limits},
                 seed=seed,
                 provenance={},
-            )
-            played.append(await Session(stage, planned).play())
-
-    # Not the coroutine's result: asyncio.run writes that out as text when it gives SIGINT back, all of it.
-    played: list[Rollout] = []
-    asyncio.run(playing())
-    return played[0]
+            ),
+        )
 
 
 @asynccontextmanager

@@ -116,19 +116,20 @@ class PluginFolder:
                 target.write_bytes(content.encode() if isinstance(content, str) else content)
             self.install_project(project)
 
-    def install_project(self, project: Path) -> None:
+    def install_project(self, *projects: Path) -> None:
         """
-        Build the project in a folder, which must use hatchling, and install it.
+        Build the project in a folder, which must use hatchling, and install it; several are installed together.
 
         Raises:
             RuntimeError: it could not be built or installed; with what the tools said.
         """
         with tempfile.TemporaryDirectory(prefix="gymcore-wheel-") as wheels:
-            _call("hatchling", "build", "--target", "wheel", "--directory", wheels, folder=project)
-            wheel = next(Path(wheels).glob("*.whl"))
+            for project in projects:
+                _call("hatchling", "build", "--target", "wheel", "--directory", wheels, folder=project)
+            built = map(str, sorted(Path(wheels).glob("*.whl")))
             quiet = ("--quiet", "--disable-pip-version-check", "--no-warn-conflicts", "--no-compile")
             options = ("--no-deps", "--no-index", "--upgrade", "--target", str(self.folder))
-            _call("pip", "install", *quiet, *options, str(wheel), folder=project)
+            _call("pip", "install", *quiet, *options, *built, folder=Path(wheels))
         importlib.invalidate_caches()
 
 

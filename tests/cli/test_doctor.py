@@ -12,20 +12,27 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gymcore.testing import LoopbackEndpoint, PluginFolder, says
+from gymcore.testing.endpoint import status
+
 Gym = Callable[..., subprocess.CompletedProcess[str]]
+LOOKED_AT = ("python", "package", "script", "plugins", "needs", "folder", "lock", "store")
+KEY = "sk-0123456789abcdef"
 
 
 def test_a_look_takes_a_second_and_leaves_nothing(gym: Gym, tmp_path: Path) -> None:
     """
-    Three lines, exit code 0, and no folder that was not there before.
+    A line for each question, exit code 0, and no folder that was not there before.
     """
     done = gym("doctor")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(r"folder +well .*\n( .*\n)?lock +well .*\nstore +well .*\n( .*\n)?", done.stdout)
+    told = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert [line.split()[:2] for line in told] == [[name, "well"] for name in LOOKED_AT]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -56,9 +63,7 @@ def test_json_is_one_document_on_stdout(gym: Gym) -> None:
     value = json.loads(done.stdout)
     assert (value["folder"], value["seed"]) == ("runs", 3)
     assert [check["name"] for check in value["checks"]] == [
-        "folder",
-        "lock",
-        "store",
+        *LOOKED_AT,
         "kill",
         "torn tail",
         "power cut",
@@ -66,6 +71,64 @@ def test_json_is_one_document_on_stdout(gym: Gym) -> None:
     ]
     keys = {"name", "is_well", "found", "remarks", "seconds"}
     assert all(check["is_well"] and set(check) == keys for check in value["checks"])
+
+
+def test_what_is_not_well_is_named_with_what_to_try(gym: Gym, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """
+    A plugin that is broken, and one whose distribution needs something else; exit code 1, and none is imported.
+    """
+    folder = PluginFolder(tmp_path_factory.mktemp("ill"))
+    files = {"ill/__init__.py": "raise SystemExit('imported')\n", "ill/gym.yaml": "gym_api: 1\n"}
+    files |= {"worse/__init__.py": "raise SystemExit('imported')\n", "worse/gym.yaml": "gym_api: [\n"}
+    groups = {"gymcore.environments": {"ill": "ill:Ill", "worse": "worse:Worse"}}
+    folder.install("gym-plugin-ill", files, groups, dependencies=["click<2"])
+
+    done = gym("doctor", "--json", folder=folder)
+
+    assert (done.returncode, done.stderr) == (1, "not well: plugins, plugin, needs\n")
+    bad = [check for check in json.loads(done.stdout)["checks"] if not check["is_well"]]
+    told = {check["found"]: check["remarks"] for check in bad}
+    worse = next(remarks for found, remarks in told.items() if "worse" in found)
+    assert worse[-1].startswith("try: pip install --force-reinstall gym-plugin-ill")
+    ill = next(
+        remarks for found, remarks in told.items() if found.startswith("gym-plugin-ill needs click<2, but click")
+    )
+    assert ill == ["try: pip install 'click<2'", "or: --isolate ill", "or: --isolate worse"]
+
+
+def test_an_endpoint_is_asked_on_request_and_its_key_is_never_shown(gym: Gym) -> None:
+    """
+    One real request with the key: well when it is answered, and not well when it is refused, does not come, or nobody
+    listens.
+    """
+    with LoopbackEndpoint(says("OK"), status(401, f"no such key: {KEY}"), status(503)) as endpoint:
+        asked = ("doctor", "--endpoint", endpoint.base_url, "--set", "models.policy.config.max_retries=0", "--json")
+        well, refused = (gym(*asked, POLICY_API_KEY=KEY) for _ in range(2))
+        late = gym(*asked, "--timeout", "0.5", POLICY_API_KEY=KEY)
+        sent = [request.headers.get("authorization") for request in endpoint.requests]
+
+    def model(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+        assert KEY not in done.stdout + done.stderr
+        (check,) = (check for check in json.loads(done.stdout)["checks"] if check["name"] == "model")
+        return dict(check)
+
+    assert set(sent) == {f"Bearer {KEY}"}
+    assert well.returncode == 0
+    assert "is reachable, accepts what it was sent, and answered" in model(well)["found"]
+    for done in (refused, late):
+        assert (done.returncode, done.stderr) == (1, "not well: model\n")
+        assert any(remark.startswith("try: ") for remark in model(done)["remarks"])
+    assert "401" in model(refused)["found"] or "key" in model(refused)["found"]
+
+
+def test_what_is_set_without_anything_to_ask_is_a_wrong_request(gym: Gym) -> None:
+    """
+    And so is a model that is not installed, in the words of any plan.
+    """
+    assert gym("doctor", "--set", "models.policy.config.model=x").returncode == 2
+    done = gym("doctor", "--model", "openai_modle")
+    assert done.returncode == 2
+    assert "no model is named 'openai_modle'" in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_a_wrong_request(gym: Gym, tmp_path: Path) -> None:

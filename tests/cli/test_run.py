@@ -515,7 +515,7 @@ def test_a_hook_that_fails_costs_no_rollout(gym: Gym, strict: tuple[str, ...], c
 
     told = "hook plugins were switched off, which a strict plan takes for a mistake; the rollouts are safe"
     assert done.code == code
-    assert done.err.endswith(f"{told}: gym-plugin-kit:kit_hooks\n") == bool(strict)
+    assert done.err.endswith(f"{told}: gym-plugin-kit/kit_hooks\n") == bool(strict)
     assert done.err.count("is switched off for this run: gym_rollouts raised RuntimeError: an observer fell over") == 1
     assert len(gym.rollouts("run")) == 30
 

@@ -161,7 +161,7 @@ def test_a_secret_is_what_the_hook_plugin_says(composed: Compose, asked: list[st
     [
         (("vault", "second"), SECRET),
         (("second", "vault"), "of the second"),
-        (("deaf", "gym-plugin-vaults:vault", "torn"), SECRET),
+        (("deaf", "gym-plugin-vaults/vault", "torn"), SECRET),
     ],
 )
 def test_the_first_answer_in_the_order_of_the_plan_wins(composed: Compose, hooks: tuple[str, ...], value: str) -> None:
@@ -190,7 +190,7 @@ def test_a_secret_that_nobody_knows_names_who_was_asked(composed: Compose, asked
 
     told, also = caught.value.problems
     assert told.message == "no hook plugin knows the secret 'KEY'"
-    assert told.hints == ("asked: gym-plugin-vaults:vault", "try: put it where one of them looks")
+    assert told.hints == ("asked: gym-plugin-vaults/vault", "try: put it where one of them looks")
     assert (told.where, also.where) == ("environments.echo.config.key", "environments.echo.config.name")
     assert asked == ["KEY"]
 
@@ -225,13 +225,13 @@ def test_what_names_no_secret_is_said(composed: Compose, asked: list[str], name:
 @pytest.mark.parametrize(
     ("hook", "message", "hints"),
     [
-        ("torn", "the hook gym_secret of gym-plugin-vaults:torn, asked for 'KEY', raised ValueError", ()),
+        ("torn", "the hook gym_secret of gym-plugin-vaults/torn, asked for 'KEY', raised ValueError", ()),
         (
             "locked",
-            "the hook gym_secret of gym-plugin-vaults:locked, asked for 'KEY', says: the vault is locked",
+            "the hook gym_secret of gym-plugin-vaults/locked, asked for 'KEY', says: the vault is locked",
             ("try: vault login",),
         ),
-        ("odd", "the hook gym_secret of gym-plugin-vaults:odd, asked for 'KEY', returned no text and not None", ()),
+        ("odd", "the hook gym_secret of gym-plugin-vaults/odd, asked for 'KEY', returned no text and not None", ()),
     ],
 )
 def test_a_plugin_that_fails_is_named_and_the_secret_is_not_told(
@@ -245,7 +245,7 @@ def test_a_plugin_that_fails_is_named_and_the_secret_is_not_told(
 
     assert caught.value.message.startswith(message)
     assert caught.value.hints == hints
-    assert (caught.value.plugin, caught.value.exit_code) == (f"gym-plugin-vaults:{hook}", 4)
+    assert (caught.value.plugin, caught.value.exit_code) == (f"gym-plugin-vaults/{hook}", 4)
     assert (hook != "torn") == (caught.value.where is None)
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -255,7 +255,7 @@ def test_a_plugin_that_fails_is_named_and_the_secret_is_not_told(
     ("hook", "kind", "message"),
     [
         ("absent_vault", PluginError, "the hook 'absent_vault' (gym-plugin-vaults 0.1.0) could not be imported"),
-        ("misspelt", PluginError, "gym-plugin-vaults:misspelt implements a hook that does not exist"),
+        ("misspelt", PluginError, "gym-plugin-vaults/misspelt implements a hook that does not exist"),
         ("vualt", UnknownPluginError, "no hook is named 'vualt'"),
     ],
 )
@@ -290,7 +290,7 @@ def test_a_hanging_vault_is_not_waited_for_for_ever() -> None:
             return None
 
     with pytest.raises(PluginError, match=r"asked for 'KEY', did not come back within 0\.1 s"):
-        Observers({"dist:hanging": Hanging()}, limit_s=0.1).secret("KEY")
+        Observers({"dist/hanging": Hanging()}, limit_s=0.1).secret("KEY")
 
 
 def test_nobody_is_asked_for_what_no_plan_says() -> None:

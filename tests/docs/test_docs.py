@@ -218,6 +218,17 @@ def test_the_page_of_commands_is_what_the_commands_say() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_page_of_the_conformance_kit_is_what_the_suites_say() -> None:
+    """
+    `docs/reference/conformance.md` is what `docs/generate_conformance.py` writes: every check, by its name.
+    """
+    script = ROOT / "docs" / "generate_conformance.py"
+
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
 # -- the reference is complete ---------------------------------------------------------------------------------------
 
 

@@ -130,7 +130,7 @@ def test_a_server_that_is_away_costs_no_rollout(python: str, tmp_path: Path) -> 
         done = _play(python, tmp_path, MLFLOW_TRACKING_URI=address)
 
     assert done.returncode == 0
-    assert done.stderr.count("hook gymcore:mlflow is switched off for this run: gym_run_start raised") == 1
+    assert done.stderr.count("hook gymcore/mlflow is switched off for this run: gym_run_start raised") == 1
     assert "done: 10 rollouts" in done.stderr
     assert not (tmp_path / "mlruns").exists()
     assert not (tmp_path / "runs" / "mix" / "mlflow.json").exists()
@@ -142,6 +142,6 @@ def test_without_the_library_the_plan_is_refused() -> None:
     Before anything runs, with what to install.
     """
     with pytest.raises(RequestError, match="the hook 'mlflow' needs the package `mlflow`") as caught:
-        Observers({"gymcore:mlflow": MlflowExporter()}).plan({})
+        Observers({"gymcore/mlflow": MlflowExporter()}).plan({})
 
     assert caught.value.hints == ('try: pip install "gymcore[mlflow]"',)

@@ -47,6 +47,7 @@ from gymcore.builtin.simple_agent import SimpleAgent
 from gymcore.documents import decode_json, encode_json
 from gymcore.errors import PlanError
 from gymcore.interfaces import Config, Environment
+from gymcore.interpreters.clean_environ import allowed_environ
 from gymcore.records import Row, Trajectory, Turn
 from gymcore.responses import Request, Response, message
 from gymcore.runtime.brackets import Bounds
@@ -55,7 +56,6 @@ from gymcore.runtime.executor import LocalExecutor
 from gymcore.runtime.in_process import InProcess, TimeLimits
 from gymcore.runtime.isolation import Launch, open_isolated
 from gymcore.runtime.isolation.channel import FRAME_BYTES, Channel, FrameError, Message
-from gymcore.runtime.isolation.launch import allowed_environ
 from gymcore.runtime.isolation.output import Output
 from gymcore.runtime.isolation.wire import trajectory_from_json, trajectory_to_json
 from gymcore.runtime.schedule import Planned, Schedule

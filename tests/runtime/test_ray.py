@@ -194,7 +194,7 @@ def test_hooks_hear_of_what_ray_played(composed: Callable[..., Composition], tmp
         assert all(rollout.to_line()[:-1] in lines for rollout in rollouts)
         heard.extend(rollouts)
 
-    observers = Observers({"dist:notes": SimpleNamespace(gym_rollouts=gym_rollouts)})
+    observers = Observers({"dist/notes": SimpleNamespace(gym_rollouts=gym_rollouts)})
     result = asyncio.run(collect_composition(composition, tmp_path / "run", observers=observers))
 
     assert (result.total.finished, result.total.failed, len(heard)) == (20, 1, 20)

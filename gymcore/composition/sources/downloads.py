@@ -24,10 +24,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+from gymcore.cache_folder import cache_folder
 from gymcore.errors import PlanError, Problem
 from gymcore.run_folder import disk_error, sync_folder
 
-__all__ = ["Downloads", "cache_folder"]
+__all__ = ["Downloads"]
 
 PART_PREFIX = ".part-"
 STALE_S = 86_400.0
@@ -39,17 +40,6 @@ MAX_REDIRECTS = 5
 
 class _FetchError(Exception):
     """Why a file could not be had, in words."""
-
-
-def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder for what can be fetched again: GYMCORE_CACHE, or `gymcore` below XDG_CACHE_HOME or ~/.cache."""
-    own = environ.get("GYMCORE_CACHE")
-    if own:
-        return Path(own)
-    shared = environ.get("XDG_CACHE_HOME")
-    # https://specifications.freedesktop.org/basedir-spec/: a relative path is invalid, and as if it were not set.
-    base = Path(shared) if shared and Path(shared).is_absolute() else Path.home() / ".cache"
-    return base / "gymcore"
 
 
 @dataclass(frozen=True)
@@ -181,6 +171,8 @@ def _check_length(got: int, length: int | None) -> None:
 
 
 def _digest_of(path: Path) -> str | None:
+    if path.is_fifo():
+        return None  # to open it may take for ever; it is replaced
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,6 +22,7 @@ from gymcore import __version__
 from gymcore.documents import encode_json
 from gymcore.errors import EndpointError, GymcoreError, PluginError
 from gymcore.interfaces import BoundModel, Environment, Solution
+from gymcore.interpreters.options_json import config_from_json
 from gymcore.records import Failure, FailureStage, ToolCall, Turn
 from gymcore.responses import Request, Response, message
 from gymcore.runtime import in_process
@@ -31,7 +32,6 @@ from gymcore.runtime.in_process import InProcess, TimeLimits
 from gymcore.runtime.isolation.channel import Channel, FrameError, Message, connect, socket_of
 from gymcore.runtime.isolation.orphans import end_with
 from gymcore.runtime.isolation.wire import (
-    config_from_json,
     error_from_json,
     error_to_json,
     request_to_json,
@@ -343,7 +343,8 @@ class _Worker:
         self.send({"is": "done", "number": self._end, "value": said})
 
     async def _open(self, hello: Message) -> InProcess:
-        sys.path[:] = hello["path"]
+        if hello["path"] is not None:
+            sys.path[:] = hello["path"]
         importlib.invalidate_caches()
         if hello["version"] != __version__:
             raise PluginError(f"the worker has gymcore {__version__}, and the run {hello['version']}")

@@ -5,36 +5,15 @@ How a worker is started: with which interpreter, what it may see of this process
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from gymcore.interpreters.clean_environ import allowed_environ, environ_of_interpreter
 from gymcore.runtime.brackets import Bounds
 
-__all__ = ["Launch", "allowed_environ"]
-
-_ALLOWED = re.compile(
-    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TERM|TMPDIR|TEMP|TMP|VIRTUAL_ENV|CONDA_PREFIX"
-    r"|PYTHON\w*|LD_LIBRARY_PATH|DYLD_\w+|CUDA_\w+|NVIDIA_\w+|ROCR_\w+|HIP_\w+|OMP_\w+|MKL_\w+|OPENBLAS_\w+"
-    r"|SSL_CERT_FILE|SSL_CERT_DIR|XDG_\w+|HF_HOME|NLTK_DATA|SYSTEMROOT"
-)
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
-
-
-def allowed_environ(environ: Mapping[str, str], named: tuple[str, ...] = ()) -> dict[str, str]:
-    """
-    Return what a worker may see of the process environment: where things are and how they are spelt, and no key.
-
-    Args:
-        environ: The environment of this process.
-        named: Variables that the plan lets through by name.
-    """
-    return {
-        name: value
-        for name, value in environ.items()
-        if name in named or (_ALLOWED.fullmatch(name) and not _SECRET.search(name))
-    }
+__all__ = ["Launch"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +26,8 @@ class Launch:
     """The plugin's qualified name, for messages."""
     target: str
     """The class, as `module:name`."""
+    python: Path | None = None
+    """The interpreter of a virtual environment of its own; that of this process where it is None."""
     workers: int = 1
     """How many processes play it."""
     environ: tuple[str, ...] = ()
@@ -67,7 +48,19 @@ class Launch:
 
     def command(self, descriptor: int) -> list[str]:
         """Return the command line of a worker that speaks over a descriptor."""
+        module = f"{__package__}.child"
+        if self.python is not None:
+            return [str(self.python), "-u", "-P", "-m", module, str(descriptor), str(os.getpid())]
         # As in this process: only who was started with the current folder on the path imports from it.
         safe = [] if {"", os.path.abspath("")} & set(sys.path) else ["-P"]  # noqa: PTH100, compared as text
-        module = f"{__package__}.child"
         return [sys.executable, "-u", *safe, "-m", module, str(descriptor), str(os.getpid())]
+
+    def path(self) -> list[str] | None:
+        """Return where a worker imports from: where this process does; None for what its own interpreter says."""
+        return sys.path if self.python is None else None
+
+    def visible(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return what a worker may see of the environment of this process."""
+        if self.python is None:
+            return allowed_environ(environ, self.environ)
+        return environ_of_interpreter(self.python, environ, self.environ)

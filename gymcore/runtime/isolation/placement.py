@@ -15,6 +15,8 @@ import orjson
 from gymcore.documents import decode_json
 from gymcore.errors import EndpointError, PluginError
 from gymcore.interfaces import BoundModel, Config, Environment, Solution
+from gymcore.interpreters.described import Described
+from gymcore.interpreters.options_json import config_to_json
 from gymcore.records import Failure, Reward, Task, ToolCall, Trajectory, Turn
 from gymcore.responses import Request
 from gymcore.runtime.faults import Fault, describe_fault, told
@@ -23,7 +25,6 @@ from gymcore.runtime.isolation.channel import FrameError, Message
 from gymcore.runtime.isolation.crew import Crew
 from gymcore.runtime.isolation.launch import Launch
 from gymcore.runtime.isolation.wire import (
-    config_to_json,
     error_to_json,
     request_from_json,
     response_to_json,
@@ -75,7 +76,9 @@ class Isolated:
             hello = {"config": config_to_json(config)}
         except (TypeError, ValueError) as error:
             raise PluginError(f"{launch.plugin} cannot be isolated: {error}", plugin=launch.plugin) from None
-        self.environment_class = environment_class
+        # Rows were checked when they were composed; a class from elsewhere would have to be asked again.
+        is_elsewhere = issubclass(environment_class, Described)
+        self.task_model: type[Task] = Task if is_elsewhere else environment_class.task_model
         self.config = config
         self.limits = limits
         self.crew = Crew(launch, hello, limits, self._on_ask)
@@ -156,7 +159,7 @@ class _Remote:
     def task(self) -> Task:
         """The task as its row says it; the environment's own copy stays with the environment."""
         if self._task is None:
-            self._task = self._place.environment_class.task_model.model_validate(decode_json(self._data))
+            self._task = self._place.task_model.model_validate(decode_json(self._data))
         return self._task
 
     def lost(self) -> Failure | None:

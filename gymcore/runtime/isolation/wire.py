@@ -8,18 +8,13 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from pydantic import Secret, SecretBytes, SecretStr
-from pydantic_core import to_jsonable_python
-
 from gymcore.errors import EndpointError, GymcoreError, PluginError
-from gymcore.interfaces import Config, Say
+from gymcore.interfaces import Say
 from gymcore.records import Failure, ToolCall, Trajectory, Turn
 from gymcore.responses import Request, Response
 from gymcore.runtime.faults import Told, told
 
 __all__ = [
-    "config_from_json",
-    "config_to_json",
     "error_from_json",
     "error_to_json",
     "request_from_json",
@@ -122,34 +117,3 @@ def error_from_json(value: Mapping[str, Any]) -> EndpointError | PluginError | T
     if value["kind"] == "EndpointError":
         return EndpointError(value["message"], **facts, has_worked=value["has_worked"])
     return PluginError(value["message"], **facts)
-
-
-def config_to_json(config: Config) -> Any:
-    """
-    Write the options of a plugin, secrets included: they go through the pair of sockets and nowhere else.
-
-    Raises:
-        ValueError: they cannot be read back equal.
-    """
-    value = to_jsonable_python(_revealed(config.model_dump(by_alias=True, round_trip=True)))
-    if config_from_json(type(config), value) != config:
-        raise ValueError(f"the options of {type(config).__name__} do not survive being written as JSON")
-    return value
-
-
-def config_from_json(model: type[Config], value: Any) -> Config:
-    """Read the options of a plugin back."""
-    # As JSON, which may hold what Python values may not: a tuple is a list there, also to a strict model.
-    from gymcore.documents import encode_json
-
-    return model.model_validate_json(encode_json(value))
-
-
-def _revealed(value: Any) -> Any:
-    if isinstance(value, Secret | SecretStr | SecretBytes):
-        return _revealed(value.get_secret_value())
-    if isinstance(value, Mapping):
-        return {key: _revealed(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_revealed(item) for item in value]
-    return value

@@ -8,7 +8,6 @@ import asyncio
 import itertools
 import os
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from gymcore import __version__
 from gymcore.runtime.faults import Late
 from gymcore.runtime.in_process import TimeLimits
 from gymcore.runtime.isolation.channel import Channel, Message, connect, connected_pair
-from gymcore.runtime.isolation.launch import Launch, allowed_environ
+from gymcore.runtime.isolation.launch import Launch
 from gymcore.runtime.isolation.output import Output
 from gymcore.runtime.isolation.wire import error_from_json
 
@@ -132,7 +131,7 @@ class Worker:
                 stdout=self._output.writing,
                 stderr=self._output.writing,
                 pass_fds=(theirs.fileno(),),
-                env=allowed_environ(os.environ, launch.environ),
+                env=launch.visible(os.environ),
                 start_new_session=True,
             )
         except BaseException as error:
@@ -149,7 +148,7 @@ class Worker:
         bound = f"was not ready within {launch.start_s:g} s"
         about: dict[str, Any] = {
             "version": __version__,
-            "path": sys.path,
+            "path": launch.path(),
             "target": launch.target,
             "limits": asdict(limits),
         }

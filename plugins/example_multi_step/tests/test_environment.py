@@ -13,7 +13,7 @@ import pytest
 from gym_plugin_example_multi_step.environment import ExampleMultiStep, value_of
 
 from gymcore.records import ToolCall
-from gymcore.testing import ScriptedModel, calls, check_environment, play, says
+from gymcore.testing import EnvironmentSuite, ScriptedModel, calls, play, says
 from gymcore.testing.replies import Reply
 
 HOT = value_of("Hot")
@@ -28,15 +28,17 @@ ROW = {
 }
 
 
+@pytest.mark.xdist_group("example_multi_step")
+class TestExampleMultiStep(EnvironmentSuite):
+    """
+    What every environment should hold.
+    """
+
+    plugin = "example_multi_step"
+
+
 def submit(values: object) -> Reply:
     return calls("extract_synonym_values", synonym_values=values)
-
-
-def test_is_a_sound_environment() -> None:
-    """
-    Splits share no row, the reference solution earns 1.0, and nothing hostile earns or raises anything.
-    """
-    check_environment("example_multi_step")
 
 
 def test_the_value_of_a_synonym_is_the_sum_of_its_code_points() -> None:

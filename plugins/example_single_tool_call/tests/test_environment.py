@@ -12,17 +12,19 @@ from pathlib import Path
 import pytest
 from gym_plugin_example_single_tool_call.environment import ExampleSingleToolCall, WeatherConfig
 
-from gymcore.testing import ScriptedModel, calls, check_environment, play, says
+from gymcore.testing import EnvironmentSuite, ScriptedModel, calls, play, says
 
 ROW = {"responses_create_params": {"input": [{"role": "user", "content": "How cold is it in Oslo?"}]}, "city": "Oslo"}
 OSLO = calls("get_weather", city="Oslo")
 
 
-def test_is_a_sound_environment() -> None:
+@pytest.mark.xdist_group("example_single_tool_call")
+class TestExampleSingleToolCall(EnvironmentSuite):
     """
-    Splits share no row, the reference solution earns 1.0, and nothing hostile earns or raises anything.
+    What every environment should hold.
     """
-    check_environment("example_single_tool_call")
+
+    plugin = "example_single_tool_call"
 
 
 def test_the_tool_answers_as_documented() -> None:

@@ -24,7 +24,7 @@ def played(folder: Path, *complaints: str, **environments: dict[str, Any]) -> li
     composition = compose(Plan.model_validate({"environments": environments}), discover(), environ={})
     write_composition(composition, folder)
     said: list[str] = []
-    observers = Observers({"gym-plugin-jsonl-metrics:jsonl_metrics": exporter}, said.append)
+    observers = Observers({"gym-plugin-jsonl-metrics/jsonl_metrics": exporter}, said.append)
     run_async(collect_composition(composition, folder, observers=observers))
     assert len(said) == len(complaints)
     assert all(told in line for told, line in zip(complaints, said, strict=True))
@@ -97,7 +97,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "run" / "metrics.jsonl").symlink_to(elsewhere)
     before = elsewhere.read_bytes()
 
-    told = "gym-plugin-jsonl-metrics:jsonl_metrics is switched off for this run: gym_run_start raised OSError: "
+    told = "gym-plugin-jsonl-metrics/jsonl_metrics is switched off for this run: gym_run_start raised OSError: "
     played(tmp_path / "run", told, example_multi_step={"repeats": 2})
 
     assert json.loads((tmp_path / "run" / "report.json").read_text())["total"]["finished"] == 10
@@ -116,7 +116,7 @@ folder = Path(sys.argv[1])
 plan = {"environments": {"example_multi_step": {"split": "train", "limit": 400, "repeats": 5}}}
 composition = compose(Plan.model_validate(plan), discover(), environ={})
 write_composition(composition, folder)
-run_async(collect_composition(composition, folder, observers=Observers({"dist:metrics": exporter})))
+run_async(collect_composition(composition, folder, observers=Observers({"dist/metrics": exporter})))
 """
 
 

@@ -1,0 +1,161 @@
+"""
+What is installed into a virtual environment for a plugin: the same code as here, and a digest that says which.
+
+An installed wheel is packed again from its files, so nothing has to be had a second time from where it once came. Of an
+editable installation there are no such files, so its source is built.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gymcore.documents import DocumentError, decode_json
+from gymcore.errors import PluginError
+
+__all__ = ["Origin", "installed_distribution", "origin_of", "pack"]
+
+_LEFT_OUT = frozenset({"__pycache__", "node_modules", "build", "dist"})
+_OF_THE_INSTALLER = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "RECORD.jws", "RECORD.p7s"})
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a distribution can be had."""
+
+    name: str
+    version: str
+    digest: str
+    """SHA-256 of what it consists of."""
+    source: Path | None = None
+    """The folder of its project, where it must be built; else it is packed from what is installed."""
+
+
+def installed_distribution(name: str) -> Any:
+    """Return an installed distribution, with its files; None where there is none."""
+    import importlib_metadata
+
+    try:
+        return importlib_metadata.distribution(name)
+    except Exception:  # a finder of somebody else's
+        return None
+
+
+def origin_of(distribution: Any, plugin: str) -> Origin:
+    """
+    Find out where a distribution can be had.
+
+    Args:
+        distribution: As `installed_distribution` returns it.
+        plugin: The plugin's qualified name, for messages.
+
+    Raises:
+        PluginError: it is a working copy that is not there any more, or it says not of which files it consists.
+    """
+    name, version = str(distribution.metadata["Name"]), str(distribution.version)
+    source = _editable_source(distribution)
+    if source is not None:
+        if not source.is_dir():
+            raise PluginError(
+                f"{name} was installed from {source}, which is not there any more",
+                plugin=plugin,
+                hints=[f"try: pip install {name} again, from where it is now"],
+            )
+        return Origin(name, version, _digest_of_folder(source), source)
+    record = distribution.read_text("RECORD")
+    if not record:
+        raise PluginError(
+            f"{name} {version} cannot be installed elsewhere: nothing says of which files it consists (no RECORD)",
+            plugin=plugin,
+            hints=[f"try: install it with pip or uv: pip install --force-reinstall {name}"],
+        )
+    return Origin(name, version, hashlib.sha256(record.encode("utf-8", "surrogateescape")).hexdigest())
+
+
+def _editable_source(distribution: Any) -> Path | None:
+    """Return the folder of an editable installation (https://peps.python.org/pep-0610/)."""
+    try:
+        direct = decode_json((distribution.read_text("direct_url.json") or "{}").encode())
+    except DocumentError:
+        return None
+    if not isinstance(direct, dict) or not isinstance(direct.get("dir_info"), dict):
+        return None
+    if direct["dir_info"].get("editable") is not True:
+        return None
+    path = os.fsencode(re.sub(r"file://[^/]*", "", str(direct.get("url"))))
+    return Path(os.fsdecode(re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes([int(found[1], 16)]), path)))
+
+
+def _digest_of_folder(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(_source_files(folder)):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode("utf-8", "surrogateescape"))
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _source_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a project, without what tools leave there: hidden ones, bytecode, builds, environments."""
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".")
+            and name not in _LEFT_OUT
+            and not name.endswith(".egg-info")
+            and not (here / name / "pyvenv.cfg").exists()
+        ]
+        yield from (here / name for name in files if not name.startswith(".") and (here / name).is_file())
+
+
+def pack(distribution: Any, folder: Path) -> Path:
+    """
+    Pack an installed distribution into a wheel, and return its path.
+
+    Scripts are left out, which installers make anew, and so is what lies elsewhere than its packages.
+
+    Raises:
+        OSError: one of its files is not there any more.
+    """
+    root = Path(str(distribution.locate_file("")))
+    name = str(distribution.metadata["Name"]).replace("-", "_").replace(".", "_")
+    wheel = folder / f"{name}-{distribution.version}-py3-none-any.whl"
+    info = f"{name}-{distribution.version}.dist-info"
+    entries: list[tuple[str, str, int]] = []
+
+    def add(path: str, data: bytes, mode: int = 0o644) -> None:
+        hashed = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        entries.append((path, f"sha256={hashed}", len(data)))
+        entry = zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0))
+        entry.external_attr = (0o100000 | mode) << 16
+        packed.writestr(entry, data)
+
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_STORED) as packed:
+        for line in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+            path = line[0] if line else ""
+            parts = path.split("/")
+            if not path or path.startswith("/") or ".." in parts or path.endswith(".pyc"):
+                continue
+            if parts[0].endswith(".dist-info"):
+                if parts[-1] in _OF_THE_INSTALLER or path.endswith("/WHEEL"):
+                    continue
+                path = "/".join([info, *parts[1:]])
+            file = root / line[0]
+            add(path, file.read_bytes(), file.stat().st_mode & 0o777)
+        # What was compiled was compiled for the interpreter that it goes to.
+        add(f"{info}/WHEEL", b"Wheel-Version: 1.0\nGenerator: gymcore\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([*entries, (f"{info}/RECORD", "", "")])
+        packed.writestr(f"{info}/RECORD", text.getvalue())
+    return wheel

@@ -1,0 +1,81 @@
+"""
+What is put into a virtual environment: the code that is installed here, or a build of a working copy.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import importlib_metadata
+import pytest
+
+from gymcore import PluginError
+from gymcore.interpreters.origins import origin_of, pack
+
+
+def distribution_in(folder: Path, name: str) -> Any:
+    """Return a distribution that is installed in a folder."""
+    (found,) = importlib_metadata.distributions(path=[str(folder)], name=name)
+    return found
+
+
+def test_an_installed_wheel_is_packed_again_without_what_the_installer_added(echo_folder: Path, tmp_path: Path) -> None:
+    """
+    Every file of its packages is there, with its digest in RECORD; where it came from, and bytecode, are not.
+    """
+    distribution = distribution_in(echo_folder, "gym-plugin-echo")
+
+    with zipfile.ZipFile(pack(distribution, tmp_path)) as wheel:
+        names = wheel.namelist()
+        record = wheel.read(next(name for name in names if name.endswith("/RECORD"))).decode()
+
+    assert "gym_plugin_echo/gym.yaml" in names
+    assert "gym_plugin_echo/data/example.jsonl" in names
+    assert not [name for name in names if name.endswith((".pyc", "INSTALLER", "direct_url.json", "REQUESTED"))]
+    assert sorted(line.split(",")[0] for line in record.splitlines()) == sorted(names)
+    assert all("sha256=" in line for line in record.splitlines() if not line.startswith(names[-1]))
+
+
+def test_a_working_copy_is_known_by_its_files(tmp_path: Path) -> None:
+    """
+    A changed file is another origin; what tools leave beside the code is not, and a folder that is gone is told.
+    """
+    project, site = tmp_path / "my project", tmp_path / "site"
+    info = site / "mine-0.1.dist-info"
+    for folder in (project, info):
+        folder.mkdir(parents=True)
+    (project / "mine.py").write_text("ONE = 1\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 0.1\n")
+    (info / "direct_url.json").write_text(json.dumps({"url": project.as_uri(), "dir_info": {"editable": True}}))
+    first = origin_of(distribution_in(site, "mine"), "mine/mine")
+    assert first.source == project
+
+    (project / "__pycache__").mkdir()
+    (project / "__pycache__" / "mine.pyc").write_text("bytecode")
+    (project / ".git").mkdir()
+    (project / ".git" / "HEAD").write_text("main")
+    (project / "own").mkdir()
+    (project / "own" / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    assert origin_of(distribution_in(site, "mine"), "mine/mine") == first
+
+    (project / "mine.py").write_text("ONE = 2\n")
+    assert origin_of(distribution_in(site, "mine"), "mine/mine").digest != first.digest
+
+    project.rename(tmp_path / "elsewhere")
+    with pytest.raises(PluginError, match=r"was installed from .*my project, which is not there any more"):
+        origin_of(distribution_in(site, "mine"), "mine/mine")
+
+
+def test_files_that_nobody_lists_cannot_be_packed(tmp_path: Path) -> None:
+    """
+    Without RECORD nobody knows what belongs to it.
+    """
+    info = tmp_path / "mine-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 0.1\n")
+
+    with pytest.raises(PluginError, match="no RECORD"):
+        origin_of(distribution_in(tmp_path, "mine"), "mine/mine")

@@ -1,0 +1,467 @@
+"""
+A correct environment, and faults that are planted in it one by one, all installed as one distribution.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from gymcore.testing import PluginFolder
+
+CODE = '''\
+"""
+Add numbers up.
+"""
+
+import asyncio
+import os
+import random
+import re
+import tempfile
+from typing import Annotated, Any
+
+import yaml
+from pydantic import ConfigDict, Field, field_serializer
+
+from gymcore import Config, Environment, Reward, Solution, Task, ToolError, Trajectory, call, option, say, tool
+
+
+class Sum(Task):
+    """Numbers, and what they come to."""
+
+    numbers: list[int]
+    total: int
+
+
+class SumConfig(Config):
+    """What is paid."""
+
+    top: float = option(1.0, description="What a solved task earns.")
+
+
+class Adder(Environment[Sum, SumConfig]):
+    """Add numbers up with a calculator that remembers, and say what they come to."""
+
+    async def open(self) -> None:
+        """Nothing is added yet."""
+        self.memory = 0
+
+    @tool
+    def add(self, number: Annotated[int, Field(ge=-1000, le=1000)]) -> int:
+        """
+        Add a number to the memory.
+
+        Args:
+            number: What to add.
+        """
+        self.memory += number
+        return self.memory
+
+    @tool
+    def note(self, text: str) -> str:
+        """
+        Write something down.
+
+        Args:
+            text: What to write down.
+        """
+        return f"noted {len(text)} characters"
+
+    def verify(self, trajectory: Trajectory) -> Reward:
+        """Pay for the total, said last, after it was worked out."""
+        text = trajectory.text.strip()
+        is_right = text == str(self.task.total) and self.memory == self.task.total
+        return Reward(value=self.config.top if is_right else 0.0)
+
+    async def solve(self) -> Solution:
+        """Add the numbers one by one."""
+        for number in self.task.numbers:
+            yield call("add", number=number)
+        yield say(str(self.task.total))
+'''
+MANIFEST = """\
+gym_api: 1
+description: Add numbers up.
+splits: {train: data/train.jsonl, validation: data/validation.jsonl}
+reward_range: [0, 1]
+"""
+
+
+def row(number: int) -> dict[str, object]:
+    """
+    One task; each has numbers of its own.
+    """
+    numbers = [number + 1, 2 * number + 7, 90 - number]
+    prompt = f"Add up {', '.join(map(str, numbers))}, and say only the sum."
+    return {"responses_create_params": {"input": prompt}, "numbers": numbers, "total": sum(numbers)}
+
+
+def asking(number: int, prompt: str, answer: str = "") -> dict[str, object]:
+    """
+    A task that is asked in other words, and may have its answer in a field.
+    """
+    return {**row(number), "responses_create_params": {"input": prompt}, **({"answer": answer} if answer else {})}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """
+    What is changed in the correct environment, and the checks that must say so, and no others.
+    """
+
+    caught_by: tuple[str, ...] | str
+    code: tuple[tuple[str, str], ...] = ()
+    manifest: tuple[tuple[str, str], ...] = ()
+    train: tuple[object, ...] = ()
+    """Further rows of the training split."""
+    validation: tuple[object, ...] = ()
+    told: str = ""
+    """What stands in the message."""
+    probed: tuple[str, ...] = ()
+    """The groups of attempts in an interpreter of their own that find it; `all` for every one."""
+    rows: tuple[object, ...] = field(default_factory=lambda: tuple(row(number) for number in range(12)))
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """
+        The checks that must say so.
+        """
+        return (self.caught_by,) if isinstance(self.caught_by, str) else self.caught_by
+
+    def files(self, package: str) -> dict[str, str]:
+        """
+        The package with the fault in it.
+        """
+        code, manifest = CODE, MANIFEST
+        for old, new in self.code:
+            assert old in code, old
+            code = code.replace(old, new)
+        for old, new in self.manifest:
+            assert old in manifest, old
+            manifest = manifest.replace(old, new)
+        return {
+            f"{package}/__init__.py": code,
+            f"{package}/gym.yaml": manifest,
+            f"{package}/data/train.jsonl": "".join(json.dumps(item) + "\n" for item in (*self.rows, *self.train)),
+            f"{package}/data/validation.jsonl": "".join(
+                json.dumps(item) + "\n" for item in (*(row(number) for number in range(20, 26)), *self.validation)
+            ),
+        }
+
+
+PAYS = "        return Reward(value=self.config.top if is_right else 0.0)\n"
+NOTES = '        return f"noted {len(text)} characters"\n'
+OPENS = "        self.memory = 0\n"
+METRICS = "        return Reward(value=self.config.top if is_right else 0.0, metrics={%s})\n"
+
+FAULTS: dict[str, Fault] = {
+    "correct": Fault(caught_by=(), probed=("all",)),
+    # -- rewards
+    "constant_reward": Fault("test_reward_discriminates", ((PAYS, "        return Reward(value=1.0)\n"),)),
+    "no_reward": Fault("test_reward_discriminates", ((PAYS, "        return Reward(value=0.0)\n"),)),
+    "answer_leaked": Fault(
+        "test_prompts_do_not_hold_the_answer",
+        (("text == str(self.task.total) and self.memory == self.task.total", "str(self.task.total) in text"),),
+        rows=tuple(asking(n, f"Add up. (It is {row(n)['total']}.)") for n in range(9)),
+        told="echo earns 1, the top reward",
+    ),
+    "answer_in_a_field": Fault(
+        "test_prompts_do_not_hold_the_answer",
+        rows=tuple(asking(n, f"Say the secret word number {n}.", f"the secret word number {n}") for n in range(9)),
+        told="the row's own 'answer'",
+    ),
+    "silence_pays": Fault("test_silence_earns_less", (("is_right = text ==", "is_right = not text or text =="),)),
+    "rubbish_pays": Fault(
+        "test_garbled_answers_earn_less", (("is_right = text ==", "is_right = ']}' in text or text =="),)
+    ),
+    "beginnings_pay": Fault(
+        "test_truncated_answers_earn_less",
+        (("is_right = text ==", "is_right = text.startswith('The answer') or text =="),),
+    ),
+    "reward_out_of_range": Fault(
+        "test_rewards_are_finite_and_in_range",
+        (("option(1.0,", "option(1.5,"),),
+        told="earns 1.5, which is not from 0 to 1",
+    ),
+    "undeclared_range": Fault(
+        "test_rewards_are_finite_and_in_range",
+        (("option(1.0,", "option(100.0,"),),
+        (("reward_range: [0, 1]\n", ""),),
+    ),
+    "nan": Fault(
+        "test_rewards_are_finite_and_in_range",
+        ((PAYS, "        return self.config.top if is_right else 0.0 if text else float('nan')\n"),),
+        told="no finite number",
+    ),
+    "solve_fails": Fault(
+        "test_reference_solution_earns_the_top_reward",
+        (("yield say(str(self.task.total))", "yield say(str(self.task.total // (self.task.total // 2 % 2)))"),),
+        told="ZeroDivisionError",
+    ),
+    "solve_is_wrong": Fault(
+        "test_reference_solution_earns_the_top_reward",
+        (("yield say(str(self.task.total))", "yield say(str(self.task.total + self.task.total // 2 % 2))"),),
+        told="earns 0, and not 1",
+    ),
+    "verifier_raises": Fault(
+        "test_attempts_are_scored",
+        (("        text = trajectory", "        trajectory.turns[-1].output[0]\n        text = trajectory"),),
+        told="nop: fails in verify with IndexError",
+    ),
+    # -- the verifier
+    "flaky": Fault("test_verifier_is_deterministic", ((PAYS, METRICS % "'luck': random.random()"),)),
+    "hash_order": Fault(
+        "test_verifier_does_not_depend_on_the_process",
+        ((PAYS, METRICS % "'first': next(iter({*'abcdefghijklmnopqrst'}))"),),
+        probed=("again",),
+    ),
+    "mutated_trajectory": Fault(
+        "test_verifier_changes_nothing",
+        (
+            (
+                "        text = trajectory",
+                "        [item.pop('status', None) for item in trajectory.items]\n        text = trajectory",
+            ),
+        ),
+        told="the trajectory's turns[0].output",
+        probed=("again",),
+    ),
+    "mutated_task": Fault(
+        "test_verifier_changes_nothing",
+        (("        text = trajectory", "        self.task.numbers.sort(reverse=True)\n        text = trajectory"),),
+        told="the task's numbers",
+        probed=("again",),
+    ),
+    "remembers_the_last": Fault(
+        ("test_verifier_does_not_depend_on_order", "test_rollouts_share_no_state"),
+        (
+            ("    async def open", "    last = ''\n\n    async def open"),
+            (
+                "        text = trajectory",
+                "        last, Adder.last = Adder.last, trajectory.text\n        text = trajectory",
+            ),
+            (PAYS, METRICS % "'after_much': len(last) > 20"),
+        ),
+    ),
+    "evaluates_answers": Fault(
+        ("test_model_output_is_not_executed", "test_verifier_finishes_in_time"),
+        (
+            (
+                "        text = trajectory.text.strip()\n",
+                "        text = trajectory.text.strip()\n"
+                "        try:\n            text = str(eval(text, {'__builtins__': {}}))\n"
+                "        except Exception:\n            pass\n",
+            ),
+        ),
+        told="Python code that the model wrote is run (eval, exec, or a template engine)",
+        probed=("canary", "bait"),
+    ),
+    "loads_yaml": Fault(
+        "test_model_output_is_not_executed",
+        (
+            (
+                NOTES,
+                "        try:\n            yaml.unsafe_load(text)\n"
+                "        except Exception as error:\n            raise ToolError('no YAML') from error\n" + NOTES,
+            ),
+        ),
+        told="note: the argument 'text' is a YAML tag: a command that the model wrote is run",
+        probed=("canary",),
+    ),
+    "opens_paths": Fault(
+        "test_model_output_is_not_executed",
+        (
+            (
+                NOTES,
+                "        try:\n            return str(len(open(text).read()))\n"
+                "        except (OSError, ValueError):\n            raise ToolError('no such file') from None\n",
+            ),
+        ),
+        told="note: the argument 'text' is a path: the file is opened whose path the model gave",
+        probed=("canary",),
+    ),
+    "backtracks": Fault(
+        "test_verifier_finishes_in_time",
+        (("is_right = text ==", "is_right = not re.fullmatch('(a+)+', text) and text =="),),
+        told="'aaaaaaaaaaaa'... (31 characters): it did not come back within",
+        probed=("bait",),
+    ),
+    # -- tools
+    "undescribed": Fault(
+        "test_tools_are_typed_and_described",
+        (
+            ("text: str", "text: Any"),
+            ("\n\n        Args:\n            text: What to write down.", ""),
+            ("len(text)", "len(str(text))"),
+        ),
+        told="the tool note: the argument 'text' may be anything\nthe tool note: the argument 'text' is not described",
+    ),
+    "tool_raises": Fault(
+        "test_tools_survive_hostile_arguments",
+        ((NOTES, "        assert '\\x00' not in text\n" + NOTES),),
+        told="AssertionError",
+        probed=("valid", "hostile"),
+    ),
+    "tool_refuses": Fault(
+        ("test_tools_take_valid_arguments", "test_tools_survive_hostile_arguments"),
+        ((NOTES, "        text[0]\n" + NOTES),),
+        told='note({"text": ""}): fails in tool with IndexError: string index out of range',
+        probed=("valid", "hostile"),
+    ),
+    "tool_hangs": Fault(
+        "test_tools_survive_hostile_arguments",
+        (
+            ("number: Annotated[int, Field(ge=-1000, le=1000)]", "number: int"),
+            ("+= number", "+= len(range(number)) and sum(1 for _ in range(number))"),
+        ),
+        told="add: number = 999",
+        probed=("valid", "hostile"),
+    ),
+    "tool_exits": Fault(
+        "test_tools_survive_hostile_arguments",
+        ((NOTES, "        if '../' in text:\n            os._exit(3)\n" + NOTES),),
+        told="it ended the interpreter with exit code 3",
+        probed=("valid", "hostile"),
+    ),
+    # -- rollouts
+    "shared_state": Fault(
+        "test_rollouts_share_no_state",
+        (("self.memory", "Adder.memory"),),
+        told="among 60 at once",
+    ),
+    "unclosed_file": Fault(
+        "test_nothing_is_left_open",
+        ((OPENS, OPENS + "        self.file = tempfile.TemporaryFile()\n"),),
+        told="unclosed file",
+    ),
+    "kept_file": Fault(
+        "test_nothing_is_left_open",
+        (
+            (OPENS, OPENS + "        FILES.append(tempfile.TemporaryFile())\n"),
+            ("class Sum(", "FILES = []\n\n\nclass Sum("),
+        ),
+        told="is still open",
+    ),
+    "forgotten_task": Fault(
+        "test_nothing_is_left_open",
+        ((OPENS, OPENS + "        self.task_ = asyncio.create_task(asyncio.sleep(3600))\n"),),
+        told="the task sleep",
+    ),
+    "closed_twice": Fault(
+        "test_close_is_called_once",
+        (
+            ("    def verify", "    async def verify"),
+            ("        text = trajectory", "        await self.close()\n        text = trajectory"),
+        ),
+        told="after success: close() was called 2 times, and not once",
+    ),
+    "close_raises": Fault(
+        "test_close_is_called_once",
+        (
+            (
+                "    @tool\n    def add",
+                "    async def close(self) -> None:\n        del self.nothing\n\n    @tool\n    def add",
+            ),
+        ),
+        told="close() raises AttributeError",
+    ),
+    "odd_result": Fault(
+        "test_rollout_survives_json",
+        ((NOTES, "        return '\\ud800'\n"),),
+        probed=("valid",),
+    ),
+    # -- data
+    "bad_row": Fault("test_data_are_valid", train=({**row(15), "total": "many"},), told="data/train.jsonl:13: total:"),
+    "twins": Fault(
+        "test_no_row_stands_twice",
+        train=({**row(3), "id": 99},),
+        told="data/train.jsonl:13 says the same as data/train.jsonl:4",
+    ),
+    "overlap": Fault(
+        "test_splits_do_not_overlap", validation=(row(3),), told="data/validation.jsonl:7 (validation) says the same"
+    ),
+    # -- options and the target
+    "loose_options": Fault(
+        ("test_unknown_options_are_refused", "test_options_have_a_schema"),
+        (
+            (
+                '    top: float = option(1.0, description="What a solved task earns.")',
+                "    model_config = ConfigDict(extra='ignore')\n    top: float = 1.0",
+            ),
+        ),
+    ),
+    "unreadable_options": Fault(
+        "test_options_survive_json",
+        (
+            (
+                '    top: float = option(1.0, description="What a solved task earns.")',
+                '    top: float = option(1.0, description="What a solved task earns.")\n\n'
+                '    @field_serializer("top")\n'
+                '    def _told(self, value: float) -> str:\n        return f"{value} points"',
+            ),
+        ),
+        told='SumConfig does not read what it wrote, {"top":"1.0 points"}',
+    ),
+    "bad_default": Fault("test_default_options_are_valid", (("option(1.0,", "option(1.0, le=0.5,"),)),
+    "no_environment": Fault(
+        "test_target_is_of_its_kind", (("class Adder(Environment[Sum, SumConfig])", "class Adder"),)
+    ),
+}
+
+NOISY = '''\
+import os
+import socket
+import threading
+import time
+
+import wandb
+
+print("Thank you for installing noisy!")
+SOCKET = socket.socket()
+threading.Thread(target=time.sleep, args=(5,), name="noisy", daemon=True).start()
+with open("cache.bin", "w") as file:
+    file.write("x")
+began = time.process_time()
+while time.process_time() - began < 0.2:
+    pass
+
+from gymcore import Environment
+
+
+class Noisy(Environment):
+    """Make noise."""
+'''
+"""Everything that an import may do wrong."""
+
+EXITS = 'raise SystemExit("no GPU")\n'
+"""An import that wants to end the interpreter."""
+
+
+@pytest.fixture(scope="session")
+def faulty_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    A folder into which every faulty environment was installed, once.
+    """
+    folder = tmp_path_factory.mktemp("faulty")
+    files = {path: text for name, fault in FAULTS.items() for path, text in fault.files(f"faulty_{name}").items()}
+    files |= {"faulty_noisy/__init__.py": NOISY, "faulty_noisy/gym.yaml": "gym_api: 1\n"}
+    files |= {"faulty_exits/__init__.py": EXITS, "faulty_exits/gym.yaml": "gym_api: 1\n"}
+    files |= {"wandb/__init__.py": ""}
+    offered = {name: f"faulty_{name}:Adder" for name in FAULTS}
+    offered |= {"noisy": "faulty_noisy:Noisy", "exits": "faulty_exits:Exits"}
+    PluginFolder(folder).install("gym-plugin-faulty", files, {"gymcore.environments": offered})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def faulty(faulty_folder: Path) -> Iterator[PluginFolder]:
+    """
+    The faulty environments, installed where discovery sees them.
+    """
+    with PluginFolder(faulty_folder) as folder:
+        yield folder

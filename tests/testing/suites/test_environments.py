@@ -1,0 +1,148 @@
+"""
+Each check of the environments' suite can fail: faults planted in a correct environment, each caught by its own check.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import SkipTest
+
+import pytest
+
+from gymcore.testing import EnvironmentSuite, PluginFolder
+from gymcore.testing.suites import CheckOutcome, PluginSuite, checks_of, run_checks
+from gymcore.testing.suites.imports import Imported
+from gymcore.testing.suites.probe import Job
+
+from .conftest import FAULTS
+
+
+class Brief(EnvironmentSuite):
+    """
+    The suite with few rollouts, and of those in other interpreters only some, for faults that others do not find.
+    """
+
+    tasks = 2
+    concurrency = 60
+    verify_timeout_s = 1.0
+    groups: ClassVar[tuple[str, ...]] = ()
+
+    def imported(self) -> Imported:
+        """
+        What an import does is another test's business.
+        """
+        return Imported()
+
+    def _jobs(self, canary: str) -> Iterator[Job]:
+        return (job for job in super()._jobs(canary) if job.group in self.groups or "all" in self.groups)
+
+
+class Importing(PluginSuite):
+    """
+    What is looked at before a plugin is imported here.
+    """
+
+    kind = "environment"
+
+    def loaded(self) -> Any:
+        """
+        Not in this process.
+        """
+        raise SkipTest("it is not imported here")
+
+
+def suite_for(name: str, base: type[PluginSuite] = Brief, **switches: Any) -> type[PluginSuite]:
+    return type("TestIt", (base,), {"plugin": name, **switches})
+
+
+def failed(suite: type[PluginSuite]) -> dict[str, CheckOutcome]:
+    found = {outcome.check: outcome for outcome in run_checks(suite) if outcome.status == "failed"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # what a faulty environment has left open is no other test's fault
+    return found
+
+
+PLANTED = [
+    pytest.param(name, marks=pytest.mark.xdist_group(f"faulty-{number % 2}")) for number, name in enumerate(FAULTS)
+]
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_each_fault_is_caught_by_the_check_for_it(faulty: PluginFolder, name: str) -> None:
+    """
+    Every other check passes or says which one to look at, and the message names what is wrong.
+    """
+    fault = FAULTS[name]
+
+    found = failed(suite_for(name, groups=fault.probed))
+
+    assert set(found) == set(fault.checks), {check: outcome.message for check, outcome in found.items()}
+    assert fault.told in "\n".join(outcome.message for outcome in found.values())
+
+
+def test_every_check_can_fail() -> None:
+    """
+    For each check of the suite there is a fault that it alone, or with another, finds; or a test of its own below.
+    """
+    caught = {check for fault in FAULTS.values() for check in fault.checks}
+    elsewhere = {
+        *("test_manifest_is_read_without_importing", "test_import_prints_nothing", "test_import_is_quick"),
+        *("test_import_loads_nothing_heavy", "test_import_opens_no_socket", "test_import_starts_nothing"),
+        *("test_import_writes_no_file", "test_cases_earn_what_they_say"),
+    }
+
+    assert {check.name for check in checks_of(EnvironmentSuite)} == caught | elsewhere
+
+
+@pytest.mark.xdist_group("faulty-0")
+def test_an_import_that_makes_noise_is_told_of_all_of_it(faulty: PluginFolder) -> None:
+    """
+    Printing, a socket, a thread, a file, a heavy library and lost time are each found by a check, with the line.
+    """
+    found = failed(suite_for("noisy", Importing, import_cpu_s=0.15, test_target_is_of_its_kind=None))
+
+    assert set(found) == {
+        *("test_import_prints_nothing", "test_import_is_quick", "test_import_loads_nothing_heavy"),
+        *("test_import_opens_no_socket", "test_import_starts_nothing", "test_import_writes_no_file"),
+    }
+    assert "Thank you" in found["test_import_prints_nothing"].message
+    assert "faulty_noisy/__init__.py:9" in found["test_import_opens_no_socket"].message
+    assert "faulty_noisy/__init__.py:11" in found["test_import_writes_no_file"].message
+    assert "the thread 'noisy'" in found["test_import_starts_nothing"].message
+    assert "wandb" in found["test_import_loads_nothing_heavy"].message
+
+
+@pytest.mark.xdist_group("faulty-0")
+def test_a_plugin_that_is_imported_by_listing_is_told(
+    faulty: PluginFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Here by a file that runs when any Python starts, which sees to it that the plugin is always loaded.
+    """
+    start = f"import sys\nsys.path.insert(0, {str(faulty.folder)!r})\nimport faulty_correct\n"
+    (tmp_path / "sitecustomize.py").write_text(start)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{faulty.environ['PYTHONPATH']}")
+
+    found = failed(suite_for("correct", Importing, test_target_is_of_its_kind=None))
+
+    assert {name: outcome.message for name, outcome in found.items()} == {
+        "test_manifest_is_read_without_importing": "listing has imported faulty_correct"
+    }
+
+
+@pytest.mark.xdist_group("faulty-0")
+def test_an_import_that_exits_is_one_finding(faulty: PluginFolder) -> None:
+    """
+    It ends the interpreter in which it is tried, and neither this one nor the other checks, which are skipped.
+    """
+    outcomes = list(run_checks(suite_for("exits", EnvironmentSuite)))
+
+    assert [outcome.check for outcome in outcomes if outcome.status == "failed"] == ["test_target_is_of_its_kind"]
+    assert "SystemExit: no GPU" in outcomes[0].message
+    assert {outcome.status for outcome in outcomes if outcome.check.startswith("test_tools")} == {"skipped"}
