@@ -2,6 +2,7 @@
 # make test    the whole test suite on the first Python from 3.11 that this machine offers, and on the newest all but
 #              what takes seconds (marked slow), with few examples for each law
 # make test-nemo-gym    what NeMo Gym itself says of the datasets we give it; installs it first (1.4 GB, some minutes)
+# make test-mlflow      the hook plugin `mlflow` with the real library; installs it first
 # make test-trl         one training step of the real TRL on a mix; installs it first (with torch: several GB on Linux)
 # make rigs    what takes minutes and proves more: 200 kills, 2,000 power cuts, 20,000 bit flips, a full disk at every byte
 # make check   formatting, lint and types
@@ -26,7 +27,7 @@ VENV := .venv
 INSTALL = $(1)/bin/python -m pip install --quiet --quiet --disable-pip-version-check
 STAMPS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test test-one test-nemo-gym test-trl rigs check bench clean
+.PHONY: demo test test-one test-nemo-gym test-trl test-mlflow rigs check bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/gym run --env example_single_tool_call --env example_multi_step --out runs/demo
@@ -68,6 +69,16 @@ NEMO_PYTHON = $(shell $(SHELL) tests/interpreters.sh | sed -n 's/^3\.12 //p')
 test-nemo-gym: .venv-nemo-gym/.installed $(VENV)/.developing
 	GYMCORE_NEMO_GYM_PYTHON=$(CURDIR)/.venv-nemo-gym/bin/python \
 		$(VENV)/bin/python -m pytest -q -rs tests/integrations -k nemo_gym_takes
+
+# MLflow, in an environment of its own: it takes half a minute to install, and an older importlib-metadata than ours.
+.venv-mlflow/.installed: $(STAMPS)
+	$(PYTHON) -m venv .venv-mlflow
+	$(call INSTALL,.venv-mlflow) --editable '.[mlflow]' $(foreach plugin,$(PLUGINS),--editable $(plugin))
+	@touch $@
+
+test-mlflow: .venv-mlflow/.installed $(VENV)/.developing
+	GYMCORE_MLFLOW_PYTHON=$(CURDIR)/.venv-mlflow/bin/python \
+		$(VENV)/bin/python -m pytest -q -rs tests/integrations/test_mlflow.py
 
 # TRL with torch, in an environment of their own that has us, too; TORCH may name a wheel that is smaller.
 TORCH ?= torch

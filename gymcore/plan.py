@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,6 +45,7 @@ __all__ = [
     "PromptPlan",
     "RayPlan",
     "UrlData",
+    "Variables",
     "WarningName",
     "expand_variables",
     "load_environ",
@@ -709,14 +710,45 @@ def _keys_at(path: tuple[Any, ...], model: type[Plan]) -> list[str]:
 
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_SECRET = "secret:"
+_SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@#-]{0,255}\Z")
+
+
+class Variables(Mapping[str, str]):
+    """
+    What `${NAME}` stands for in a plan, and what `${secret:NAME}` does.
+
+    As a mapping it holds the variables alone, so that nobody lists a secret or copies it along.
+
+    Args:
+        environ: The variables.
+        secret: Returns the secret of a name; raises a `PlanError` where nobody keeps it.
+    """
+
+    def __init__(self, environ: Mapping[str, str], secret: Callable[[str], str]) -> None:
+        self._environ = environ
+        self.secret = secret
+
+    def __getitem__(self, name: str) -> str:
+        return self._environ[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
+
+    def __len__(self) -> int:
+        return len(self._environ)
 
 
 def expand_variables(value: Any, environ: Mapping[str, str], where: str) -> tuple[Any, list[Problem]]:
     """
-    Replace every `${NAME}` inside the strings of a plain value.
+    Replace every `${NAME}` inside the strings of a plain value, and every `${secret:NAME}` where `environ` is
+    `Variables`.
 
     Returns:
-        The value, and a problem for each variable that is not set.
+        The value, and a problem for each variable that is not set and each secret that nobody keeps.
+
+    Raises:
+        PluginError: a hook plugin failed when it was asked for a secret.
     """
     problems: list[Problem] = []
 
@@ -730,6 +762,8 @@ def expand_variables(value: Any, environ: Mapping[str, str], where: str) -> tupl
 
         def replace(match: re.Match[str]) -> str:
             name = match[1]
+            if name.startswith(_SECRET):
+                return _secret(name.removeprefix(_SECRET), environ, path, problems)
             if not _VARIABLE_NAME.match(name):
                 problems.append(Problem(f"${{{name}}} is no variable name", where=path))
             elif name not in environ:
@@ -742,6 +776,21 @@ def expand_variables(value: Any, environ: Mapping[str, str], where: str) -> tupl
         return _VARIABLE.sub(replace, inner)
 
     return expand(value, where), problems
+
+
+def _secret(name: str, environ: Mapping[str, str], path: str, problems: list[Problem]) -> str:
+    """Return a secret, or add to the problems why there is none."""
+    if not _SECRET_NAME.match(name):
+        told = f"${{secret:{name}}} names no secret: letters, digits and _ . / : @ # -, 256 at most"
+        problems.append(Problem(told, where=path))
+    elif not isinstance(environ, Variables):
+        problems.append(Problem(f"${{secret:{name}}} is for a user's own plan, and nobody is asked here", where=path))
+    else:
+        try:
+            return environ.secret(name)
+        except PlanError as error:
+            problems.extend(replace(problem, where=path) for problem in error.problems)
+    return ""
 
 
 def load_environ(folder: Path = Path()) -> dict[str, str]:

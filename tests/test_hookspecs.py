@@ -4,6 +4,7 @@ Hook plugins: who is asked, who may refuse, and that one that fails starves nobo
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,9 +44,9 @@ class Notes:
 def tell_everything(observers: Observers) -> None:
     """Tell what happens in a run."""
     observers.plan({"a": 1})
-    observers.run_start(Path("runs"), 3)
+    asyncio.run(observers.run_start(Path("runs"), 3))
     observers.rollouts(Path("runs"), [])
-    observers.run_finish(Path("runs"), {})
+    asyncio.run(observers.run_finish(Path("runs"), {}))
 
 
 HEARD = ["plan {'a': 1}", "start runs 3", "rollouts 0", "finish {}"]
@@ -114,6 +115,7 @@ def test_an_observer_that_fails_is_switched_off_and_said_once(event: str, error:
     assert before.heard == after.heard == HEARD * 3
     text = f"{event} raised {type(error).__name__}: {error}"
     assert said == [f"hook dist/broken is switched off for this run: {text}"]
+    assert observers.switched_off == ("dist/broken",)
 
 
 @pytest.mark.parametrize("event", ["gym_run_start", "gym_rollouts", "gym_run_finish"])
@@ -136,6 +138,28 @@ def test_an_observer_that_hangs_is_switched_off_and_said_once(event: str) -> Non
 
     assert before.heard == after.heard == HEARD * 3
     assert said == [f"hook dist/broken is switched off for this run: {event} did not come back within 0.2 s"]
+
+
+def test_what_an_observer_raises_is_told_in_one_line_without_a_password() -> None:
+    """
+    Exporters talk to servers, and their libraries put whole addresses into long messages of many lines.
+    """
+
+    class Talkative:
+        @hookimpl
+        def gym_rollouts(self) -> None:
+            raise OSError(
+                "no answer\n  from http://me:hush@there:1/api, for http://hush@there and a@b\n" + "x" * 10_000
+            )
+
+    said: list[str] = []
+    Observers({"dist/talkative": Talkative()}, said.append).rollouts(Path("runs"), [])
+
+    (line,) = said
+    assert "raised OSError: no answer from http://***@there:1/api, for http://***@there and a@b xxx" in line
+    assert line.endswith("xxx...")
+    assert "hush" not in line
+    assert len(line) < 600
 
 
 def test_a_hook_plugin_is_called_in_one_thread_which_ends_with_the_run() -> None:

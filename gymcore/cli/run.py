@@ -33,7 +33,7 @@ from gymcore.plan import Plan, load_environ
 from gymcore.reporting import Report, report
 from gymcore.run_folder import PLAN_NAME
 from gymcore.runtime import RolloutStream
-from gymcore.workflow import DEFAULT_FOLDER, collect_composition, load_observers, run_async
+from gymcore.workflow import DEFAULT_FOLDER, SWITCHED_OFF, collect_composition, load_observers, run_async
 
 __all__ = ["command"]
 
@@ -230,6 +230,9 @@ class _Run:
             click.echo(f"{self._journal.duplicates:,} late results of finished rollouts were dropped", err=True)
         if missing <= 0:
             click.echo(f"done: {result.total.finished:,} rollouts in {self.folder / 'rollouts.jsonl'}", err=True)
+            if self._composition.plan.check.strict and self._observers.switched_off:
+                click.echo(f"{SWITCHED_OFF}: {', '.join(self._observers.switched_off)}", err=True)
+                return PluginError.exit_code
             return 0
         if self._signals.count:
             click.echo(f"stopped: {missing:,} rollouts are still owed; go on with: {again}", err=True)

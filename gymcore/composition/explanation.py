@@ -15,11 +15,12 @@ from gymcore.composition.composer import trace
 from gymcore.composition.configuration import option_origins
 from gymcore.composition.folder import named_lock, open_composition
 from gymcore.composition.routes import DEFAULT_SPLIT
+from gymcore.composition.secrets import Secrets
 from gymcore.discovery import Catalog, Plugin
 from gymcore.discovery.catalog import bare_name
 from gymcore.documents import DocumentError, decode_json
 from gymcore.errors import GymcoreError, RequestError, RunFolderError, nearest
-from gymcore.plan import EnvironmentPlan, Plan
+from gymcore.plan import EnvironmentPlan, Plan, Variables
 from gymcore.run_folder import DATASET_NAME, PLAN_NAME
 
 __all__ = ["Explanation", "OptionLayer", "explain", "has_word_of"]
@@ -98,6 +99,7 @@ def explain(folder: Path, task_id: str, catalog: Catalog, environ: Mapping[str, 
     plan = Plan.from_file(folder / PLAN_NAME)
     agent = row.route.removeprefix(f"{row.environment}_")
     model = str(entry["asked"].get("model"))
+    environ = Variables(environ, Secrets(plan, catalog))  # one for all that follows, so that a secret is asked for once
     warnings = _no_longer_fitting(folder, catalog, environ)
     source = _source_of(row, plan, lock, catalog, environ, warnings)
     return Explanation(

@@ -12,12 +12,13 @@ from gymcore.composition.configuration import Options, is_reference, resolve_opt
 from gymcore.composition.parameters import mistakes_in_parameters
 from gymcore.composition.rows.filters import Filter, compile_filter
 from gymcore.composition.rows.prompts import Prompt, compile_prompt
+from gymcore.composition.secrets import Secrets
 from gymcore.discovery import Catalog, Plugin
 from gymcore.discovery.catalog import bare_name, normalised
 from gymcore.discovery.requirements import Clash, Installed, remedies_of
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem, nearest
 from gymcore.interfaces import Agent, Config, Environment, Model
-from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, PromptPlan, UrlData, expand_variables
+from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, PromptPlan, UrlData, Variables, expand_variables
 
 if TYPE_CHECKING:
     from gymcore.interpreters.describer import Describer
@@ -70,7 +71,8 @@ class Resolver:
     Args:
         plan: The plan as asked.
         catalog: What is installed.
-        environ: Where `${NAME}` and options that name an environment variable get their values.
+        environ: Where `${NAME}` and options that name an environment variable get their values; as `Variables` it also
+            says whom to ask for `${secret:NAME}`, and else the plan's hook plugins are asked.
         locate: Completes a key path by the place where it stands.
         source: How messages name the plan.
     """
@@ -87,7 +89,8 @@ class Resolver:
         self.plan = plan
         self.locate = locate
         self.catalog = catalog
-        self.environ = environ
+        is_complete = isinstance(environ, Variables)
+        self.environ = environ if is_complete else Variables(environ, Secrets(plan, catalog, locate))
         self.errors: list[GymcoreError] = []
         self.models: dict[str, ModelChoice] = {}
         self.routes: dict[str, Route] = {}
@@ -127,7 +130,12 @@ class Resolver:
                 self._check_requirements(plugin, where)
                 self._hooks.append(plugin.shortest)
             except GymcoreError as error:
-                self.errors.append(error)
+                self._add(error)
+
+    def _add(self, error: GymcoreError) -> None:
+        """Add an error that may have been met before: a hook plugin is needed for each of several secrets."""
+        if str(error) not in map(str, self.errors):
+            self.errors.append(error)
 
     def resolve_models(self) -> None:
         """Resolve every model of the plan."""
@@ -312,14 +320,23 @@ class Resolver:
 
     def _options(self, component: Any, plugin: Plugin, asked: Mapping[str, Any], where: str) -> Options:
         model: type[Config] = component.config_model
-        options, problems = resolve_options(model, plugin.manifest.config, asked, self.environ, where)
+        try:
+            options, problems = resolve_options(model, plugin.manifest.config, asked, self.environ, where)
+        except GymcoreError as error:  # of a hook plugin that was asked for a secret
+            self._add(error)
+            return Options(None, {}, {})
         for problem in problems:
             self.complain(problem)
         return options
 
     def _check_variables(self, asked: Mapping[str, Any], where: str) -> None:
         """Find the mistakes that can be found in options although nobody knows whose they are."""
-        for problem in expand_variables(dict(asked), self.environ, where)[1]:
+        try:
+            problems = expand_variables(dict(asked), self.environ, where)[1]
+        except GymcoreError as error:
+            self._add(error)
+            return
+        for problem in problems:
             self.complain(problem)
 
     def _check_isolation(self, entry: EnvironmentPlan, plugin: Plugin, where: str) -> None:

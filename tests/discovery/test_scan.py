@@ -162,7 +162,7 @@ def test_our_own_components_enter_through_the_same_door(hostile_catalog: Catalog
     """
     own = {plugin.qualified: plugin.status for plugin in hostile_catalog.plugins if plugin.distribution == "gymcore"}
 
-    assert own == {"gymcore/simple_agent": "ok", "gymcore/oracle": "ok", "gymcore/nop": "ok"}
+    assert own == dict.fromkeys(("gymcore/simple_agent", "gymcore/oracle", "gymcore/nop", "gymcore/mlflow"), "ok")
 
 
 def test_the_listing_knows_the_interface_versions_without_loading_them() -> None:
