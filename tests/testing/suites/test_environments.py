@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 from unittest import SkipTest
 
 import pytest
+from pydantic import SecretStr
 
+from gymcore import Config, option
 from gymcore.testing import EnvironmentSuite, PluginFolder
 from gymcore.testing.suites import CheckOutcome, PluginSuite, checks_of, run_checks
 from gymcore.testing.suites.imports import Imported
@@ -146,3 +148,27 @@ def test_an_import_that_exits_is_one_finding(faulty: PluginFolder) -> None:
     assert [outcome.check for outcome in outcomes if outcome.status == "failed"] == ["test_target_is_of_its_kind"]
     assert "SystemExit: no GPU" in outcomes[0].message
     assert {outcome.status for outcome in outcomes if outcome.check.startswith("test_tools")} == {"skipped"}
+
+
+class Keyed(Config):
+    """
+    Options with a secret that must be given.
+    """
+
+    key: SecretStr = option(min_length=12, description="A key.")
+    spare_key: SecretStr | None = option(None, description="Another.")
+    size: int = option(1, description="A number.")
+
+
+def test_a_required_secret_is_no_fault_of_the_options() -> None:
+    """
+    Secrets are written as asterisks; what must survive JSON is everything else.
+    """
+
+    class Suite(PluginSuite):
+        kind = "environment"
+
+        def options(self) -> Config:
+            return Keyed(key=SecretStr("correct-horse"), size=3)
+
+    Suite().test_options_survive_json()
