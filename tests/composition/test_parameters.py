@@ -16,15 +16,20 @@ from gymcore.responses import CREATE_PARAMS
 
 Compose = Callable[..., Composition]
 
-KNOWN = {"type": "function", "name": "repeat", "parameters": {}}
+
+def _tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "name": name, "parameters": {}}
+
+
+KNOWN = _tool("repeat")
 
 
 def test_every_mistake_of_the_parameters_is_told_with_its_key(composed: Compose) -> None:
     """
     What rows ask is no parameter, and a tool that the environment lacks is refused as it is in a row.
     """
-    params = {"input": "x", "messages": [1], "tools": [KNOWN, {"name": "repaet"}, {"name": "evil"}], "metadata": 5}
-    places = ["params.input", "params.messages", "params.tools.1", "params.tools.2", "params.metadata"]
+    params = {"input": "x", "messages": [1], "tools": [KNOWN, _tool("repaet"), _tool("evil")], "metadata": 5}
+    places = ["params.input", "params.messages", "params.metadata", "params.tools.1", "params.tools.2"]
 
     with pytest.raises(PlanError) as caught:
         composed({"environments": {"echo": {"params": params}}})
@@ -32,9 +37,9 @@ def test_every_mistake_of_the_parameters_is_told_with_its_key(composed: Compose)
     told = [(problem.where, problem.message, *problem.hints) for problem in caught.value.problems]
     assert [where for where, *_ in told] == [f"environments.echo.{place}" for place in places]
     assert told[0][2] == "try: environments.echo.prompt, with `system` and `user`"
-    assert told[2][1:] == ("the environment has no tool 'repaet'", "try: repeat")
-    assert told[3][1:] == ("the environment has no tool 'evil'", "its tools: repeat")
-    assert told[4][1] == "'metadata' is a mapping, not 5"
+    assert told[2][1] == "must be an object of texts, not 5"
+    assert told[3][1:] == ("the environment has no tool 'repaet'", "try: repeat")
+    assert told[4][1:] == ("the environment has no tool 'evil'", "its tools: repeat")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,7 @@ def test_a_parameter_of_another_type_is_refused(params: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "params",
     [
-        dict.fromkeys(CREATE_PARAMS - {"input"}),
+        dict.fromkeys(sorted(CREATE_PARAMS - {"input"})),
         {"temperature": 1, "top_p": 0.9, "max_output_tokens": 100, "top_logprobs": 0, "tool_choice": "required"},
         {"tool_choice": {"type": "function", "name": "repeat"}, "metadata": {"a": "b"}, "stream": False},
         {"tools": [KNOWN, {"type": "web_search"}], "top_k": 5, "min_p": [1]},
