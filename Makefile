@@ -2,6 +2,8 @@
 # make test    the whole test suite on the first Python from 3.11 that this machine offers, and on the newest all but
 #              what takes seconds (marked slow), with few examples for each law
 # make test-nemo-gym    what NeMo Gym itself says of the datasets we give it; installs it first (1.4 GB, some minutes)
+# make test-mlflow      the hook plugin `mlflow` with the real library; installs it first
+# make test-trl         one training step of the real TRL on a mix; installs it first (with torch: several GB on Linux)
 # make rigs    what takes minutes and proves more: 200 kills, 2,000 power cuts, 20,000 bit flips, a full disk at every byte
 # make check   formatting, lint and types
 # make bench   the figures in docs/explanation/cost.md; ENDPOINT=URL measures rollouts too
@@ -12,7 +14,8 @@ PLUGINS := $(wildcard plugins/*)
 PROJECTS := . $(PLUGINS)
 # With '.[ray,fast]' the tests of the Ray executor run too, and all on uvloop; `make test` does so for the first Python.
 CORE ?= .
-# With 'dev trainers' the exports are read by the libraries that they are for; `make test` does so for the first Python.
+# With 'dev trainers backends' the exports are read by the libraries that they are for, and plugins are built with every
+# tool; `make test` does so for the first Python.
 DEV_GROUPS ?= dev
 
 # The first Python that is new enough; PYTHON=... chooses another.
@@ -24,7 +27,7 @@ VENV := .venv
 INSTALL = $(1)/bin/python -m pip install --quiet --quiet --disable-pip-version-check
 STAMPS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test test-one test-nemo-gym rigs check bench clean
+.PHONY: demo test test-one test-nemo-gym test-trl test-mlflow rigs check bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/gym run --env example_single_tool_call --env example_multi_step --out runs/demo
@@ -43,7 +46,7 @@ $(VENV)/.developing: $(VENV)/.installed
 	@touch $@
 
 test:
-	@core='.[ray,fast]'; groups='dev trainers'; args='$(ARGS)'; profile=thorough; \
+	@core='.[ray,fast]'; groups='dev trainers backends'; args='$(ARGS)'; profile=thorough; \
 	$(SHELL) tests/interpreters.sh | sed -n '1p;$$p' | uniq | while read -r version python; do \
 		echo "== Python $$version =="; \
 		GYMCORE_TEST_PROFILE=$$profile $(MAKE) --no-print-directory test-one VENV=.venv-$$version PYTHON=$$python CORE="$$core" \
@@ -66,6 +69,30 @@ NEMO_PYTHON = $(shell $(SHELL) tests/interpreters.sh | sed -n 's/^3\.12 //p')
 test-nemo-gym: .venv-nemo-gym/.installed $(VENV)/.developing
 	GYMCORE_NEMO_GYM_PYTHON=$(CURDIR)/.venv-nemo-gym/bin/python \
 		$(VENV)/bin/python -m pytest -q -rs tests/integrations -k nemo_gym_takes
+
+# MLflow, in an environment of its own: it takes half a minute to install, and an older importlib-metadata than ours.
+.venv-mlflow/.installed: $(STAMPS)
+	$(PYTHON) -m venv .venv-mlflow
+	$(call INSTALL,.venv-mlflow) --editable '.[mlflow]' $(foreach plugin,$(PLUGINS),--editable $(plugin))
+	@touch $@
+
+test-mlflow: .venv-mlflow/.installed $(VENV)/.developing
+	GYMCORE_MLFLOW_PYTHON=$(CURDIR)/.venv-mlflow/bin/python \
+		$(VENV)/bin/python -m pytest -q -rs tests/integrations/test_mlflow.py
+
+# TRL with torch, in an environment of their own that has us, too; TORCH may name a wheel that is smaller.
+TORCH ?= torch
+
+.venv-trl/.installed: $(STAMPS)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv .venv-trl
+	$(call INSTALL,.venv-trl) --upgrade 'pip>=25.1'
+	$(call INSTALL,.venv-trl) --group dev --group trainers '$(TORCH)' 'trl>=1.16,<2' \
+		$(foreach project,. $(PLUGINS),--editable '$(project)')
+	@touch $@
+
+test-trl: .venv-trl/.installed
+	.venv-trl/bin/python -m pytest -q -rs tests/integrations/test_trl.py tests/integrations/test_trl_training.py
 
 rigs: $(VENV)/.developing
 	$(VENV)/bin/python -m pytest -q -s -m rig --durations=0 $(ARGS)

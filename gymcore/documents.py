@@ -80,7 +80,8 @@ def parse_yaml(text: str | bytes) -> YamlDocument:
         try:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise DocumentError(f"not UTF-8 at byte {error.start}") from None
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise DocumentError(f"not UTF-8 at byte {error.start}", line) from None
     elif not text.isascii() and (found := _SURROGATE.search(text)):
         raise DocumentError(f"not UTF-8 at character {found.start()}")
     if len(text) > MAX_YAML_BYTES:
@@ -92,7 +93,11 @@ def parse_yaml(text: str | bytes) -> YamlDocument:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise DocumentError(f"not YAML: {what}", None if mark is None else mark.line + 1) from None
+        if mark is not None:
+            raise DocumentError(f"not YAML: {what}, at column {mark.column + 1}", mark.line + 1) from None
+        strange = yaml.reader.Reader.NON_PRINTABLE.search(text)
+        at = None if strange is None else text.count("\n", 0, strange.start()) + 1
+        raise DocumentError(f"not YAML: {what}", at) from None
     lines: dict[Path_, int] = {}
     value = None if node is None else _construct(node, (), lines)
     return YamlDocument(value, lines)

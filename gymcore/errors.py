@@ -9,7 +9,7 @@ Every exception gymcore raises, drawn as a tree.
     │   ├── DataError              rows, or the file that holds them
     │   └── RunFolderError         a run folder that holds something else
     ├── EndpointError              exit 3: the endpoint cannot be used; the run can be resumed
-    ├── PluginError                exit 4: a chosen plugin is broken or too new
+    ├── PluginError                exit 4: a chosen plugin is broken, blocked or too new
     ├── StorageError               exit 5: the disk failed; what was acknowledged is safe
     └── ModelError                 one model call failed for good; recorded as a failure of its rollout
     ToolError                      raised by a tool on purpose; the model reads its message
@@ -19,6 +19,7 @@ Each message says what happened, where, and what to try, and carries the same fa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,10 @@ __all__ = [
     "UnknownPluginError",
     "nearest",
 ]
+
+
+# https://packaging.python.org/en/latest/specifications/name-normalization/
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,99}[A-Za-z0-9])?")
 
 
 class GymcoreError(Exception):
@@ -122,17 +127,28 @@ class UnknownPluginError(RequestError):
         installed: Every name of that kind, sorted.
     """
 
-    def __init__(self, kind: str, wanted: str, installed: Iterable[str], *, where: str | None = None) -> None:
+    shown = 20
+
+    def __init__(
+        self, kind: str, wanted: str, installed: Iterable[str], *, where: str | None = None, hints: Iterable[str] = ()
+    ) -> None:
         self.kind = kind
         self.wanted = wanted
         self.installed = tuple(sorted(installed))
-        close = nearest(wanted, self.installed)
-        hints = [f"installed: {', '.join(self.installed) or 'none'}"]
+        close = nearest(wanted.rpartition("/")[2], self.installed)
+        more = len(self.installed) - self.shown
+        names = [*self.installed[: self.shown], *([f"and {more} more"] if more > 0 else [])]
+        told = [f"installed: {', '.join(names) or 'none'}", *hints]
         if close:
-            hints.append(f"try: {' or '.join(repr(name) for name in close)}, or `gym list` to see every one")
-        else:
-            hints.append("try: `gym list` to see every one; a plugin is installed with pip")
-        super().__init__(f"no {kind} is named {wanted!r}", where=where, hints=hints)
+            told.append(f"try: {' or '.join(repr(name) for name in close)}, or `gym list` to see every one")
+        elif not told[1:]:
+            # Only what was typed: a name that is merely near to it may be somebody's trap.
+            distribution, slash, bare = wanted.rpartition("/")
+            package = distribution if slash else f"gym-plugin-{bare}"
+            is_name = _NAME.fullmatch(package) is not None and (_NAME.fullmatch(bare) is not None)
+            install = f"pip install {package}, if there is such a distribution, or " if is_name else ""
+            told.append(f"try: {install}`gym list` to see every one")
+        super().__init__(f"no {kind} is named {wanted!r}", where=where, hints=told)
 
 
 class AmbiguousPluginError(RequestError):
@@ -140,7 +156,7 @@ class AmbiguousPluginError(RequestError):
     Two distributions offer the same name.
 
     Attributes:
-        choices: The qualified names, `distribution:name`, of which one must be chosen.
+        choices: The qualified names, `distribution/name`, of which one must be chosen.
     """
 
     def __init__(self, kind: str, wanted: str, choices: Sequence[str], *, where: str | None = None) -> None:
@@ -216,7 +232,7 @@ class PluginError(GymcoreError):
     A chosen plugin is broken, incompatible or incomplete.
 
     Attributes:
-        plugin: Its qualified name, `distribution:name`.
+        plugin: Its qualified name, `distribution/name`.
     """
 
     exit_code = 4

@@ -358,7 +358,7 @@ class Environment(Generic[TaskT, ConfigT]):
     seed: int
     """The source of all chance: the same for every repeat of a task."""
     models: Mapping[str, BoundModel]
-    """Models the plan names besides the policy, for judges: `await self.models["judge"].ask("...")`."""
+    """All models of the plan by name, for judges: `await self.models["judge"].ask("...")`; the policy is among them."""
     resources: Any  # whatever the author's `shared` yields
     """What `shared()` yielded, the same object for all rollouts of the run."""
 

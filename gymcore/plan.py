@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +31,7 @@ from gymcore.errors import PlanError, Problem, nearest
 from gymcore.records import Record
 
 __all__ = [
+    "FILTER_CONDITIONS",
     "AgentPlan",
     "CheckPlan",
     "CollectPlan",
@@ -44,6 +45,7 @@ __all__ = [
     "PromptPlan",
     "RayPlan",
     "UrlData",
+    "Variables",
     "WarningName",
     "expand_variables",
     "load_environ",
@@ -54,6 +56,8 @@ __all__ = [
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Count = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+"""Only `true` and `false`: `yes` and `on` are words."""
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)]
 Seconds = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
@@ -70,8 +74,13 @@ LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e9
 Weight = Annotated[int | float, PlainValidator(_check_weight)]
 """How much of the mix, in relation to the others; `2` and `0.3` are taken exactly as they are written."""
 ShareOfPhase = Annotated[
-    int | float, PlainValidator(lambda value: value if type(value) is int and value == 0 else _check_weight(value))
+    int | float,
+    PlainValidator(lambda value: 0 if type(value) in (int, float) and value == 0 else _check_weight(value)),
 ]
+"""A weight, or 0 for no rows."""
+
+FILTER_CONDITIONS = ("min", "max", "not", "contains", "exists")
+"""What the conditions of a `filter` are called."""
 
 PLAN_BYTES = 2**24
 """The size of a file that nobody takes for a plan."""
@@ -94,7 +103,7 @@ class AgentPlan(Record):
     """Which agent plays, and its options."""
 
     use: str = "simple_agent"
-    """The installed agent's name, or `distribution:name`."""
+    """The installed agent's name, or `distribution/name`."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Options of the agent; `gym show NAME` lists them."""
 
@@ -217,16 +226,16 @@ class PromptPlan(Record):
     """What rows are asked with: texts in which `{field}` is replaced by what a row says."""
 
     system: str | None = None
-    """Takes the place of the system message."""
+    """Takes the place of the messages of the system and the developer, wherever they stand."""
     user: str | None = None
-    """Takes the place of everything that is said after the system message."""
+    """Takes the place of everything else that is said."""
 
 
 class ModelPlan(Record):
     """Which model answers, and its options."""
 
     use: str = "oracle"
-    """The installed model's name, or `distribution:name`."""
+    """The installed model's name, or `distribution/name`."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Options of the model; `gym show NAME` lists them."""
     concurrency: Count | None = None
@@ -237,7 +246,7 @@ class EnvironmentPlan(Record):
     """One environment of the mix; every option that can differ between environments stands here."""
 
     use: str | None = None
-    """The installed environment's name, or `distribution:name`; the key of this entry where it is absent."""
+    """The installed environment's name, or `distribution/name`; the key of this entry where it is absent."""
     split: str | None = None
     """Which of its own splits to take; `mix.split` where it is absent, and `example` where there are no data either."""
     data: Sources = Field(default_factory=list)
@@ -315,13 +324,13 @@ class MixPlan(Record):
     row exactly once, which leaves no choice of weights. `repeat` where there is a size, `stop` where there are only
     weights, `once` where there is neither.
     """
-    shuffle: bool | None = None
+    shuffle: Flag | None = None
     """Whether the rows of each environment are put in an order by chance; so where there are weights, size or batch."""
     weight_by: Literal["rows", "tokens"] = "rows"
     """What weights are shares of."""
     tokenizer: str = "words"
     """What counts tokens: `words`, what white space separates, or the path of a `tokenizer.json`."""
-    allow_starved: bool = False
+    allow_starved: Flag = False
     """Accept a share below one row of a batch, with which some batches hold no row of that environment."""
     schedule: list[MixPhase] = Field(default_factory=list)
     """A curriculum: weights that change as the mix goes on, in the place of those of the environments."""
@@ -397,11 +406,11 @@ WarningName = Literal[
 class CheckPlan(Record):
     """What becomes of rows that are wrong, or merely odd."""
 
-    skip_invalid: bool = False
+    skip_invalid: Flag = False
     """Leave invalid rows out, and write them to `rejects.jsonl`; else one of them is refused with all."""
     ignore: list[WarningName] = Field(default_factory=list)
     """Warnings that are not looked for."""
-    strict: bool = False
+    strict: Flag = False
     """Refuse rows of which there is a warning."""
     requirements: Literal["refuse", "warn"] = "refuse"
     """
@@ -602,10 +611,9 @@ def _apply_settings(value: dict[str, Any], settings: Iterable[str]) -> list[Prob
         if not setting.isascii() and any("\ud800" <= character <= "\udfff" for character in setting):
             problems.append(Problem("the setting is not UTF-8", where=ascii(where)[1:-1]))
             continue
-        try:
-            parsed = parse_yaml(text).value
-        except DocumentError:
-            parsed = text
+        parsed = _value_of(text)
+        if len(keys) > 4 and keys[0] == "environments" and keys[2] == "filter":
+            keys = [*keys[:3], *_in_filter(keys[3:])]
         target = value
         for depth, key in enumerate(keys[:-1]):
             if target.get(key) is None:
@@ -620,6 +628,26 @@ def _apply_settings(value: dict[str, Any], settings: Iterable[str]) -> list[Prob
         else:
             target[keys[-1]] = parsed
     return problems
+
+
+def _value_of(text: str) -> Any:
+    """Return what a setting means: YAML where it is YAML, and otherwise the text."""
+    try:
+        parsed = parse_yaml(text).value
+    except DocumentError:
+        return text
+    # A text is taken letter by letter: YAML would end it where ` #` stands, and fold its lines into one.
+    written = text.strip()
+    is_bare = isinstance(parsed, str) and not written.startswith(("'", '"', "|", ">"))
+    return written if is_bare or (parsed is None and written.startswith("#")) else parsed
+
+
+def _in_filter(keys: list[str]) -> list[str]:
+    """Return the keys of a setting inside a `filter`: a key path of rows is one key, and conditions come after it."""
+    end = len(keys)
+    while end > 1 and keys[end - 1] in FILTER_CONDITIONS:
+        end -= 1
+    return [".".join(keys[:end]), *keys[end:]]
 
 
 def _explain(error: Mapping[str, Any], document: YamlDocument, source: str, model: type[Plan]) -> Problem:
@@ -641,7 +669,9 @@ def _explain(error: Mapping[str, Any], document: YamlDocument, source: str, mode
         return Problem(told, where=where)
     shown = repr(error["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return Problem(f"{told}, not {shown}", where=where)
+    is_quotable = error["type"] == "string_type" and error["input"] is not None
+    hints = ("a text that YAML reads as something else is written in quotes, 'like this'",) if is_quotable else ()
+    return Problem(f"{told}, not {shown}", where=where, hints=hints)
 
 
 def _path_of(error: Mapping[str, Any]) -> tuple[str | int, ...]:
@@ -666,6 +696,8 @@ def _keys_at(path: tuple[Any, ...], model: type[Plan]) -> list[str]:
         return list(model.model_fields)
     if path == ("collect", "ray"):
         return list(RayPlan.model_fields)
+    if path[:2] == ("mix", "schedule"):
+        return list(MixPhase.model_fields)
     inner: dict[str, type[Record]] = {"mix": MixPlan, "check": CheckPlan, "collect": CollectPlan, "agent": AgentPlan}
     if path[0] in ("environments", "models"):
         owner: type[Record] = EnvironmentPlan if path[0] == "environments" else ModelPlan
@@ -678,14 +710,45 @@ def _keys_at(path: tuple[Any, ...], model: type[Plan]) -> list[str]:
 
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_SECRET = "secret:"
+_SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@#-]{0,255}\Z")
+
+
+class Variables(Mapping[str, str]):
+    """
+    What `${NAME}` stands for in a plan, and what `${secret:NAME}` does.
+
+    As a mapping it holds the variables alone, so that nobody lists a secret or copies it along.
+
+    Args:
+        environ: The variables.
+        secret: Returns the secret of a name; raises a `PlanError` where nobody keeps it.
+    """
+
+    def __init__(self, environ: Mapping[str, str], secret: Callable[[str], str]) -> None:
+        self._environ = environ
+        self.secret = secret
+
+    def __getitem__(self, name: str) -> str:
+        return self._environ[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
+
+    def __len__(self) -> int:
+        return len(self._environ)
 
 
 def expand_variables(value: Any, environ: Mapping[str, str], where: str) -> tuple[Any, list[Problem]]:
     """
-    Replace every `${NAME}` inside the strings of a plain value.
+    Replace every `${NAME}` inside the strings of a plain value, and every `${secret:NAME}` where `environ` is
+    `Variables`.
 
     Returns:
-        The value, and a problem for each variable that is not set.
+        The value, and a problem for each variable that is not set and each secret that nobody keeps.
+
+    Raises:
+        PluginError: a hook plugin failed when it was asked for a secret.
     """
     problems: list[Problem] = []
 
@@ -699,6 +762,8 @@ def expand_variables(value: Any, environ: Mapping[str, str], where: str) -> tupl
 
         def replace(match: re.Match[str]) -> str:
             name = match[1]
+            if name.startswith(_SECRET):
+                return _secret(name.removeprefix(_SECRET), environ, path, problems)
             if not _VARIABLE_NAME.match(name):
                 problems.append(Problem(f"${{{name}}} is no variable name", where=path))
             elif name not in environ:
@@ -711,6 +776,21 @@ def expand_variables(value: Any, environ: Mapping[str, str], where: str) -> tupl
         return _VARIABLE.sub(replace, inner)
 
     return expand(value, where), problems
+
+
+def _secret(name: str, environ: Mapping[str, str], path: str, problems: list[Problem]) -> str:
+    """Return a secret, or add to the problems why there is none."""
+    if not _SECRET_NAME.match(name):
+        told = f"${{secret:{name}}} names no secret: letters, digits and _ . / : @ # -, 256 at most"
+        problems.append(Problem(told, where=path))
+    elif not isinstance(environ, Variables):
+        problems.append(Problem(f"${{secret:{name}}} is for a user's own plan, and nobody is asked here", where=path))
+    else:
+        try:
+            return environ.secret(name)
+        except PlanError as error:
+            problems.extend(replace(problem, where=path) for problem in error.problems)
+    return ""
 
 
 def load_environ(folder: Path = Path()) -> dict[str, str]:

@@ -9,11 +9,13 @@ Source: https://platform.openai.com/docs/api-reference/responses
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 __all__ = [
     "CREATE_PARAMS",
@@ -33,29 +35,157 @@ Item = dict[str, Any]
 """One input or output item: a JSON object with, usually, a `type`; any other key may appear."""
 
 
-CREATE_PARAMS = frozenset(
-    (
-        *("background", "include", "input", "instructions", "max_output_tokens", "max_tool_calls", "metadata", "model"),
-        *("parallel_tool_calls", "previous_response_id", "prompt", "reasoning", "service_tier", "store", "stream"),
-        *("temperature", "text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user"),
-    )
-)
-"""The parameters that others know (https://platform.openai.com/docs/api-reference/responses/create); any travels."""
-
-
 class _Open(BaseModel):
     """A frozen object whose undeclared keys are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
+_ROLES = ("user", "assistant", "system", "developer")
+
+
+_Mistakes = list[tuple[tuple[str | int, ...], str]]
+"""Where each stands, and what it is."""
+
+
+def _mistakes_in_items(items: Sequence[Item]) -> _Mistakes:
+    """Look at the items that are messages; what others hold is for whoever answers them."""
+    found: _Mistakes = []
+    for index, item in enumerate(items):
+        kind = item.get("type")
+        if kind is None or kind == "message":
+            role, content = item.get("role"), item.get("content")
+            if role not in _ROLES:
+                if kind is None and role is None:
+                    found.append((("input", index), "an item has a `type`, and a message a `role`"))
+                else:
+                    found.append((("input", index, "role"), f"must be one of {', '.join(_ROLES)}, not {_shown(role)}"))
+            elif type(content) is not str and not (type(content) is list and all(map(_is_part, content))):
+                found.append((("input", index, "content"), "must be a text, or a list of parts that have a `type`"))
+        elif type(kind) is not str:
+            found.append((("input", index, "type"), f"must be a text, not {_shown(kind)}"))
+    return found if items else [(("input",), "must not be empty: nothing is asked")]
+
+
+def _mistakes_in_tools(tools: Sequence[Item]) -> _Mistakes:
+    found: _Mistakes = []
+    for index, tool in enumerate(tools):
+        kind = tool.get("type")
+        if type(kind) is not str:
+            found.append((("tools", index), 'a tool has a `type`, such as "function"'))
+        elif kind == "function" and type(tool.get("name")) is not str:
+            found.append((("tools", index), "a function has a `name`, which is a text"))
+    return found
+
+
+def _is_part(part: Any) -> bool:  # any JSON value
+    return type(part) is dict and type(part.get("type")) is str
+
+
+def _shown(value: Any) -> str:
+    return reprlib.repr(value)  # bounded, because a value may be as long as a row
+
+
+def _number(least: float, most: float) -> tuple[Callable[[Any], bool], str]:
+    return (
+        lambda value: type(value) in (int, float) and least <= value <= most,
+        f"a number from {least:g} to {most:g}",
+    )
+
+
+def _integer(least: int, most: int | None = None) -> tuple[Callable[[Any], bool], str]:
+    def fits(value: Any) -> bool:
+        return type(value) is int and value >= least and (most is None or value <= most)
+
+    return fits, f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
+
+
+def _one_of(*words: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in words, f"one of {', '.join(words)}"
+
+
+def _is_texts(value: Any) -> bool:
+    return type(value) is list and all(type(item) is str for item in value)
+
+
+def _is_metadata(value: Any) -> bool:
+    return type(value) is dict and all(type(item) is str for item in value.values())
+
+
+def _is_choice(value: Any) -> bool:
+    return type(value) is dict or value in ("none", "auto", "required")
+
+
+_TEXT = (lambda value: type(value) is str, "a text")
+_FLAG = (lambda value: type(value) is bool, "true or false")
+_OBJECT = (lambda value: type(value) is dict, "an object")
+
+_PARAMS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "background": _FLAG,
+    "include": (_is_texts, "a list of texts"),
+    "instructions": _TEXT,
+    "max_output_tokens": _integer(1),
+    "max_tool_calls": _integer(1),
+    "metadata": (_is_metadata, "an object of texts"),
+    "model": _TEXT,
+    "parallel_tool_calls": _FLAG,
+    "previous_response_id": _TEXT,
+    "prompt": _OBJECT,
+    "reasoning": _OBJECT,
+    "service_tier": _TEXT,
+    "store": _FLAG,
+    "stream": _FLAG,
+    "temperature": _number(0, 2),
+    "text": _OBJECT,
+    "tool_choice": (_is_choice, "none, auto, required or an object"),
+    "top_logprobs": _integer(0, 20),
+    "top_p": _number(0, 1),
+    "truncation": _one_of("auto", "disabled"),
+    "user": _TEXT,
+}
+"""What the API takes for each parameter, beside null: whether a value is that, and how to say it."""
+
+CREATE_PARAMS = frozenset(("input", "tools", *_PARAMS))
+"""The parameters that others know (https://platform.openai.com/docs/api-reference/responses/create); any travels."""
+
+
 class CreateParams(_Open):
-    """The parameters that a row gives for creating the first response (`responses_create_params`)."""
+    """
+    The parameters that a row gives for creating the first response (`responses_create_params`).
+
+    Those that the API knows must be what it takes, because an endpoint would refuse them after everything was set up;
+    they stay as they came, and any other key travels untouched.
+    """
 
     input: str | list[Item]
     """The prompt: a text, or a list of items in order."""
     tools: list[Item] | None = None
     """The tools offered; None or absent means all tools of the environment."""
+
+    @model_validator(mode="after")
+    def _refuse_what_an_endpoint_would(self) -> CreateParams:
+        # One function for all of it, and rules only for keys that are there: as declared fields, with their defaults
+        # and unions, they would cost every row several times as much.
+        found = [] if type(self.input) is str else _mistakes_in_items(self.input)  # type: ignore[arg-type]
+        if self.tools:
+            found += _mistakes_in_tools(self.tools)
+        for key, value in (self.__pydantic_extra__ or {}).items():
+            rule = _PARAMS.get(key)
+            if rule is not None and value is not None and not rule[0](value):
+                found.append(((key,), f"must be {rule[1]}, not {_shown(value)}"))
+        if found:
+            raise ValidationError.from_exception_data(
+                "CreateParams",
+                [
+                    {
+                        "type": PydanticCustomError("create_params", "{told}", {"told": told}),
+                        "loc": place,
+                        "input": None,
+                    }
+                    for place, told in found[:10]
+                ],
+            )
+        return self
 
     def request(self) -> Request:
         """Return the first request that these parameters ask for."""

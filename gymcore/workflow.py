@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 from gymcore.collection import Journal, collect, read_poisoned
 from gymcore.composition import Composition, compose, read_lock, write_composition
+from gymcore.composition.secrets import load_hooks
 from gymcore.discovery import Catalog, discover
 from gymcore.documents import YamlDocument
-from gymcore.errors import GymcoreError, RunFolderError, StorageError
+from gymcore.errors import GymcoreError, PluginError, RunFolderError, StorageError
 from gymcore.hookspecs import Observers
 from gymcore.plan import Plan, load_environ
 from gymcore.records import Rollout, RolloutKey
@@ -26,11 +27,14 @@ from gymcore.reporting import Report
 from gymcore.reporting.summary import RunningReport, write_report
 from gymcore.runtime import RolloutStream, run
 
-__all__ = ["DEFAULT_FOLDER", "collect_composition", "load_observers", "run_async", "run_sync"]
+__all__ = ["DEFAULT_FOLDER", "SWITCHED_OFF", "collect_composition", "load_observers", "run_async", "run_sync"]
 
 Result = TypeVar("Result")
 
 DEFAULT_FOLDER = Path("runs")
+
+SWITCHED_OFF = "hook plugins were switched off, which a strict plan takes for a mistake; the rollouts are safe"
+"""What is said at the end of a run that has nothing else to be ashamed of."""
 
 TASKS_MAY_TAKE_S = 2.0
 """How long what plugins have left on the event loop may take to end once it is cancelled; then it is left behind."""
@@ -44,8 +48,7 @@ def load_observers(plan: Plan, catalog: Catalog, complain: Callable[[str], None]
         UnknownPluginError: there is no such hook plugin.
         PluginError: it is broken, or implements a hook that does not exist.
     """
-    found = [catalog.find("hook", name, where="hooks") for name in plan.hooks]
-    return Observers({plugin.qualified: catalog.load(plugin) for plugin in found}, complain)
+    return Observers(load_hooks(plan, catalog), complain)
 
 
 async def collect_composition(
@@ -98,7 +101,7 @@ async def collect_composition(
     with Journal(folder, repeats=composition.attempts(), show=running.take) as journal:
         if read_lock(folder) != composition.lock:
             raise RunFolderError("another command has composed something else into this folder", where=str(folder))
-        observers.run_start(folder, sum(composition.planned().values()))
+        await observers.run_start(folder, sum(composition.planned().values()))
         try:
             poisoned = frozenset() if retry_poison else read_poisoned(folder)
             settled = _Either(journal.finished, poisoned) if poisoned else journal.finished
@@ -120,9 +123,9 @@ async def collect_composition(
         except BaseException:
             # What ended the run is the news; that the same disk takes no report either is not.
             with suppress(StorageError):
-                _sum_up(running, folder, observers, shown)
+                await _sum_up(running, folder, observers, shown)
             raise
-        return _sum_up(running, folder, observers, shown)
+        return await _sum_up(running, folder, observers, shown)
 
 
 def _absolute(folder: Path) -> Path:
@@ -140,10 +143,10 @@ class _Either(Container[RolloutKey]):
         return key in self._first or key in self._second
 
 
-def _sum_up(running: RunningReport, folder: Path, observers: Observers, shown: Path) -> Report:
+async def _sum_up(running: RunningReport, folder: Path, observers: Observers, shown: Path) -> Report:
     result = replace(running.result(), folder=shown)
     write_report(result, folder)
-    observers.run_finish(folder, result.to_dict())
+    await observers.run_finish(folder, result.to_dict())
     return result
 
 
@@ -170,6 +173,7 @@ def run_sync(
         The report on everything the folder holds.
 
     Raises:
+        PluginError: a hook plugin failed in the middle of the run, and the plan is strict; everything is safe.
         GymcoreError: what the stages raise.
     """
     here = Path().absolute()  # before any plugin is imported, which may go elsewhere
@@ -184,11 +188,14 @@ def run_sync(
     observers = load_observers(plan, catalog, _warn)
     observers.plan(composition.plan.to_dict())
     write_composition(composition, folder)
-    return _run_anywhere(
+    result = _run_anywhere(
         lambda: collect_composition(
             composition, folder, observers=observers, on_start=_warn_of_damage, complain=_warn, shown=shown
         )
     )
+    if composition.plan.check.strict and observers.switched_off:
+        raise PluginError(f"{SWITCHED_OFF}: {', '.join(observers.switched_off)}", where=str(shown))
+    return result
 
 
 def _warn_of_damage(stream: RolloutStream, journal: Journal) -> None:

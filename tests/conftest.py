@@ -29,6 +29,7 @@ SLOW = (
     "authoring/test_templates.py",
     "cli",
     "crash",
+    "discovery/test_backends.py",
     "docs",
     "doctor",
     "end_to_end",

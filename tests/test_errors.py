@@ -112,7 +112,7 @@ def test_an_unknown_plugin_with_no_near_name_is_answered_with_where_plugins_come
     """
     Where nothing resembles the name, the hint is how plugins get installed.
     """
-    assert "a plugin is installed with pip" in str(UnknownPluginError("model", "chess", []))
+    assert "try: pip install gym-plugin-chess, if there is such" in str(UnknownPluginError("model", "chess", []))
 
 
 def test_an_ambiguous_plugin_is_answered_with_the_names_that_work() -> None:

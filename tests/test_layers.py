@@ -129,6 +129,7 @@ def test_no_file_of_the_core_opens_a_connection_to_an_endpoint() -> None:
     allowed = {(pairs, "socket")} | {
         (downloads, name) for name in ("http.client", "urllib.error", "urllib.parse", "urllib.request")
     }
+    allowed.add((ROOT / "discovery" / "editable.py", "urllib.parse"))  # takes the address of a folder apart
     found = [
         f"{path.relative_to(ROOT)}:{line} imports {module}"
         for path in _files()

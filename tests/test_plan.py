@@ -133,6 +133,12 @@ def test_a_plan_that_is_not_there_is_refused(tmp_path: Path) -> None:
             "unknown key 'usee'",
             "try: use",
         ),
+        (
+            "mix:\n  schedule:\n  - {weights: {a: 1}, untill: 5}\n",
+            "mix.schedule.0.untill, {}:3",
+            "unknown key 'untill'",
+            "try: until",
+        ),
         ("environments:\n  agent: {limt: 1}\n", "environments.agent.limt, {}:2", "unknown key 'limt'", "try: limit"),
     ],
 )
@@ -156,6 +162,11 @@ def test_an_unknown_key_is_answered_with_its_line_and_the_nearest(
         ("mix:\n  seed: 1.0\n", "mix.seed", 2),
         ("mix:\n  seed: true\n", "mix.seed", 2),
         ("mix:\n  seed: 99999999999999999999999\n", "mix.seed", 2),
+        ("mix:\n  shuffle: 'off'\n", "mix.shuffle", 2),
+        ("mix:\n  allow_starved: yes\n", "mix.allow_starved", 2),
+        ("mix:\n  schedule:\n  - weights: {a: -1}\n", "mix.schedule.0.weights.a", 3),
+        ("check:\n  strict: yes\n", "check.strict", 2),
+        ("check:\n  skip_invalid: 1\n", "check.skip_invalid", 2),
         ("collect:\n  concurrency: 0\n", "collect.concurrency", 2),
         ("collect:\n  concurrency: '8'\n", "collect.concurrency", 2),
         ("collect:\n  timeout_s: 0\n", "collect.timeout_s", 2),
@@ -252,6 +263,20 @@ def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
         ("agent=other", lambda plan: plan.agent.use == "other"),
         ("agent.config.n=1", lambda plan: plan.agent.config == {"n": 1}),
         ("data=[a, b]", lambda plan: plan.data == ["a", "b"]),
+        ("mix.schedule=[{weights: {a: 0.0, b: 1}}]", lambda plan: plan.mix.schedule[0].weights == {"a": 0, "b": 1}),
+        *(
+            (f"environments.a.prompt.user={text}", lambda plan, text=text: plan.environments["a"].prompt.user == text)
+            for text in ("Question #1: {city} # please", "# One", "first\nsecond", "it's", "two  words")
+        ),
+        ("environments.a.prompt.user= 'a # b' # c", lambda plan: plan.environments["a"].prompt.user == "a # b"),
+        ("environments.a.limit=3 # three", lambda plan: plan.environments["a"].limit == 3),
+        ("environments.a.filter.level=3", lambda plan: plan.environments["a"].filter == {"level": 3}),
+        ("environments.a.filter.b.level=3", lambda plan: plan.environments["a"].filter == {"b.level": 3}),
+        ("environments.a.filter.min=3", lambda plan: plan.environments["a"].filter == {"min": 3}),
+        (
+            "environments.a.filter.b.level.not.min=3",
+            lambda plan: plan.environments["a"].filter == {"b.level": {"not": {"min": 3}}},
+        ),
         ("environments.a.params.temperature=0.5", lambda plan: plan.environments["a"].params == {"temperature": 0.5}),
     ],
 )
@@ -260,6 +285,30 @@ def test_a_setting_changes_one_key_of_the_plan(setting: str, found: Any) -> None
     Missing mappings are made on the way; the value is YAML where it is YAML, and a text where it is not.
     """
     assert found(_set(setting, plan={"environments": {"a": None}}))
+
+
+def test_a_setting_that_yaml_reads_as_no_text_is_answered_with_quotes() -> None:
+    """
+    Braces make a mapping where they are not quoted.
+    """
+    with pytest.raises(PlanError, match="input should be a valid string") as caught:
+        _set("environments.a.prompt.user={city}")
+
+    assert caught.value.hints == ("a text that YAML reads as something else is written in quotes, 'like this'",)
+    plan = _set("environments.a.prompt.user='{city}'")
+    assert plan.environments["a"].prompt is not None
+    assert plan.environments["a"].prompt.user == "{city}"
+
+
+def test_a_setting_joins_the_conditions_of_a_file() -> None:
+    """
+    A key path of rows is one key, in the file as in the setting.
+    """
+    plan = {"environments": {"a": {"filter": {"b.level": {"min": 1}}}}}
+
+    changed = _set("environments.a.filter.b.level.max=3", plan=plan)
+
+    assert changed.environments["a"].filter == {"b.level": {"min": 1, "max": 3}}
 
 
 def test_the_last_setting_wins_over_the_others_and_the_file() -> None:

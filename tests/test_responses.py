@@ -79,6 +79,82 @@ def test_create_parameters_without_a_usable_prompt_are_refused(wrong: dict[str, 
         CreateParams.model_validate(wrong)
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("temperature", "hot"),
+        ("temperature", 2.1),
+        ("temperature", True),
+        ("max_output_tokens", -5),
+        ("max_output_tokens", 1.5),
+        ("tool_choice", 5),
+        ("tool_choice", "any"),
+        ("parallel_tool_calls", "yes"),
+        ("metadata", [1]),
+        ("metadata", {"a": 1}),
+        ("top_p", 99),
+        ("top_logprobs", 21),
+        ("stream", "x"),
+        ("include", "x"),
+        ("reasoning", "high"),
+        ("truncation", "never"),
+        ("instructions", ["x"]),
+        ("input", []),
+        ("input.0", [{"foo": 1}]),
+        ("input.0.role", [{"role": "wizard", "content": "x"}]),
+        ("input.0.role", [{"type": "message", "content": "x"}]),
+        ("input.1.content", [{"role": "user", "content": "x"}, {"role": "user", "content": 5}]),
+        ("input.0.content", [{"role": "user", "content": ["x"]}]),
+        ("input.0.content", [{"role": "user", "content": [{"text": "x"}]}]),
+        ("input.0.type", [{"type": 5}]),
+        ("tools.0", [{"name": "f"}]),
+        ("tools.1", [{"type": "web_search"}, {"type": "function"}]),
+    ],
+)
+def test_what_an_endpoint_would_refuse_is_refused_with_its_place(place: str, value: Any) -> None:
+    """
+    A parameter of another kind or beyond its range, a message that is none, a tool that nobody can tell.
+    """
+    with pytest.raises(ValidationError) as caught:
+        CreateParams.model_validate({"input": "x", place.partition(".")[0]: value})
+
+    (mistake,) = caught.value.errors(include_url=False)
+    assert ".".join(map(str, mistake["loc"])) == place
+    assert "must" in mistake["msg"] or "has a" in mistake["msg"]
+
+
+def test_what_an_endpoint_takes_is_taken() -> None:
+    """
+    Numbers at the ends of their ranges, null, items of any type, tools that the endpoint carries out itself.
+    """
+    items = [
+        {"role": "developer", "content": "x"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]},
+        {"type": "function_call_output", "call_id": "c", "output": "x"},
+        {"type": "of next year"},
+    ]
+    given = {
+        "input": items,
+        "tools": [{"type": "web_search"}, {"type": "function", "name": "f"}],
+        **{"temperature": 2, "top_p": 0.0, "max_output_tokens": 1, "top_logprobs": None, "metadata": {}},
+        **{"tool_choice": {"type": "function", "name": "f"}, "stream": False, "reasoning": {"effort": "low"}},
+    }
+
+    params = CreateParams.model_validate(given)
+
+    assert params.model_dump(exclude_unset=True) == given
+
+
+def test_all_mistakes_of_a_prompt_are_told_at_once() -> None:
+    """
+    Whoever mends a row mends it once.
+    """
+    with pytest.raises(ValidationError) as caught:
+        CreateParams.model_validate({"input": [{"role": "x"}, {"foo": 1}], "temperature": "hot", "top_p": 5})
+
+    assert caught.value.error_count() == 4
+
+
 def test_a_continued_request_leaves_the_first_one_as_it_was() -> None:
     """
     Conversations grow by making new requests; the parameters stay the same.

@@ -9,6 +9,7 @@ import gc
 import json
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -205,11 +206,48 @@ def test_hooks_hear_of_a_run_in_order(tmp_path: Path) -> None:
 
     plugin = SimpleNamespace(gym_run_start=gym_run_start, gym_rollouts=gym_rollouts, gym_run_finish=gym_run_finish)
     complaints: list[str] = []
-    observers = Observers({"dist:notes": plugin}, complaints.append)
+    observers = Observers({"dist/notes": plugin}, complaints.append)
     asyncio.run(collect_composition(composition, tmp_path, observers=observers))
 
     assert events == ["start 10", *["rollout"] * 10, "finish 10"]
     assert complaints == []
+
+    events.clear()
+    path = tmp_path / "rollouts.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:7]))
+    asyncio.run(collect_composition(composition, tmp_path, observers=observers))
+
+    assert events == ["start 10", *["rollout"] * 3, "finish 10"]
+
+
+@pytest.mark.parametrize("event", ["gym_run_start", "gym_run_finish"])
+def test_a_hook_that_hangs_holds_up_neither_the_event_loop_nor_a_cancelled_run(tmp_path: Path, event: str) -> None:
+    """
+    Ctrl-C is heard while a hook takes its time, and the folder is free afterwards.
+    """
+    begun, is_over = threading.Event(), threading.Event()
+    composition = compose(Plan.model_validate(BOTH), discover(), environ={})
+    write_composition(composition, tmp_path)
+
+    def hang(folder: Path) -> None:
+        begun.set()
+        is_over.wait(60)
+
+    async def main() -> None:
+        observers = Observers({"dist/hanging": SimpleNamespace(**{event: hookimpl(hang)})})
+        task = asyncio.create_task(collect_composition(composition, tmp_path, observers=observers))
+        while not begun.is_set():
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 10)
+
+    try:
+        asyncio.run(main())
+    finally:
+        is_over.set()
+    with Journal(tmp_path) as journal:
+        assert len(journal.finished) == (0 if event == "gym_run_start" else 10)
 
 
 def test_a_report_that_cannot_be_written_hides_no_other_error(tmp_path: Path) -> None:

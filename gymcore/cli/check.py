@@ -47,7 +47,8 @@ def command(what: str, no_install: bool, offline: bool, strict: bool, as_json: b
     at the source, at the wheel that is built from it, at that wheel in a fresh virtual environment, at the import of
     each plugin in a process of its own, and run its conformance suite there, with the switches that its tests set.
 
-    NAME is an installed plugin, or a distribution: its manifest and data, its import and its suite are checked here.
+    NAME is an installed plugin, as `name` or `distribution/name`, or a distribution: its manifest and data, its import
+    and its suite are checked, here.
 
     The exit code is 1 when something was found. Nothing is left of what is made on the way.
 
@@ -99,8 +100,10 @@ def command(what: str, no_install: bool, offline: bool, strict: bool, as_json: b
 def _as_path(what: str) -> Path | None:
     """Return the folder that is meant; None where it is a name."""
     path = Path(what).expanduser()
-    is_written_as_path = what in (".", "..") or os.sep in what or what.startswith("~")
-    return path if is_written_as_path or (path / "pyproject.toml").is_file() else None
+    # `distribution/name` is a name, unless there is such a folder.
+    is_written_as_path = what.startswith((".", os.sep, "~")) or what.endswith(os.sep) or what.count(os.sep) > 1
+    is_there = (path / "pyproject.toml").is_file() or (os.sep in what and path.is_dir())
+    return path if is_written_as_path or is_there else None
 
 
 def _told(checks: Iterator[Outcome], as_json: bool, several: bool) -> list[Outcome]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import click
 
+from gymcore.cli.printable import printable
 from gymcore.discovery import Catalog, Plugin, discover
 from gymcore.discovery.catalog import KINDS, Kind
 
@@ -28,6 +29,7 @@ def command(kind: str | None, as_json: bool, check: bool) -> None:
     Show every installed plugin: environments, models, agents and hooks.
 
     A plugin that cannot be used is a row with the reason. KIND shows one kind only: environment, model, agent or hook.
+    GYM_PLUGINS_ALLOW and GYM_PLUGINS_BLOCK name distributions that may, and may not, offer plugins.
     """
     catalog = discover()
     wanted: Kind | None = kind.removesuffix("s") if kind else None  # type: ignore[assignment]
@@ -45,7 +47,7 @@ def _imported(plugin: Plugin) -> Plugin:
     import subprocess
     import sys
 
-    if plugin.status in ("broken", "incompatible"):
+    if plugin.status in ("blocked", "broken", "incompatible"):
         return plugin
     code = (
         "import sys; from gymcore import discover; from gymcore.errors import GymcoreError; c = discover()\n"
@@ -67,19 +69,32 @@ def _imported(plugin: Plugin) -> Plugin:
     if done.returncode == 0 and done.stdout.endswith(f"{IMPORTED}\n"):
         return plugin
     said = [line.removeprefix("gymcore: ") for line in done.stderr.splitlines() if line.startswith("gymcore: ")]
-    how = f"exit code {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
-    reason = said[-1] if said else f"its import ended the process with {how}"
-    return replace(plugin, status="broken", problem=reason)
+    if done.returncode < 0:
+        reason = f"its import crashed the process with {_signal(-done.returncode)}"
+    else:
+        reason = said[-1] if said else f"its import ended the process with exit code {done.returncode}"
+    return replace(plugin, status="broken", problem=reason, hint="report it to its author")
+
+
+def _signal(number: int) -> str:
+    import signal
+
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
 
 
 def _print_table(catalog: Catalog) -> None:
     if not catalog.plugins:
         click.echo("no plugin is installed; environments are installed with pip")
         return
-    rows = [("KIND", "NAME", "DISTRIBUTION", "STATUS", "WHAT IT IS")]
+    rows: list[tuple[str, ...]] = [("KIND", "NAME", "DISTRIBUTION", "STATUS", "WHAT IT IS")]
     for plugin in catalog.plugins:
-        what = plugin.manifest.description if plugin.status == "ok" else (plugin.problem or "")
-        rows.append((plugin.kind, plugin.name, f"{plugin.distribution} {plugin.version}", plugin.status, what))
+        why = "; ".join(part for part in (plugin.problem, plugin.hint) if part)
+        what = plugin.manifest.description if plugin.status == "ok" else why
+        cells = (plugin.kind, plugin.name, f"{plugin.distribution} {plugin.version}", plugin.status, what)
+        rows.append(tuple(printable(" ".join(cell.split())) for cell in cells))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip())

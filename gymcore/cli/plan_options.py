@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from gymcore.discovery.catalog import bare_name
 from gymcore.documents import YamlDocument
 from gymcore.errors import Problem, nearest
 from gymcore.plan import PlanText, read_document, read_plan
@@ -103,7 +104,7 @@ class PlanFlags:
         isolated = [name for name in self.isolate if name not in unknown]
         settings = replace(self, isolate=isolated).settings()
         text = read_plan(YamlDocument(value, document.lines), source=source, settings=settings)
-        names = [asked.partition("=")[0].rpartition(":")[2] for asked in self.env]
+        names = [bare_name(asked.partition("=")[0]) for asked in self.env]
         return replace(text, problems=(*_twice(names), *unknown.values(), *text.problems))
 
     def unknown_isolated(self, plan: Any) -> dict[str, Problem]:
@@ -133,8 +134,8 @@ class PlanFlags:
             value["environments"] = environments
             for asked in self.env:
                 name, equals, weight = asked.partition("=")
-                # A qualified name is no key of a plan: `distribution:name` plays under its own name.
-                key = name.rpartition(":")[2]
+                # A qualified name is no key of a plan: `distribution/name` plays under its own name.
+                key = bare_name(name)
                 entry = environments[key] = environments.get(key) or {}
                 if not isinstance(entry, dict):
                     continue  # a mistake of the plan's, which is told with its line

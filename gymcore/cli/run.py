@@ -33,7 +33,7 @@ from gymcore.plan import Plan, load_environ
 from gymcore.reporting import Report, report
 from gymcore.run_folder import PLAN_NAME
 from gymcore.runtime import RolloutStream
-from gymcore.workflow import DEFAULT_FOLDER, collect_composition, load_observers, run_async
+from gymcore.workflow import DEFAULT_FOLDER, SWITCHED_OFF, collect_composition, load_observers, run_async
 
 __all__ = ["command"]
 
@@ -118,7 +118,7 @@ def _say_what_follows(composition: Composition, folder: Path) -> None:
     parts = ", ".join(f"{name} {count:,}" for name, count in planned.items())
     click.echo(f"{folder}: {sum(planned.values()):,} rollouts planned ({parts})", err=True)
     print_notes(composition)
-    if composition.models["policy"].plugin.qualified == "gymcore:oracle" and _is_policy_used(composition):
+    if composition.models["policy"].plugin.qualified == "gymcore/oracle" and _is_policy_used(composition):
         click.echo(
             "the model is 'oracle', which plays the reference solutions; for a real endpoint add:\n"
             "  --model openai_model --set models.policy.config.base_url=http://HOST:PORT/v1",
@@ -230,6 +230,9 @@ class _Run:
             click.echo(f"{self._journal.duplicates:,} late results of finished rollouts were dropped", err=True)
         if missing <= 0:
             click.echo(f"done: {result.total.finished:,} rollouts in {self.folder / 'rollouts.jsonl'}", err=True)
+            if self._composition.plan.check.strict and self._observers.switched_off:
+                click.echo(f"{SWITCHED_OFF}: {', '.join(self._observers.switched_off)}", err=True)
+                return PluginError.exit_code
             return 0
         if self._signals.count:
             click.echo(f"stopped: {missing:,} rollouts are still owed; go on with: {again}", err=True)

@@ -27,7 +27,7 @@ def command(name: str, kind: Kind | None, as_json: bool) -> None:
     """
     Show the plugin NAME: description, options with their defaults, tools, splits, and one task.
 
-    NAME may be `distribution:name` where two distributions offer the same name.
+    NAME may be `distribution/name` where two distributions offer the same name.
     """
     # stdout is for the answer: what the plugin prints while it is imported is talk.
     with redirect_stdout(sys.stderr):

@@ -25,7 +25,7 @@ from gymcore.composition.rows.preparation import RowError, prepare_row
 from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines
 from gymcore.composition.rows.rejects import Rejects
 from gymcore.composition.rows.values import MISSING, key_path, keys_near, value_at
-from gymcore.composition.sources.opening import open_source
+from gymcore.composition.sources.opening import SourceLines, open_source
 from gymcore.composition.tokens import prompt_of, token_counter
 from gymcore.discovery import Catalog
 from gymcore.documents import DocumentError, decode_json, encode_json
@@ -305,7 +305,7 @@ class _Composer:
 
     def _read_reference(self, route: Route, path: str) -> None:
         """Show rows to the linter that are no rows of the mix; whether they are all right is not asked here."""
-        source = RowSource(f"{route.environment_plugin.qualified}/{path}")
+        source = RowSource(f"{route.environment_plugin.qualified}:{path}")
         try:
             with self.catalog.open_file(route.environment_plugin, path) as lines:
                 for number, line in islice(numbered_lines(lines, source), REFERENCE_ROWS):
@@ -375,7 +375,7 @@ class _Composer:
                 ):
                     self._read_own(route, lines, source)
                 continue
-            source = RowSource(f"{route.environment_plugin.qualified}/{path}")
+            source = RowSource(f"{route.environment_plugin.qualified}:{path}")
             self.sources.append((route.environment, source))
             try:
                 with self.catalog.open_file(route.environment_plugin, path) as lines:
@@ -388,7 +388,7 @@ class _Composer:
         for number, line in numbered_lines(lines, source):
             if self._has_enough(route):
                 continue
-            where = f"{source.name}:{number}"
+            where = _place(lines, source, number)
             row = self.reader.parse(line, where)
             if row is not None:
                 self._take(line, row, route, where)
@@ -433,7 +433,7 @@ class _Composer:
         """Read rows that carry their own route, made here or by somebody else."""
         with self._opened(given, "data") as (lines, source):
             for number, line in numbered_lines(lines, source):
-                where = f"{source.name}:{number}"
+                where = _place(lines, source, number)
                 row = self.reader.parse(line, where)
                 route = self._route_of(row, where) if row is not None else None
                 if row is None or route is None:
@@ -493,12 +493,13 @@ class _Composer:
         choices = sorted(f"{environment}_{agent}" for environment in environments for agent in agents)
         close = nearest(name, choices)
         hint = f"try: {' or '.join(close)}" if close else f"routes here: {', '.join(choices) or 'none'}"
-        self.unrouted[name] = f"no route is named {name!r}\n{hint}"
+        self.unrouted[name] = f"no route is named {name!r:.100}\n{hint}"
         return None
 
     def _refuse_environments_without_rows(self) -> None:
         served = self.writer.sizes()
-        if problems := [filtered.problem(name) for name, filtered in self.filtered.items() if name not in served]:
+        emptied = {name: filtered for name, filtered in self.filtered.items() if filtered.dropped == filtered.rows}
+        if problems := [filtered.problem(name) for name, filtered in emptied.items() if name not in served]:
             raise PlanError([replace(problem, where=self.resolver.locate(problem.where or "")) for problem in problems])
         empty = [name for name in self.plan.environments if name not in served]
         if self.reader.bad and (empty or not served):
@@ -507,10 +508,19 @@ class _Composer:
             raise PlanError([Problem("the data files hold no rows", where=", ".join(map(source_name, self.plan.data)))])
         problems = []
         for name in empty:
+            if own := self.plan.environments[name].data:
+                told = f"its data hold no rows: {', '.join(map(source_name, own))}"
+                problems.append(Problem(told, f"environments.{name}.data", ("try: other data, or leave it out",)))
+                continue
             hint = f"try: leave it out, or --set environments.{name}.split={DEFAULT_SPLIT} for its own rows"
             problems.append(Problem("no row is routed to this environment", f"environments.{name}", (hint,)))
         if problems:
             raise PlanError(problems)
+
+
+def _place(lines: Iterable[bytes], source: RowSource, number: int) -> str:
+    """Say where the line that was read last stands: of a source of several files, in which of them."""
+    return lines.where() if isinstance(lines, SourceLines) else f"{source.name}:{number}"
 
 
 def refuse_warnings(warnings: Sequence[LintWarning]) -> None:
@@ -560,7 +570,7 @@ class _Filtered:
         return f"{environment}: its filter leaves out {self.dropped:,} of {self.rows:,} rows"
 
     def problem(self, environment: str) -> Problem:
-        """Say why no row is left."""
+        """Say why no row is left, where all were left out."""
         ((text, dropped),) = self.by_condition.most_common(1)
         path = key_path(text)
         told = f"the filter keeps none of {self.rows:,} rows; this condition alone leaves out {dropped:,}"

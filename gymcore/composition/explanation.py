@@ -15,10 +15,12 @@ from gymcore.composition.composer import trace
 from gymcore.composition.configuration import option_origins
 from gymcore.composition.folder import named_lock, open_composition
 from gymcore.composition.routes import DEFAULT_SPLIT
+from gymcore.composition.secrets import Secrets
 from gymcore.discovery import Catalog, Plugin
+from gymcore.discovery.catalog import bare_name
 from gymcore.documents import DocumentError, decode_json
 from gymcore.errors import GymcoreError, RequestError, RunFolderError, nearest
-from gymcore.plan import EnvironmentPlan, Plan
+from gymcore.plan import EnvironmentPlan, Plan, Variables
 from gymcore.run_folder import DATASET_NAME, PLAN_NAME
 
 __all__ = ["Explanation", "OptionLayer", "explain", "has_word_of"]
@@ -57,7 +59,7 @@ class Explanation:
     split: str | None
     route: str
     environment_plugin: str
-    """`distribution:name version`, as the lock says."""
+    """`distribution/name version`, as the lock says."""
     agent_plugin: str
     model: str
     """Which of the plan's models plays it."""
@@ -97,6 +99,7 @@ def explain(folder: Path, task_id: str, catalog: Catalog, environ: Mapping[str, 
     plan = Plan.from_file(folder / PLAN_NAME)
     agent = row.route.removeprefix(f"{row.environment}_")
     model = str(entry["asked"].get("model"))
+    environ = Variables(environ, Secrets(plan, catalog))  # one for all that follows, so that a secret is asked for once
     warnings = _no_longer_fitting(folder, catalog, environ)
     source = _source_of(row, plan, lock, catalog, environ, warnings)
     return Explanation(
@@ -258,7 +261,8 @@ def _source_of(
             changed.append(entry["file"])
     at = places[0] if places else None
     for name in changed:
-        if at is None or at.rpartition(":")[0] == name:
+        # A row of the hub is named by its file, and the lock names the split.
+        if at is None or at.rpartition(":")[0] == name or name.startswith("hf://"):
             warnings.append(f"{name} has changed since the row was composed: its digest is not that of the lock")
     if at is None and files:
         warnings.append("no source holds this row any more")
@@ -280,18 +284,16 @@ def _options(
     if plugin is not None:
         yield from _plugin_options("environment", plugin, entry.config, catalog, environ, warnings)
     own = entry.agent or plan.agent
-    played_by = _found(catalog, "agent", own.use if own is not None and _bare(own.use) == agent else agent, warnings)
+    played_by = _found(
+        catalog, "agent", own.use if own is not None and bare_name(own.use) == agent else agent, warnings
+    )
     if played_by is not None:
-        config = own.config if own is not None and _bare(own.use) == agent else {}
+        config = own.config if own is not None and bare_name(own.use) == agent else {}
         yield from _plugin_options("agent", played_by, config, catalog, environ, warnings)
     asked = plan.models.get(model)
     answers = None if asked is None else _found(catalog, "model", asked.use, warnings)
     if asked is not None and answers is not None:
         yield from _plugin_options("model", answers, asked.config, catalog, environ, warnings)
-
-
-def _bare(name: str) -> str:
-    return name.rpartition(":")[2]
 
 
 def _found(catalog: Catalog, kind: Any, name: str, warnings: list[str]) -> Plugin | None:

@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gymcore.composition.configuration import Options, is_reference, resolve_options
+from gymcore.composition.parameters import mistakes_in_parameters
 from gymcore.composition.rows.filters import Filter, compile_filter
 from gymcore.composition.rows.prompts import Prompt, compile_prompt
+from gymcore.composition.secrets import Secrets
 from gymcore.discovery import Catalog, Plugin
-from gymcore.discovery.catalog import normalised
+from gymcore.discovery.catalog import bare_name, normalised
 from gymcore.discovery.requirements import Clash, Installed, remedies_of
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem, nearest
 from gymcore.interfaces import Agent, Config, Environment, Model
-from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, PromptPlan, UrlData, expand_variables
+from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, PromptPlan, UrlData, Variables, expand_variables
 
 if TYPE_CHECKING:
     from gymcore.interpreters.describer import Describer
@@ -69,7 +71,8 @@ class Resolver:
     Args:
         plan: The plan as asked.
         catalog: What is installed.
-        environ: Where `${NAME}` and options that name an environment variable get their values.
+        environ: Where `${NAME}` and options that name an environment variable get their values; as `Variables` it also
+            says whom to ask for `${secret:NAME}`, and else the plan's hook plugins are asked.
         locate: Completes a key path by the place where it stands.
         source: How messages name the plan.
     """
@@ -86,13 +89,15 @@ class Resolver:
         self.plan = plan
         self.locate = locate
         self.catalog = catalog
-        self.environ = environ
+        is_complete = isinstance(environ, Variables)
+        self.environ = environ if is_complete else Variables(environ, Secrets(plan, catalog, locate))
         self.errors: list[GymcoreError] = []
         self.models: dict[str, ModelChoice] = {}
         self.routes: dict[str, Route] = {}
         self.remarks: list[str] = []
         """What is to be known although it is no mistake, one line each."""
         self._written: dict[str, Route] = {}
+        self._hooks: list[str] = []
         self._describers: dict[str, Describer] = {}
         self._described: dict[str, type[Environment[Any, Any]]] = {}
         self._installed = Installed()
@@ -121,9 +126,16 @@ class Resolver:
         for index, name in enumerate(self.plan.hooks):
             try:
                 where = f"hooks.{index}"
-                self._check_requirements(self.catalog.find("hook", name, where=self.locate(where)), where)
+                plugin = self.catalog.find("hook", name, where=self.locate(where))
+                self._check_requirements(plugin, where)
+                self._hooks.append(plugin.shortest)
             except GymcoreError as error:
-                self.errors.append(error)
+                self._add(error)
+
+    def _add(self, error: GymcoreError) -> None:
+        """Add an error that may have been met before: a hook plugin is needed for each of several secrets."""
+        if str(error) not in map(str, self.errors):
+            self.errors.append(error)
 
     def resolve_models(self) -> None:
         """Resolve every model of the plan."""
@@ -152,6 +164,9 @@ class Resolver:
         where = f"environments.{name}"
         before = len(self.errors)
         found = self._load("environment", entry.use or name, where, entry.isolation)
+        tools = None if found is None else found[1].tools
+        for problem in mistakes_in_parameters(entry.params, f"{where}.params", tools):
+            self.complain(problem)
         if found is None:
             self._check_variables(entry.config, f"{where}.config")
             return None
@@ -163,7 +178,7 @@ class Resolver:
             self.complain(Problem(f"{plugin.name!r} has no split {split!r}", f"{where}.split", (hint,)))
         options = self._options(environment_class, plugin, entry.config, f"{where}.config")
         asked = entry.agent or self.plan.agent or AgentPlan(use=plugin.manifest.agent or "simple_agent")
-        is_own = agent is None or normalised(agent) == normalised(asked.use.rpartition(":")[2])
+        is_own = agent is None or normalised(agent) == normalised(bare_name(asked.use))
         if agent is not None and not is_own:
             asked = AgentPlan(use=agent)
         asked_prompt = entry.prompt if entry.prompt is not None else _prompt_of(plugin)
@@ -187,8 +202,8 @@ class Resolver:
                 update={
                     "split": split,
                     "limit": entry.limit or self.plan.mix.limit,
-                    "use": plugin.qualified if plugin.status == "conflict" else plugin.name,
-                    "agent": AgentPlan(use=asked.use, config=agent_options.written),
+                    "use": plugin.shortest,
+                    "agent": AgentPlan(use=agent_plugin.shortest, config=agent_options.written),
                     "config": options.written,
                     "prompt": asked_prompt,
                 }
@@ -232,7 +247,7 @@ class Resolver:
         }
         models = {
             name: ModelPlan(
-                use=choice.plugin.qualified if choice.plugin.status == "conflict" else choice.plugin.name,
+                use=choice.plugin.shortest,
                 config=choice.options.written,
                 concurrency=self.plan.models[name].concurrency,
             )
@@ -244,6 +259,7 @@ class Resolver:
                 "models": models,
                 "agent": None,
                 "data": written_sources(self.plan.data),
+                "hooks": self._hooks,
             }
         )
 
@@ -285,7 +301,7 @@ class Resolver:
         clashes = self._clashes[plugin.distribution]
         if not clashes:
             return
-        title = f"the {plugin.kind} {plugin.name!r} ({plugin.distribution} {plugin.version})"
+        title = plugin.title
         if self.plan.check.requirements == "warn":
             if is_new:
                 self.remarks += [f"{title} {clash.describe()}" for clash in clashes]
@@ -304,14 +320,23 @@ class Resolver:
 
     def _options(self, component: Any, plugin: Plugin, asked: Mapping[str, Any], where: str) -> Options:
         model: type[Config] = component.config_model
-        options, problems = resolve_options(model, plugin.manifest.config, asked, self.environ, where)
+        try:
+            options, problems = resolve_options(model, plugin.manifest.config, asked, self.environ, where)
+        except GymcoreError as error:  # of a hook plugin that was asked for a secret
+            self._add(error)
+            return Options(None, {}, {})
         for problem in problems:
             self.complain(problem)
         return options
 
     def _check_variables(self, asked: Mapping[str, Any], where: str) -> None:
         """Find the mistakes that can be found in options although nobody knows whose they are."""
-        for problem in expand_variables(dict(asked), self.environ, where)[1]:
+        try:
+            problems = expand_variables(dict(asked), self.environ, where)[1]
+        except GymcoreError as error:
+            self._add(error)
+            return
+        for problem in problems:
             self.complain(problem)
 
     def _check_isolation(self, entry: EnvironmentPlan, plugin: Plugin, where: str) -> None:

@@ -13,13 +13,15 @@ from typing import Any
 
 from gymcore.composition.linting.linter import Linter, LintWarning
 from gymcore.composition.rows.preparation import RowError, prepare_row
-from gymcore.composition.rows.prompts import Prompt, compile_prompt
+from gymcore.composition.rows.prompts import Prompt
 from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines
 from gymcore.composition.sources.opening import open_source
+from gymcore.datasets.opening import open_data
+from gymcore.datasets.owners import FURTHER, OWNERS, RouteError, manifest_prompt, route_name, routes_of
 from gymcore.discovery import Catalog, Plugin
-from gymcore.errors import GymcoreError, Problem, RequestError, nearest
+from gymcore.errors import GymcoreError, Problem, nearest
 from gymcore.interfaces import Environment
-from gymcore.plan import HubData, PromptPlan, UrlData, source_name
+from gymcore.plan import HubData, UrlData, source_name
 from gymcore.responses import CREATE_PARAMS
 
 __all__ = ["Checked", "CheckedFile", "check_data"]
@@ -92,13 +94,14 @@ def check_data(
     """
     Check every row of dataset files.
 
-    A row is checked against the environment that its `agent_ref` names, where that is installed, and else by what
-    holds for every row. Files whose rows bring no routes are checked for one environment.
+    A row is checked against the environment that its `agent_ref` names, where that and the agent are installed, and
+    else by what holds for every row. Files whose rows bring no routes are checked for one environment.
 
     Args:
-        files: JSON-lines files; where there are none, the splits of the environment.
+        files: JSON-lines files, compressed ones, tables, and run folders with a dataset; the splits of the environment
+            where there are none.
         catalog: What is installed.
-        environment: The environment of every row, `name` or `distribution:name`.
+        environment: The environment of every row, `name` or `distribution/name`.
         ignore: Warnings that are not looked for.
 
     Raises:
@@ -131,8 +134,7 @@ class _Served:
     @cached_property
     def prompt(self) -> Prompt | None:
         """What its manifest asks with."""
-        asked = PromptPlan(**self.plugin.manifest.prompt) if self.plugin.manifest.prompt else None
-        return compile_prompt(asked, "prompt")[0]
+        return manifest_prompt(self.plugin)
 
 
 class _Check:
@@ -140,6 +142,7 @@ class _Check:
         self.catalog = catalog
         self.linter = Linter(ignore, is_thorough=True)
         self.reader = RowReader(on_tools=self.linter.offered)
+        self.routes = routes_of(catalog)
         self.served: dict[str, _Served | None] = {}
         self.unchecked: dict[str, str] = {}
         self.good: dict[str, int] = {}
@@ -171,16 +174,13 @@ class _Check:
         )
 
     def _check_file(self, path: Path) -> CheckedFile:
-        try:
-            with path.open("rb") as file:
-                return self._check_lines(file, str(path), _split_of(path))
-        except OSError as error:
-            raise RequestError(f"the data file cannot be read: {error.strerror}", where=str(path)) from None
+        with open_data(path) as (name, lines):
+            return self._check_lines(lines, name, _split_of(Path(name)))
 
     def _check_source(self, plugin: Plugin, split: str, source: str | HubData | UrlData) -> CheckedFile:
         if isinstance(source, str):
             with self.catalog.open_file(plugin, source) as file:
-                return self._check_lines(file, f"{plugin.qualified}/{source}", split)
+                return self._check_lines(file, f"{plugin.qualified}:{source}", split)
         with open_source(source, f"the manifest of {plugin.qualified}", has_variables=False) as lines:
             return self._check_lines(lines, source_name(source), split)
 
@@ -194,18 +194,23 @@ class _Check:
         row = self.reader.parse(line, where)
         if row is None:
             return
-        served, owner = self._whose(row)
         try:
+            served, owner = self._whose(row)
             own_keys = () if served is None else served.environment_class.task_model.model_fields
             line, row, _ = prepare_row(line, row, None if served is None else served.prompt, own_keys)
         except RowError as error:
             self.reader.reject(where, str(error), *([error.hint] if error.hint else []))
             return
-        if served is None:
-            if not self.reader.unrouted(line, row, owner, where):
-                return
-        elif self.reader.routed(line, row, served, where) is None:
+        except RouteError as error:
+            self.reader.reject(where, str(error))
             return
+        if served is None:
+            if not self.reader.unrouted(row, owner, where, split):
+                return
+        elif self.reader.routed(line, row, served, where, split) is None:
+            return
+        if owner not in self.good and len(self.good) >= OWNERS:
+            owner = FURTHER
         self.good[owner] = self.good.get(owner, 0) + 1
         for key in row["responses_create_params"].keys() - CREATE_PARAMS:
             if key in self.unknown_params or len(self.unknown_params) < REMEMBERED_KEYS:
@@ -215,43 +220,42 @@ class _Check:
             self.linter.offered(owner, served.environment_class.tool_schemas(), "its code")
 
     def _whose(self, row: dict[str, Any]) -> tuple[_Served | None, str]:
-        """Return by which environment a row is checked, and whose it is."""
+        """
+        Return by which environment a row is checked, and whose it is.
+
+        Raises:
+            RouteError: its route is none.
+        """
         if self.only is not None:
             return self.only, self.only.environment
-        reference = row.get("agent_ref")
-        name = reference.get("name") if isinstance(reference, dict) else None
-        if not isinstance(name, str):
+        name = route_name(row)
+        if not name:
             self.unchecked.setdefault("", "rows without `agent_ref` name no environment; try: --env NAME")
             return None, ""
+        if name not in self.routes:
+            self._leave_unchecked(name)
+            return None, name
         if name not in self.served:
-            if len(self.served) > 10_000:  # whatever somebody has put there, it is no list of routes
-                self.served.clear()
-            self.served[name] = self._find(name, str(row.get("environment", "")))
+            self.served[name] = self._load(name)
         served = self.served[name]
         return served, name if served is None else served.environment
 
-    def _find(self, name: str, environment: str) -> _Served | None:
-        """Find who serves a route: the environment whose name it begins with, the longest first."""
-        plugins = self.catalog.of_kind("environment")
-        for plugin in sorted(plugins, key=lambda plugin: len(plugin.name), reverse=True):
-            agent = name.removeprefix(f"{plugin.name}_")
-            if agent == name or (environment and environment != plugin.name):
-                continue
-            try:
-                chosen = self.catalog.find("environment", plugin.name)
-                served = _Served(name, plugin.name, self.catalog.load(chosen), chosen)
-            except GymcoreError as error:
-                self._leave_unchecked(name, error.message)
-                return None
-            self._declare(served, None)
-            return served
-        close = nearest(name, [f"{plugin.name}_simple_agent" for plugin in plugins])
-        self._leave_unchecked(name, "it is not installed" + (f"; did you mean {close[0]!r}?" if close else ""))
-        return None
+    def _load(self, name: str) -> _Served | None:
+        """Load the environment behind a route, or remember why its rows are not checked by it."""
+        try:
+            plugin = self.catalog.find("environment", self.routes[name])
+            served = _Served(name, plugin.name, self.catalog.load(plugin), plugin)
+        except GymcoreError as error:
+            self.unchecked[name] = error.message
+            return None
+        self._declare(served, None)
+        return served
 
-    def _leave_unchecked(self, name: str, reason: str) -> None:
-        if len(self.unchecked) < REMEMBERED_KEYS:
-            self.unchecked[name] = reason
+    def _leave_unchecked(self, name: str) -> None:
+        """Remember that nobody of that name is there, and whose it may have been meant to be."""
+        if name not in self.unchecked and len(self.unchecked) < REMEMBERED_KEYS:
+            close = nearest(name, self.routes)
+            self.unchecked[name] = "it is not installed" + (f"; did you mean {close[0]!r}?" if close else "")
 
     def _declare(self, served: _Served, split: str | None) -> None:
         manifest = served.plugin.manifest

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gymcore.composition.rows.messages import ASKING_KEYS
+from gymcore.composition.rows.preparation import RowError, prepare_row
+from gymcore.composition.rows.prompts import Prompt
 from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines
 from gymcore.composition.tokens import WORDS, token_counter
 from gymcore.datasets.field_statistics import RowStatistics
+from gymcore.datasets.opening import open_data
+from gymcore.datasets.owners import FURTHER, NAME_LETTERS, OWNERS, RouteError, manifest_prompt, route_name, routes_of
 from gymcore.discovery import Catalog
-from gymcore.errors import GymcoreError, RequestError
+from gymcore.errors import GymcoreError
 from gymcore.records import Task
-from gymcore.run_folder import DATASET_NAME
 
 __all__ = ["DatasetStatistics", "Described", "describe_data"]
-
-ENVIRONMENTS = 1000
-FURTHER = "(further environments)"
 
 
 class DatasetStatistics:
@@ -43,7 +44,7 @@ class DatasetStatistics:
 
     def add(self, environment: str, row: Mapping[str, Any], size: int) -> None:
         """Count one row of an environment."""
-        if environment not in self.environments and len(self.environments) >= ENVIRONMENTS:
+        if environment not in self.environments and len(self.environments) >= OWNERS:
             environment = FURTHER
         own = self.environments.setdefault(environment, RowStatistics(self.count_tokens))
         self.total.add(row, size, own.add(row, size))
@@ -74,7 +75,7 @@ def describe_data(paths: Sequence[Path], catalog: Catalog, *, tokenizer: str = W
     Read dataset files through once, and return what they hold.
 
     Args:
-        paths: JSON-lines files, and run folders with a dataset.
+        paths: JSON-lines files, compressed ones, tables, and run folders with a dataset.
         catalog: What is installed; asked for what environments declare.
         tokenizer: `words`, or the path of a `tokenizer.json`.
 
@@ -82,20 +83,23 @@ def describe_data(paths: Sequence[Path], catalog: Catalog, *, tokenizer: str = W
         PlanError: the tokenizer cannot be loaded.
         RequestError: a file cannot be read.
     """
-    statistics, reader = DatasetStatistics(tokenizer), RowReader()
+    statistics, reader, owners = DatasetStatistics(tokenizer), RowReader(), _Owners(catalog)
     for given in paths:
-        path = given / DATASET_NAME if given.is_dir() else given
-        try:
-            with path.open("rb") as file:
-                for number, line in numbered_lines(file, RowSource(str(path))):
-                    where = f"{path}:{number}"
-                    row = reader.parse(line, where)
-                    if row is not None and _is_row(row, reader, where):
-                        statistics.add(_owner(row), row, len(line))
-        except OSError as error:
-            hints = ("try: gym compose --env NAME --out " + str(given),) if given.is_dir() else ()
-            message = f"the data file cannot be read: {error.strerror}"
-            raise RequestError(message, where=str(path), hints=hints) from None
+        with open_data(given) as (name, lines):
+            for number, line in numbered_lines(lines, RowSource(name)):
+                where = f"{name}:{number}"
+                row = reader.parse(line, where)
+                if row is None:
+                    continue
+                try:
+                    owner = owners.of(row)
+                    # Whether a row asks twice is for a check to say, which knows whose keys these are.
+                    row = prepare_row(line, row, owners.prompt_of(owner), ASKING_KEYS).row
+                    Task.model_validate({"responses_create_params": row.get("responses_create_params")})
+                except (RouteError, RowError, ValueError) as error:
+                    reader.reject(where, str(error))
+                    continue
+                statistics.add(owner, row, len(line))
     ranges = {}
     for name in statistics.environments:
         try:
@@ -107,19 +111,32 @@ def describe_data(paths: Sequence[Path], catalog: Catalog, *, tokenizer: str = W
     return Described(statistics, ranges, reader.bad)
 
 
-def _is_row(row: dict[str, Any], reader: RowReader, where: str) -> bool:
-    try:
-        Task.model_validate({"responses_create_params": row["responses_create_params"]})
-    except ValueError:
-        reader.reject(where, "its create parameters are wrong")
-        return False
-    return True
+class _Owners:
+    """Whose rows are, and with what the manifests of these environments ask."""
 
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._routes = routes_of(catalog)
+        self._prompts: dict[str, Prompt | None] = {}
 
-def _owner(row: Mapping[str, Any]) -> str:
-    """Return whose a row is: its environment's name, or else that of its route."""
-    name = row.get("environment")
-    if not isinstance(name, str) or not name:
-        reference = row.get("agent_ref")
-        name = reference.get("name") if isinstance(reference, dict) else None
-    return name if isinstance(name, str) else ""
+    def of(self, row: Mapping[str, Any]) -> str:
+        """
+        Return whose a row is: its environment's name, or else the one of that route, or else the route's name.
+
+        Raises:
+            RouteError: it has something else in the place of a route.
+        """
+        route = route_name(row)
+        name = row.get("environment")
+        return name[:NAME_LETTERS] if isinstance(name, str) and name else self._routes.get(route, route)
+
+    def prompt_of(self, environment: str) -> Prompt | None:
+        """Return what the manifest of an environment asks with, if it is installed and does."""
+        if environment not in self._prompts:
+            if len(self._prompts) >= OWNERS:
+                return None
+            try:
+                self._prompts[environment] = manifest_prompt(self._catalog.find("environment", environment))
+            except GymcoreError:
+                self._prompts[environment] = None
+        return self._prompts[environment]

@@ -4,6 +4,7 @@ Statistics of dataset rows, gathered in one pass: how long, how many tools and t
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -155,10 +156,11 @@ class RowStatistics:
         for key, value in row.items():
             if key == "responses_create_params" or key in ROUTE_KEYS:
                 continue
-            self._field(self.fields, key, value)
+            name = _named(key)
+            self._field(self.fields, name, value)
             if type(value) is dict:
                 for inner, item in value.items():
-                    self._field(self.fields, f"{key}.{inner}", item)
+                    self._field(self.fields, f"{name}.{_named(inner)}", item)
         return tokens
 
     def _field(self, fields: dict[str, _Field], key: str, value: Any) -> None:
@@ -187,6 +189,11 @@ class RowStatistics:
             "fields": {key: item.to_dict(self.rows) for key, item in self.fields.items()},
             **({"further_fields": self.further_fields} if self.further_fields else {}),
         }
+
+
+def _named(key: str) -> str:
+    """Name a key so that one with a dot in it is no other's inner key."""
+    return json.dumps(key, ensure_ascii=False) if "." in key else key
 
 
 def _turns(given: Any) -> int:

@@ -88,7 +88,7 @@ def prepare_data(
     Every file is whole or not there, and none is written before all are known to be good.
 
     Args:
-        environments: Their names, `name` or `distribution:name`; every installed one where there are none.
+        environments: Their names, `name` or `distribution/name`; every installed one where there are none.
         catalog: What is installed.
         folder: Where the files go.
         skip_invalid: Leave invalid rows out, and write them to `rejects.jsonl`; else one of them is refused with all.
@@ -149,6 +149,10 @@ def _chosen(
             # Which split is asked for comes later; that the default one is missing is no mistake here.
             resolver.errors = [error for error in resolver.errors if not (error.where or "").endswith(".split")]
             resolver.raise_errors()
+            if not any(split in plugin.manifest.splits for split in SPLITS):
+                has = ", ".join(plugin.manifest.splits) or "none"
+                told = f"the environment {plugin.name!r} has no split of {', '.join(SPLITS)}"
+                raise PlanError([Problem(told, "--env", (f"its splits: {has}",))])
             chosen[plugin.name] = entry, plugin.manifest.splits
         except GymcoreError as error:
             if names:

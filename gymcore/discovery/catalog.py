@@ -4,76 +4,18 @@ What was found: a Catalog of plugins, good and broken, and the one place that im
 
 from __future__ import annotations
 
-import importlib
-import re
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
-from gymcore.discovery.manifest import MANIFEST_NAME, Manifest
-from gymcore.discovery.package_files import find_module, package_folder, package_of
+from gymcore.discovery.manifest import MANIFEST_NAME
+from gymcore.discovery.package_files import package_folder, package_of
+from gymcore.discovery.plugin import GROUPS, KINDS, Kind, Plugin, bare_name, normalised
 from gymcore.errors import AmbiguousPluginError, PluginError, UnknownPluginError
 
-__all__ = ["GROUPS", "KINDS", "Catalog", "Kind", "Plugin", "normalised"]
-
-Kind = Literal["environment", "model", "agent", "hook"]
-Status = Literal["ok", "conflict", "incompatible", "broken"]
-
-GROUPS: dict[str, Kind] = {
-    "gymcore.environments": "environment",
-    "gymcore.models": "model",
-    "gymcore.agents": "agent",
-    "gymcore.hooks": "hook",
-}
-KINDS: tuple[Kind, ...] = tuple(GROUPS.values())
-
-
-def normalised(name: str) -> str:
-    """Return a name as names are compared (https://peps.python.org/pep-0503/#normalized-names)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """One entry point of one installed distribution."""
-
-    kind: Kind
-    name: str
-    distribution: str
-    version: str
-    target: str
-    """`package.module:Class`."""
-    status: Status = "ok"
-    problem: str | None = None
-    """Why it cannot be used, where it cannot."""
-    manifest: Manifest = field(default_factory=lambda: Manifest(gym_api=0))
-
-    @property
-    def qualified(self) -> str:
-        """The name that is never ambiguous: `distribution:name`."""
-        return f"{self.distribution}:{self.name}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what `gym list --json` prints of it."""
-        return {
-            "kind": self.kind,
-            "name": self.name,
-            "qualified": self.qualified,
-            "distribution": self.distribution,
-            "version": self.version,
-            "target": self.target,
-            "status": self.status,
-            "problem": self.problem,
-            "description": self.manifest.description,
-            "gym_api": self.manifest.gym_api,
-            "splits": {
-                name: [source if isinstance(source, str) else source.model_dump(exclude_none=True) for source in files]
-                for name, files in self.manifest.splits.items()
-            },
-        }
+__all__ = ["GROUPS", "KINDS", "Catalog", "Kind", "Plugin", "bare_name", "normalised"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +23,8 @@ class Catalog:
     """Every plugin that is installed, sorted by kind, name and distribution."""
 
     plugins: tuple[Plugin, ...]
+    path: tuple[str, ...] | None = field(default=None, compare=False)
+    """Where distributions were looked for, where that was not `sys.path`."""
 
     def of_kind(self, kind: Kind) -> tuple[Plugin, ...]:
         """Return the plugins of one kind."""
@@ -88,48 +32,58 @@ class Catalog:
 
     def find(self, kind: Kind, name: str, *, where: str | None = None) -> Plugin:
         """
-        Return the plugin that a name means: `name`, or `distribution:name`.
+        Return the plugin that a name means: `name`, or `distribution/name`.
 
         Raises:
             UnknownPluginError: nothing of that kind has that name; carries the nearest ones.
             AmbiguousPluginError: two distributions offer it.
         """
-        distribution, colon, bare = name.rpartition(":")
+        distribution, slash, bare = name.rpartition("/")
         found = [
             plugin
             for plugin in self.of_kind(kind)
             if normalised(plugin.name) == normalised(bare)
-            and (not colon or normalised(plugin.distribution) == normalised(distribution))
+            and (not slash or normalised(plugin.distribution) == normalised(distribution))
         ]
         if not found:
-            raise UnknownPluginError(kind, name, {plugin.name for plugin in self.of_kind(kind)}, where=where)
+            raise self._unknown(kind, name, where)
+        # A blocked distribution claims no name: blocking one of two is a way to choose the other.
+        found = [plugin for plugin in found if plugin.status != "blocked"] or found
         if len({plugin.distribution for plugin in found}) > 1:
             raise AmbiguousPluginError(kind, name, [plugin.qualified for plugin in found], where=where)
         return found[0]
+
+    def _unknown(self, kind: Kind, name: str, where: str | None) -> UnknownPluginError:
+        """Explain a name that no plugin of a kind has: it may be one of another kind, or not be installed yet."""
+        from gymcore.discovery.editable import offered_since  # here, because it is asked only where something is wrong
+
+        _, slash, bare = name.rpartition("/")
+        hints = []
+        others = [plugin for plugin in self.plugins if normalised(plugin.name) == normalised(bare) and bare]
+        if slash:
+            hints += [f"{plugin.qualified} is installed" for plugin in others if plugin.kind == kind]
+        hints += [
+            f"{plugin.name!r} is {_a(plugin.kind)}, of {plugin.distribution}"
+            for plugin in others
+            if plugin.kind != kind
+        ]
+        since = offered_since(kind, bare, self.path) if bare else None
+        if since is not None:
+            hints.append(since)
+        installed = {plugin.name for plugin in self.of_kind(kind)}
+        return UnknownPluginError(kind, name, installed, where=where, hints=hints)
 
     def load(self, plugin: Plugin) -> Any:
         """
         Import a plugin and return its class (for a hook: its module or object).
 
         Raises:
-            PluginError: it is broken, was written for another interface version, or is not what its group says.
+            PluginError: it is broken, blocked, written for another interface version, not what its group says, or comes
+                from another place than the one that was looked at.
         """
-        if plugin.status in ("broken", "incompatible"):
-            raise PluginError(f"{_title(plugin)} cannot be used: {plugin.problem}", plugin=plugin.qualified)
-        module_name, _, attribute = plugin.target.partition(":")
-        with _importing(plugin):
-            loaded: Any = importlib.import_module(module_name)
-            for part in attribute.split(".") if attribute else ():
-                loaded = getattr(loaded, part)
-        wanted = _base_class(plugin.kind)
-        if wanted is not None and not (isinstance(loaded, type) and issubclass(loaded, wanted)):
-            what = f"the class {loaded.__name__}" if isinstance(loaded, type) else f"a {type(loaded).__name__}"
-            raise PluginError(
-                f"{_title(plugin)} is {what}, and not a subclass of gymcore.{wanted.__name__}",
-                plugin=plugin.qualified,
-                where=plugin.target,
-            )
-        return loaded
+        from gymcore.discovery.loading import load_plugin  # here, because a listing loads none
+
+        return load_plugin(plugin, self.path)
 
     @contextmanager
     def open_file(self, plugin: Plugin, path: str) -> Iterator[IO[bytes]]:
@@ -142,16 +96,16 @@ class Catalog:
         package = package_of(plugin.target.partition(":")[0])
         folder = package_folder(package) if package is not None else None
         file = folder.joinpath(*path.split("/")) if folder is not None else None
-        if isinstance(folder, Path) and isinstance(file, Path) and not file.resolve().is_relative_to(folder.resolve()):
+        if isinstance(folder, Path) and isinstance(file, Path) and not _stays_inside(file, folder):
             raise PluginError(
-                f"{_title(plugin)} names the data file {path!r}, which is a link that leads out of the package",
+                f"{plugin.title} names the data file {path!r}, which is a link that leads out of the package",
                 plugin=plugin.qualified,
                 where=MANIFEST_NAME,
                 hints=["its author must put the file itself into the package"],
             )
         if file is None or not file.is_file():
             raise PluginError(
-                f"{_title(plugin)} names the data file {path!r}, which is not in the installed package",
+                f"{plugin.title} names the data file {path!r}, which is not in the installed package",
                 plugin=plugin.qualified,
                 where=MANIFEST_NAME,
                 hints=["its author must include the file in the wheel as package data"],
@@ -160,40 +114,15 @@ class Catalog:
             yield opened
 
 
-def _title(plugin: Plugin) -> str:
-    return f"the {plugin.kind} {plugin.name!r} ({plugin.distribution} {plugin.version})"
+def _stays_inside(file: Path, folder: Path) -> bool:
+    """
+    Say whether a file lies in a package, links followed.
+
+    Some editable installations link each file of a package alone, so where the manifest lies counts as the package too.
+    """
+    homes = (folder.resolve(), (folder / MANIFEST_NAME).resolve().parent)
+    return any(file.resolve().is_relative_to(home) for home in homes)
 
 
-def _base_class(kind: Kind) -> type | None:
-    from gymcore import interfaces
-
-    bases: dict[Kind, type] = {
-        "environment": interfaces.Environment,
-        "model": interfaces.Model,
-        "agent": interfaces.Agent,
-    }
-    return bases.get(kind)
-
-
-@contextmanager
-def _importing(plugin: Plugin) -> Iterator[None]:
-    """Turn whatever a plugin's import raises, `SystemExit` included, into one error that names the plugin."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        hints = []
-        if isinstance(error, ModuleNotFoundError) and error.name and find_module(error.name.split(".")[0]) is None:
-            hints.append(
-                f"the module {error.name!r} is not installed; reinstall with: pip install {plugin.distribution}"
-            )
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-        frames = [frame for frame in frames if frame.filename != __file__]
-        where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else plugin.target
-        raise PluginError(
-            f"{_title(plugin)} could not be imported: {type(error).__name__}: {error}",
-            plugin=plugin.qualified,
-            where=where,
-            hints=hints,
-        ) from None
+def _a(kind: Kind) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

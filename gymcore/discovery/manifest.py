@@ -15,9 +15,11 @@ from gymcore.errors import Problem, nearest
 if TYPE_CHECKING:
     from gymcore.plan import HubData, UrlData
 
-__all__ = ["MANIFEST_NAME", "Manifest", "ManifestError", "read_manifest"]
+__all__ = ["MANIFEST_BYTES", "MANIFEST_NAME", "Manifest", "ManifestError", "read_manifest"]
 
 MANIFEST_NAME = "gym.yaml"
+MANIFEST_BYTES = 100_000
+"""A larger one is refused unread, so that a listing is quick whatever is installed."""
 
 
 class ManifestError(Exception):
@@ -64,6 +66,8 @@ def read_manifest(text: bytes, where: str) -> Manifest:
     Raises:
         ManifestError: with every mistake in it.
     """
+    if len(text) > MANIFEST_BYTES:
+        raise ManifestError([Problem(f"the manifest is larger than {MANIFEST_BYTES:,} bytes", where=where)])
     try:
         document = parse_yaml(text)
     except DocumentError as error:

@@ -159,7 +159,7 @@ def _plugins(catalog: Catalog) -> Iterator[Check]:
     yield Check("plugins", not bad, f"{told}, {verdict}", tuple(remarks))
     for plugin in bad:
         found = f"{plugin.kind} {plugin.qualified} ({plugin.version}) is {plugin.status}: {plugin.problem}"
-        yield Check("plugin", False, found, (_remedy(plugin),))
+        yield Check("plugin", False, found, (*([plugin.hint] if plugin.hint else []), _remedy(plugin)))
 
 
 def _remedy(plugin: Plugin) -> str:

@@ -10,11 +10,28 @@ from typing import Any
 
 from gymcore.chat import HELD_ELSEWHERE, InexpressibleError, to_chat_tool, to_messages
 from gymcore.composition import Route
+from gymcore.composition.tokens import prompt_of
 from gymcore.documents import encode_json
 from gymcore.records import Row
 from gymcore.responses import Item, message
 
 __all__ = ["ComposedRow"]
+
+
+_NO_OPTIONS = {"input", "instructions", "tools", "metadata", "model", "store", "stream", "user", *HELD_ELSEWHERE}
+"""Parameters that change nothing about an answer, and those that are the prompt."""
+
+
+_UNSAID = {
+    "background": False,
+    "include": [],
+    "parallel_tool_calls": True,
+    "reasoning": {},
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "truncation": "disabled",
+}
+"""What the API takes these for where they are absent."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +55,18 @@ class ComposedRow:
 
     @property
     def text(self) -> str:
-        """The whole row as JSON, byte for byte as it stands in the dataset."""
-        return self.row.data.decode()
+        """The whole row as JSON, byte for byte as in the dataset, but for what the plan's `params` replace."""
+        own: dict[str, Any] = self.row.value["responses_create_params"]
+        asked = {**own, **self.route.plan.params, "input": own["input"]}
+        if asked == own:
+            return self.row.data.decode()
+        return encode_json({**self.row.value, "responses_create_params": asked}).decode()
+
+    @property
+    def prompt(self) -> str:
+        """All that a model is told at first, as one text."""
+        told, prompt = self.params.get("instructions"), prompt_of(self.params)
+        return "\n".join(filter(None, [told, prompt])) if isinstance(told, str) else prompt
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -58,6 +85,17 @@ class ComposedRow:
         return params
 
     @property
+    def options(self) -> list[str]:
+        """The create parameters that say how to answer, by name, where they say more than the API does without them."""
+        said = {key: value for key, value in self.params.items() if key not in _NO_OPTIONS}
+        return sorted(key for key, value in said.items() if value is not None and value != _UNSAID.get(key))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked."""
+        return not self.params["input"] and not self.params.get("instructions")
+
+    @cached_property
     def messages(self) -> list[Item]:
         """
         The prompt in chat's words.
@@ -114,7 +152,7 @@ def _as_text_message(item: Item) -> Item:
             raise InexpressibleError(f"a message with parts other than text ({', '.join(others)})")
         content = "".join(str(part.get("text", "")) for part in content)
     flat = {**item, "content": content}
-    for key in ("role", "content", "tool_call_id"):
+    for key in ("role", "content", "name", "tool_call_id"):
         if not isinstance(flat.get(key), str | None):
             raise InexpressibleError(f"a message whose {key} is no text")
     for call in flat.get("tool_calls", ()):

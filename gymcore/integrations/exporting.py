@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import importlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +27,7 @@ from gymcore.run_folder import (
     FAILURES_NAME,
     LOCK_NAME,
     PLAN_NAME,
+    REJECTS_NAME,
     REPORT_NAME,
     ROLLOUTS_NAME,
     WRITER_NAME,
@@ -44,7 +48,10 @@ FORMATS = {
 }
 """The formats, each with the module of this folder that makes its rows."""
 
-_TAKEN = {PLAN_NAME, LOCK_NAME, DATASET_NAME, ROLLOUTS_NAME, FAILURES_NAME, REPORT_NAME, WRITER_NAME}
+SETTLED_S = 5.0
+"""A part that was written to within so many seconds is left alone."""
+
+_TAKEN = {PLAN_NAME, LOCK_NAME, DATASET_NAME, REJECTS_NAME, ROLLOUTS_NAME, FAILURES_NAME, REPORT_NAME, WRITER_NAME}
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,7 @@ def export(composition: Composition, to: str, out: Path) -> Export:
         )
     if out.name in _TAKEN:
         raise RequestError("a run folder has a file of that name", where=str(out), hints=["try: another name"])
+    _refuse_to_replace(composition, form, out)
     if isinstance(form, TableFormat):
         need_pyarrow()
     writing = _Writing(composition, form)
@@ -126,6 +134,27 @@ def export(composition: Composition, to: str, out: Path) -> Export:
     return Export(out, to, len(composition.dataset), digest, tuple(writing.notes()))
 
 
+def _refuse_to_replace(composition: Composition, form: LineFormat | TableFormat, out: Path) -> None:
+    """
+    Keep an export from the rows that it is made of, and from the file of another format.
+
+    Raises:
+        RequestError: it would replace one of them.
+    """
+    plan = composition.plan
+    given = [*plan.data, *(one for entry in plan.environments.values() for one in entry.data)]
+    for route in composition.routes.values():
+        given += route.plan.data
+    for source in given:
+        with suppress(OSError):
+            if isinstance(source, str) and out.samefile(source):
+                raise RequestError("the rows come from this file", where=str(out), hints=["try: another --out"])
+    others = {load_format(name).file_name: name for name in FORMATS if name != form.name}
+    if out.name in others and out.exists():
+        message = f"this is where {others[out.name]} is written to, and the file exists"
+        raise RequestError(message, where=str(out), hints=["try: another --out"])
+
+
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     """Give a file its name only when all of it is on disk; nothing is left of one that is not."""
@@ -134,15 +163,30 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
     part = part_of(path.with_name(f"{path.name}.{os.getpid()}"))
     try:
         with part.open("wb") as file:
+            with suppress(OSError):  # where there are no locks, nothing is swept either
+                fcntl.flock(file, fcntl.LOCK_EX)
+                _sweep(path, part)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+            part.replace(path)
     except BaseException:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _sweep(path: Path, own: Path) -> None:
+    """Remove what killed processes left of this file: the parts that nobody holds."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if part == own or not part.name.removeprefix(f".{path.name}.").removesuffix(".part").isdecimal():
+            continue
+        with suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever has just made one holds it in a moment.
+            if time.time() - os.fstat(file.fileno()).st_mtime > SETTLED_S:
+                part.unlink()
 
 
 @dataclass
@@ -154,6 +198,7 @@ class _Writing:
     problems: list[Problem] = field(default_factory=list)
     bad: int = 0
     remarks: dict[str, int] = field(default_factory=dict)
+    further: list[str] = field(default_factory=list)
     message_keys: set[str] = field(default_factory=lambda: set(PLAIN_KEYS))
 
     def write(self, file: IO[bytes]) -> None:
@@ -164,23 +209,41 @@ class _Writing:
             DataError: the format has no words for some of them.
         """
         if isinstance(self.form, LineFormat):
-            for row in self._rows():
-                self._remark(row)
-                line = self._turned(row, self.form.line)
-                if line is not None and not self.bad:
-                    file.write(line + b"\n")
-            self._raise_problems()
+            self._write_lines(file, self.form)
             return
-        if MESSAGES in self.form.columns.values():
+        has_messages = MESSAGES in self.form.columns.values()
+        if has_messages:
             self._survey(self.form)
         facts = {"gymcore.format": self.form.name, "gymcore.dataset": self.composition.lock["dataset"]["sha256"]}
         record = self.form.record
-        records = ((record(row), len(row.row.data)) for row in self._rows())
+        rows = self._rows() if has_messages else self._remarked(self._rows())
+        records = ((record(row), len(row.row.data)) for row in rows)
         write_table(file, self.form.columns, records, message_keys=self.message_keys, facts=facts)
+
+    def _write_lines(self, file: IO[bytes], form: LineFormat) -> None:
+        """
+        Write lines; all of them anew where one that comes late needs a type that those before it lack.
+
+        Raises:
+            DataError: the format has no words for some of them.
+        """
+        is_wide = False
+        for row in self._remarked(self._rows()):
+            line = self._turned(row, form.line)
+            is_wide = is_wide or (line is not None and form.is_wide(row))
+            if line is not None and not self.bad and not is_wide:
+                file.write(line + b"\n")
+        self._raise_problems()
+        if is_wide and form.wide_line is not None:
+            file.seek(0)
+            file.truncate()
+            file.writelines(form.wide_line(row) + b"\n" for row in self._rows())
+            self.further.append(form.wide_note)
 
     def notes(self) -> list[str]:
         """Return what a reader of the file should know."""
-        notes = [f"{remark} ({count:,} rows)" for remark, count in self.remarks.items()]
+        notes = [f"{remark} ({count:,} row{'s' * (count > 1)})" for remark, count in self.remarks.items()]
+        notes += self.further
         further = sorted(self.message_keys - set(PLAIN_KEYS))
         if further:
             keys = ", ".join(further)
@@ -203,8 +266,7 @@ class _Writing:
             DataError: the format has no words for some of them.
         """
         columns = [name for name, kind in form.columns.items() if kind == MESSAGES]
-        for row in self._rows():
-            self._remark(row)
+        for row in self._remarked(self._rows()):
             record = self._turned(row, form.record)
             if record is not None:
                 for column in columns:
@@ -223,9 +285,14 @@ class _Writing:
                 self.problems.append(Problem(f"{self.form.name} has no words for {error}", where, (hint,)))
             return None
 
+    def _remarked(self, rows: Iterable[ComposedRow]) -> Iterator[ComposedRow]:
+        for row in rows:
+            self._remark(row)
+            yield row
+
     def _remark(self, row: ComposedRow) -> None:
-        remark = self.form.remark(row)
-        if remark is not None:
+        remarks = ["the prompt is empty"] if row.is_empty else []
+        for remark in (*remarks, *self.form.remarks(row)):
             self.remarks[remark] = self.remarks.get(remark, 0) + 1
 
     def _raise_problems(self) -> None:

@@ -7,7 +7,7 @@ like its trainer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -33,8 +33,14 @@ class LineFormat:
     name: str
     line: Callable[[ComposedRow], bytes]
     """Return the row's line, without its end; raises `InexpressibleError` where the format has no words for it."""
-    remark: Callable[[ComposedRow], str | None] = lambda row: None
-    """Say what a reader should know about the row, in words that are the same for all such rows; they are counted."""
+    remarks: Callable[[ComposedRow], Iterable[str]] = lambda row: ()
+    """Yield what a reader should know about the row, in words that are the same for all such rows; they are counted."""
+    is_wide: Callable[[ComposedRow], bool] = lambda row: False
+    """Whether the row needs a type of its own for some key; one that does makes all rows wide."""
+    wide_line: Callable[[ComposedRow], bytes] | None = None
+    """Return the line with types that are the same in all wide lines."""
+    wide_note: str = ""
+    """What a reader should know about a file of wide lines."""
 
     @property
     def file_name(self) -> str:
@@ -52,7 +58,7 @@ class TableFormat:
     columns: Columns
     record: Callable[[ComposedRow], dict[str, Any]]
     """Return the row's values by column; raises `InexpressibleError` where the format has no words for it."""
-    remark: Callable[[ComposedRow], str | None] = lambda row: None
+    remarks: Callable[[ComposedRow], Iterable[str]] = lambda row: ()
     """As for `LineFormat`."""
 
     @property

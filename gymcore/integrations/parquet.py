@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gymcore.composition.tokens import prompt_of
 from gymcore.integrations.composed_row import ComposedRow
 from gymcore.integrations.formats import INTEGER, TEXT, TableFormat
 
@@ -14,13 +13,13 @@ __all__ = ["FORMAT"]
 
 
 def record(row: ComposedRow) -> dict[str, Any]:
-    """Return the row's identity, its prompt as one text, and the row itself."""
+    """Return the row's identity, its prompt as one text with the instructions before it, and the row itself."""
     return {
         "environment": row.environment,
         "task_id": row.task_id,
         "route": row.route.name,
         "epoch": row.row.epoch,
-        "prompt": prompt_of(row.params),
+        "prompt": row.prompt,
         "row": row.text,
     }
 

@@ -9,6 +9,7 @@ Source: skyrl_gym 0.4.0, and skyrl_train/dataset/dataset.py
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from gymcore.integrations.composed_row import ComposedRow
@@ -33,6 +34,12 @@ def record(row: ComposedRow) -> dict[str, Any]:
     }
 
 
+def remarks(row: ComposedRow) -> Iterator[str]:
+    """Say how a row asks to be answered, for which there is no column."""
+    for option in row.options:
+        yield f"SkyRL has no column for {option}, which stands only in the row"
+
+
 FORMAT = TableFormat(
     "skyrl",
     {
@@ -43,4 +50,5 @@ FORMAT = TableFormat(
         "extra_info": {"environment": TEXT, "task_id": TEXT, "tools": TEXT, "row": TEXT},
     },
     record,
+    remarks,
 )

@@ -25,6 +25,7 @@ _CALL = {"id": TEXT, "type": TEXT, "function": {"name": TEXT, "arguments": TEXT}
 _MESSAGE: dict[str, Any] = {
     "role": TEXT,
     "content": TEXT,
+    "name": TEXT,
     "reasoning_content": TEXT,
     "refusal": TEXT,
     "tool_calls": [_CALL],

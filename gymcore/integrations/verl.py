@@ -10,6 +10,7 @@ Source: verl/utils/dataset/rl_dataset.py and verl/experimental/agent_loop/agent_
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from gymcore.integrations.composed_row import ComposedRow
@@ -38,6 +39,12 @@ def record(row: ComposedRow) -> dict[str, Any]:
     }
 
 
+def remarks(row: ComposedRow) -> Iterator[str]:
+    """Say how a row asks to be answered, for which there is no column."""
+    for option in row.options:
+        yield f"verl has no column for {option}, which stands only in the row"
+
+
 FORMAT = TableFormat(
     "verl",
     {
@@ -48,4 +55,5 @@ FORMAT = TableFormat(
         "extra_info": {"index": INTEGER, "environment": TEXT, "task_id": TEXT, "tools": TEXT, "row": TEXT},
     },
     record,
+    remarks,
 )

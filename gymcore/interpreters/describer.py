@@ -56,9 +56,10 @@ class Describer:
     def __init__(self, plugin: Plugin, environ: Mapping[str, str]) -> None:
         self._plugin = plugin
         self._environ = environ
-        self._title = f"the {plugin.kind} {plugin.name!r} ({plugin.distribution} {plugin.version})"
-        if plugin.status in ("broken", "incompatible"):
-            raise PluginError(f"{self._title} cannot be used: {plugin.problem}", plugin=plugin.qualified)
+        self._title = plugin.title
+        if plugin.status in ("broken", "incompatible", "blocked"):
+            hints = [plugin.hint] if plugin.hint else []
+            raise PluginError(f"{self._title} cannot be used: {plugin.problem}", plugin=plugin.qualified, hints=hints)
         self.python = build_interpreter(plugin, environ)
         self._process: subprocess.Popen[bytes] | None = None
         self._printed: IO[bytes] | None = None

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +124,8 @@ def test_a_wrong_request_is_one_message_and_no_file(
 
 def test_a_name_of_two_distributions_must_be_chosen(gym: Gym, echo_folder: Path, tmp_path: Path) -> None:
     """
-    The bare name exits with 2 and names both; `distribution:name` works, and its plan stays exact.
+    A plan is written with the shortest name that is exact; when a second distribution claims that name later, the plan
+    is refused and both are named; `distribution/name` works, and is what is written then.
     """
     files = {
         "acme_echo/__init__.py": "from gymcore import Environment, say\n\nclass Echo(Environment):\n    '''Acme.'''\n\n"
@@ -134,15 +136,26 @@ def test_a_name_of_two_distributions_must_be_chosen(gym: Gym, echo_folder: Path,
     acme = tmp_path / "acme"
     acme.mkdir()
     PluginFolder(acme).install("acme-echo", files, {"gymcore.environments": {"echo": "acme_echo:Echo"}})
-    path = {"PYTHONPATH": f"{acme}:{echo_folder}"}
+    before = PluginFolder(echo_folder).environ["PYTHONPATH"]
+    path = {"PYTHONPATH": f"{acme}{os.pathsep}{before}"}
+    asked = ["--env", "gym-plugin-echo/echo", "--agent", "gymcore/simple-agent", "--hook", "gym-plugin-echo/watch"]
 
+    earlier = gym("compose", *asked, "--out", "earlier", PYTHONPATH=before)
+    again = gym("compose", "--plan", "earlier/plan.yaml", "--out", "again", **path)
     refused = gym("compose", "--env", "echo", **path)
-    chosen = gym("compose", "--env", "acme-echo:echo", "--out", "mix", **path)
+    chosen = gym("compose", "--env", "acme-echo/echo", "--out", "mix", **path)
 
+    assert earlier.returncode == 0, earlier.stderr
+    written = (tmp_path / "earlier" / "plan.yaml").read_text()
+    assert "use: echo\n" in written
+    assert "use: simple_agent\n" in written
+    assert "- watch\n" in written
+    assert again.returncode == 2
+    assert "2 distributions offer the environment 'echo' (environments.echo, earlier/plan.yaml:2)" in again.stderr
     assert refused.returncode == 2
-    assert "try one of: acme-echo:echo, gym-plugin-echo:echo" in refused.stderr
+    assert "try one of: acme-echo/echo, gym-plugin-echo/echo" in refused.stderr
     assert chosen.returncode == 0, chosen.stderr
-    assert "use: acme-echo:echo" in (tmp_path / "mix" / "plan.yaml").read_text()
+    assert "use: acme-echo/echo" in (tmp_path / "mix" / "plan.yaml").read_text()
 
 
 def test_a_broken_plugin_exits_with_4(gym: Gym, tmp_path: Path) -> None:
@@ -202,7 +215,7 @@ def test_flags_are_a_plan(tmp_path: Path) -> None:
     What can be typed can be written, and means the same.
     """
     flags = _plan(
-        env=["a", "dist:b"],
+        env=["a", "dist/b"],
         model="m",
         agent="g",
         split="train",
@@ -220,7 +233,7 @@ def test_flags_are_a_plan(tmp_path: Path) -> None:
             """
 environments:
   a: {repeats: 5}
-  b: {use: "dist:b"}
+  b: {use: "dist/b"}
 models: {policy: m, judge: j}
 agent: g
 hooks: [h]
@@ -253,7 +266,7 @@ def test_an_environment_may_be_typed_that_the_file_names_too(tmp_path: Path) -> 
     path = _written(tmp_path, "environments:\n  a: {limit: 9}\n")
 
     assert _plan(plan=path, env=["a"]).environments["a"].limit == 9
-    assert _plan(plan=path, env=["dist:a"]).environments["a"].use == "dist:a"
+    assert _plan(plan=path, env=["dist/a"]).environments["a"].use == "dist/a"
 
 
 @pytest.mark.parametrize(

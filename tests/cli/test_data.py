@@ -105,11 +105,15 @@ def test_rows_that_are_none_are_counted_by_stats(gym: Gym, plugins: PluginFolder
     """
     It says so, and that something was wrong.
     """
-    (tmp_path / "rows.jsonl").write_text(GOOD + "{\n")
+    large = "".join(GOOD.replace("}\n", f', "n": {number}}}\n') for number in ("1e308", "-1e308", "1e308"))
+    (tmp_path / "rows.jsonl").write_text(large + "{\n")
 
     done = gym("data", "stats", "rows.jsonl", folder=plugins)
 
     assert done.returncode == 1
+    assert ["n", "number", "100.0%", "2", "-1e+308", "-", "1e+308", "numbers"] in [
+        line.split() for line in done.stdout.splitlines()
+    ]
     assert "1 line is no row and is not counted" in done.stderr
 
 

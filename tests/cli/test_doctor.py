@@ -89,7 +89,7 @@ def test_what_is_not_well_is_named_with_what_to_try(gym: Gym, tmp_path_factory: 
     bad = [check for check in json.loads(done.stdout)["checks"] if not check["is_well"]]
     told = {check["found"]: check["remarks"] for check in bad}
     worse = next(remarks for found, remarks in told.items() if "worse" in found)
-    assert worse[0].startswith("try: pip install --force-reinstall gym-plugin-ill")
+    assert worse[-1].startswith("try: pip install --force-reinstall gym-plugin-ill")
     ill = next(
         remarks for found, remarks in told.items() if found.startswith("gym-plugin-ill needs click<2, but click")
     )

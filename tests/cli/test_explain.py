@@ -29,11 +29,11 @@ def test_a_row_is_explained_in_words(gym: Gym, plugins: PluginFolder, tmp_path: 
     assert (done.returncode, done.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert lines[0] == task
-    assert "environment echo, of gym-plugin-echo:echo 0.1.0" in lines
-    assert "source gym-plugin-echo:echo/data/example.jsonl:3" in lines
+    assert "environment echo, of gym-plugin-echo/echo 0.1.0" in lines
+    assert "source gym-plugin-echo/echo:data/example.jsonl:3" in lines
     assert f"in the mix rows {places[0]}, {places[1]} of 10; epochs 1, 2" in lines
-    assert "agent gymcore:simple_agent 0.1.0" in lines
-    assert "model policy, of gymcore:oracle 0.1.0" in lines
+    assert "agent gymcore/simple_agent 0.1.0" in lines
+    assert "model policy, of gymcore/oracle 0.1.0" in lines
     assert "environment level 3 plan" in lines
     assert 'environment style "plain" default' in lines
     assert lines[-2:] == ["repeat 0: reward 1, finished", "repeat 1, epoch 2: reward 1, finished"]
@@ -50,7 +50,7 @@ def test_json_holds_the_same_as_data(gym: Gym, plugins: PluginFolder, tmp_path: 
 
     explained = json.loads(done.stdout)
     assert explained["task_id"] == task
-    assert explained["source"] == "gym-plugin-echo:echo/data/example.jsonl:1"
+    assert explained["source"] == "gym-plugin-echo/echo:data/example.jsonl:1"
     assert explained["rollouts"] == []
     [name] = [option for option in explained["options"] if (option["of"], option["name"]) == ("environment", "name")]
     assert (name["layer"], name["variable"], name["value"]) == ("environment variable", "ECHO_NAME", None)

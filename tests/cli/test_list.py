@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -85,11 +86,51 @@ def test_the_list_shows_every_plugin_with_what_it_is_or_why_not(gym: Gym, broken
 
     rows = {line.split()[1]: line for line in done.stdout.splitlines()}
     assert done.returncode == 0
-    assert done.stdout.splitlines()[0].split() == ["KIND", "NAME", "DISTRIBUTION", "STATUS", "WHAT", "IT", "IS"]
+    assert done.stdout.splitlines()[0].split() == [
+        "KIND",
+        "NAME",
+        "DISTRIBUTION",
+        "STATUS",
+        "WHAT",
+        "IT",
+        "IS",
+    ]
     assert rows["works"].split() == ["environment", "works", "gym-plugin-broken", "0.1.0", "ok", "It", "works."]
-    assert "broken  FileNotFoundError: there is no gym.yaml" in rows["bare"]
+    assert "broken  there is no gym.yaml in the installed package 'broken_bare'; the wheel was built" in rows["bare"]
     assert {"oracle", "nop", "simple_agent"} <= set(rows)
     assert done.stderr == ""
+
+
+def test_a_row_is_one_line_that_cannot_steer_a_terminal(gym: Gym, tmp_path: Path) -> None:
+    """
+    Descriptions and reasons are other people's text.
+    """
+    package, info = tmp_path / "site" / "steering", tmp_path / "site" / "steering-1.0.dist-info"
+    for folder in (package, info):
+        folder.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "gym.yaml").write_text('gym_api: 1\ndescription: "one\\ntwo \\e[31mred"\n')
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: steering\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[gymcore.environments]\nsteering = steering:Mine\n")
+
+    done = gym("list", "environments", folder=PluginFolder(tmp_path / "site"))
+
+    (row,) = [line for line in done.stdout.splitlines() if "steering" in line]
+    assert row.endswith("ok      one two \ufffd[31mred")
+
+
+def test_a_blocked_plugin_is_a_row_and_exits_with_4_when_it_is_chosen(gym: Gym, broken: PluginFolder) -> None:
+    """
+    The list says which variable keeps it out, and the core's own components stay.
+    """
+    listed = gym("list", folder=broken, GYM_PLUGINS_ALLOW="acme-*")
+    chosen = gym("show", "works", folder=broken, GYM_PLUGINS_ALLOW="acme-*")
+
+    rows = {line.split()[1]: line for line in listed.stdout.splitlines()}
+    assert "blocked  GYM_PLUGINS_ALLOW names only acme-*; change that variable" in rows["works"]
+    assert "  ok  " in rows["oracle"]
+    assert chosen.returncode == 4
+    assert "cannot be used: GYM_PLUGINS_ALLOW names only acme-*" in chosen.stderr
 
 
 @pytest.mark.parametrize("kind", ["environment", "environments"])
@@ -112,12 +153,13 @@ def test_json_is_the_whole_of_the_output(gym: Gym, broken: PluginFolder) -> None
     assert rows["works"] == {
         "kind": "environment",
         "name": "works",
-        "qualified": "gym-plugin-broken:works",
+        "qualified": "gym-plugin-broken/works",
         "distribution": "gym-plugin-broken",
         "version": "0.1.0",
         "target": "broken_works:Mine",
         "status": "ok",
         "problem": None,
+        "hint": None,
         "description": "It works.",
         "gym_api": 1,
         "splits": {},
@@ -137,7 +179,7 @@ def test_checking_imports_each_plugin_where_it_can_do_no_harm(gym: Gym, broken: 
         "raises": "RuntimeError: on purpose",
         "exits": "SystemExit: goodbye",
         "leaves": "its import ended the process with exit code 0",
-        "crashes": "its import ended the process with signal 11",
+        "crashes": "its import crashed the process with signal 11 (SIGSEGV)",
         "babbles": "ValueError: one",
         "bare": "there is no gym.yaml",
     }.items():

@@ -104,7 +104,7 @@ def test_what_has_moved_is_said_and_nothing_is_written(
     lines = [line.strip().partition(" (")[0] for line in done.stderr.splitlines()]
     assert lines[0] == "RunFolderError: this is not what the lock tells of, so nothing is written"
     assert "gym-plugin-echo: gym_plugin_echo/__init__.py has changed" in lines
-    assert "data: gym-plugin-echo:shout/data/example.jsonl has changed" in lines
+    assert "data: gym-plugin-echo/shout:data/example.jsonl has changed" in lines
     assert any(line.startswith("dataset: 40 rows as before, but") for line in lines)
     assert not (tmp_path / "again").exists()
 

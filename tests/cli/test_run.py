@@ -506,13 +506,16 @@ def test_a_hook_may_refuse_the_plan(gym: Gym) -> None:
     assert not (gym.folder / "run").exists()
 
 
-def test_a_hook_that_fails_costs_no_rollout(gym: Gym) -> None:
+@pytest.mark.parametrize(("strict", "code"), [((), 0), (("--strict",), 4)])
+def test_a_hook_that_fails_costs_no_rollout(gym: Gym, strict: tuple[str, ...], code: int) -> None:
     """
-    One line says that it is switched off; the run does not care.
+    One line says that it is switched off; the run does not care, and its end tells whoever wants to be strict.
     """
-    done = gym("run", "--env", "kit", "--limit", "30", "--hook", "kit_hooks", "--out", "run")
+    done = gym("run", "--env", "kit", "--limit", "30", "--hook", "kit_hooks", "--out", "run", *strict)
 
-    assert done.code == 0
+    told = "hook plugins were switched off, which a strict plan takes for a mistake; the rollouts are safe"
+    assert done.code == code
+    assert done.err.endswith(f"{told}: gym-plugin-kit/kit_hooks\n") == bool(strict)
     assert done.err.count("is switched off for this run: gym_rollouts raised RuntimeError: an observer fell over") == 1
     assert len(gym.rollouts("run")) == 30
 

@@ -121,7 +121,7 @@ def test_words_say_the_same(gym: Gym, plugins: PluginFolder) -> None:
         (["keyed"], "base_url: string (required, from KEYED_URL)"),
         (["voice"], "pitch: integer (default 1)"),
         (["watch"], "hook watch  (gym-plugin-echo 0.1.0)"),
-        (["gym-plugin-echo:mute"], "has no reference solution"),
+        (["gym-plugin-echo/mute"], "has no reference solution"),
         (["mute"], "no splits of its own"),
         (["simple_agent", "--kind", "agent"], "max_turns: integer (default 64)"),
         (["echo"], "missing: a file of it is not in the package"),
@@ -145,7 +145,7 @@ def test_every_kind_can_be_shown(gym: Gym, plugins: PluginFolder, arguments: lis
         (["rowz"], 2, "UnknownPluginError: no plugin is named 'rowz'"),
         (["rowz"], 2, "try: 'rows'"),
         (["rows", "--kind", "model"], 2, "no model is named 'rows'"),
-        (["rows"], 2, "try one of: acme-odd:rows, gym-plugin-odd:rows"),
+        (["rows"], 2, "try one of: acme-odd/rows, gym-plugin-odd/rows"),
         (["raises"], 4, "could not be imported: RuntimeError: on purpose"),
         (["missing"], 4, "there is no module 'odd_none'"),
     ],
@@ -168,7 +168,7 @@ def test_a_first_row_that_is_no_json_is_no_crash(gym: Gym, odd: PluginFolder) ->
     """
     The rest of the environment is shown; compose says what is wrong with its rows. Secrets of defaults stay hidden.
     """
-    done = gym("show", "gym-plugin-odd:rows", folder=odd)
+    done = gym("show", "gym-plugin-odd/rows", folder=odd)
 
     assert done.returncode == 0
     assert "example: 1 tasks" in done.stdout

@@ -125,7 +125,7 @@ def test_an_environment_may_stand_twice_under_names_of_its_own(composed: Compose
     """
     Each has its own options, routes and tasks.
     """
-    plan = {"environments": {"easy": {"use": "echo"}, "hard": {"use": "gym-plugin-echo:echo", "config": {"level": 9}}}}
+    plan = {"environments": {"easy": {"use": "echo"}, "hard": {"use": "gym-plugin-echo/echo", "config": {"level": 9}}}}
 
     composition = composed(plan)
 
@@ -170,7 +170,7 @@ def test_routed_rows_are_mixed_with_a_split_that_is_asked_for(composed: Compose,
     assert len(composed({"environments": {"echo": {}}, "data": path}).dataset) == 1
 
 
-@pytest.mark.parametrize("agent", ["simple_agent", "gymcore:simple_agent", "Simple-Agent"])
+@pytest.mark.parametrize("agent", ["simple_agent", "gymcore/simple_agent", "Simple-Agent"])
 def test_rows_that_name_the_plans_agent_get_its_options(composed: Compose, write_rows: Write, agent: str) -> None:
     """
     However the plan spells it, it is the same agent.
@@ -403,6 +403,17 @@ def test_an_environment_that_rows_do_not_name_is_refused(composed: Compose, writ
     assert "--set environments.shout.split=example" in str(error)
 
 
+def test_an_environment_whose_own_data_are_empty_is_told_of_them(composed: Compose, write_rows: Write) -> None:
+    """
+    Another split would change nothing, because data take the place of one.
+    """
+    path = write_rows(b"")
+    error = _refused(composed, {"environments": {"echo": {}, "shout": {"data": path}}})
+
+    assert f"its data hold no rows: {path} (environments.shout.data)" in str(error)
+    assert "split" not in str(error)
+
+
 def test_data_without_rows_is_refused(composed: Compose, write_rows: Write) -> None:
     """
     A mix of nothing is a mistake.
@@ -522,7 +533,7 @@ def test_a_lock_says_what_a_plan_became(composed: Compose) -> None:
     lock = composed({"environments": {"echo": {"limit": 2}}, "mix": {"seed": 7}}).lock
 
     assert lock["seed"] == 7
-    assert lock["environments"]["echo"]["plugin"] == "gym-plugin-echo:echo 0.1.0"
+    assert lock["environments"]["echo"]["plugin"] == "gym-plugin-echo/echo 0.1.0"
     assert lock["environments"]["echo"]["tasks"] == 2
     assert lock["environments"]["echo"]["asked"]["config"] == {"level": 2}
     assert lock["data"][0]["rows"] == 5

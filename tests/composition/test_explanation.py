@@ -5,20 +5,16 @@ Where a row came from: found again in its source, with its places in the mix and
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gymcore.composition import Composition, compose, write_composition
+from gymcore.composition import Composition, write_composition
 from gymcore.composition.explanation import Explanation, OptionLayer, explain
-from gymcore.discovery import Catalog, discover
-from gymcore.documents import YamlDocument
+from gymcore.discovery import Catalog
 from gymcore.errors import GymcoreError, RequestError, RunFolderError
-from gymcore.plan import Plan
-from gymcore.testing.plugins import PluginFolder
 
 Compose = Callable[..., Composition]
 Write = Callable[..., str]
@@ -77,10 +73,10 @@ def test_every_row_is_found_where_it_stands(composed: Compose, catalog: Catalog,
         assert explained.warnings == ()
         name, _, number = (explained.source or "").rpartition(":")
         if found["environment"] == "echo":
-            with catalog.open_file(echo, name.removeprefix("gym-plugin-echo:echo/")) as source:
+            with catalog.open_file(echo, name.removeprefix("gym-plugin-echo/echo:")) as source:
                 assert json.loads(list(source)[int(number) - 1])["answer"] == found["answer"]
         else:
-            assert name == "gym-plugin-echo:shout/data/example.jsonl"
+            assert name == "gym-plugin-echo/shout:data/example.jsonl"
 
 
 def test_a_row_of_a_file_with_routes_is_found_there(
@@ -98,7 +94,7 @@ def test_a_row_of_a_file_with_routes_is_found_there(
     assert list(places.values()) == [f"{path}:1", f"{path}:3"]
     explained = explain(folder, ids(folder, "shout")[0], catalog, {})
     assert (explained.source, explained.split) == (f"{path}:2", None)
-    assert (explained.route, explained.agent_plugin) == ("shout_voice", "gym-plugin-echo:voice 0.1.0")
+    assert (explained.route, explained.agent_plugin) == ("shout_voice", "gym-plugin-echo/voice 0.1.0")
 
 
 def test_a_source_that_has_changed_is_said_to_have(
@@ -155,28 +151,16 @@ def test_what_no_longer_fits_the_lock_is_said(composed: Compose, catalog: Catalo
     assert other_plan[1:] == ("echo: config.style loud -> not set",)
 
 
-@pytest.fixture
-def vanishing(echo_folder: Path, tmp_path: Path) -> Iterator[Path]:
-    """
-    The echo plugins, in a folder that a test may empty.
-    """
-    folder = tmp_path / "installed"
-    shutil.copytree(echo_folder, folder)
-    with PluginFolder(folder):
-        yield folder
-
-
-def test_a_plugin_that_is_gone_hides_nothing_else(vanishing: Path, tmp_path: Path) -> None:
+def test_a_plugin_that_is_gone_hides_nothing_else(composed: Compose, catalog: Catalog, tmp_path: Path) -> None:
     """
     The lock still says which it was.
     """
-    plan = Plan.from_document(YamlDocument({"environments": {"echo": {}}}))
-    folder = written(compose(plan, discover(), environ={}), tmp_path / "run")
-    bare = Catalog(tuple(plugin for plugin in discover().plugins if plugin.distribution == "gymcore"))
+    folder = written(composed({"environments": {"echo": {}}}), tmp_path / "run")
+    bare = Catalog(tuple(plugin for plugin in catalog.plugins if plugin.distribution == "gymcore"))
 
     explained = explain(folder, ids(folder, "echo")[0], bare, {})
 
-    assert explained.environment_plugin == "gym-plugin-echo:echo 0.1.0"
+    assert explained.environment_plugin == "gym-plugin-echo/echo 0.1.0"
     assert "its source cannot be read again: no environment is named 'echo'" in explained.warnings
 
 

@@ -382,7 +382,7 @@ def test_another_version_of_a_plugin_is_refused_with_the_difference(folder: Path
     with _at_another_version(plugins, "0.2.0"):
         error = _refused(lambda: open_composition(folder, discover(), environ={}))
 
-    assert error.differences == ("echo: plugin gym-plugin-echo:echo 0.1.0 -> gym-plugin-echo:echo 0.2.0",)
+    assert error.differences == ("echo: plugin gym-plugin-echo/echo 0.1.0 -> gym-plugin-echo/echo 0.2.0",)
 
 
 def test_a_dataset_that_was_edited_is_refused(folder: Path, catalog: Catalog) -> None:

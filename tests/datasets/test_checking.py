@@ -4,6 +4,7 @@ Dataset files on their own: checked by whoever serves them, described in numbers
 
 from __future__ import annotations
 
+import gzip
 import json
 import statistics
 from collections.abc import Callable
@@ -17,9 +18,11 @@ from hypothesis import strategies as st
 from gymcore.datasets.checking import Checked, check_data
 from gymcore.datasets.describing import describe_data
 from gymcore.datasets.field_statistics import DISTINCT, FIELDS, Numbers
+from gymcore.datasets.owners import routes_of
 from gymcore.datasets.preparing import prepare_data
 from gymcore.discovery import Catalog
 from gymcore.errors import PlanError, PluginError, RequestError, RunFolderError, UnknownPluginError
+from gymcore.run_folder import part_of
 from gymcore.testing.plugins import PluginFolder
 
 Write = Callable[..., str]
@@ -68,6 +71,83 @@ def test_rows_of_nobody_who_is_installed_are_checked_by_what_holds_for_all(catal
     assert "--env NAME" in checked.unchecked[""]
 
 
+def test_one_row_with_another_environment_hides_no_other(catalog: Catalog, write_rows: Write) -> None:
+    """
+    What its route leads to decides, as it does for compose, and the row that says otherwise is wrong itself.
+    """
+    checked = _checked(catalog, write_rows(_row(environment="zzz"), _row(answer=5), _row()))
+
+    assert (checked.bad, checked.environments, checked.unchecked) == (2, {"echo": 1}, {})
+    assert checked.problems[0].message == "`environment` says 'zzz', but its route leads to 'echo'"
+
+
+def test_a_route_is_one_that_compose_would_take(catalog: Catalog, write_rows: Write) -> None:
+    """
+    An agent that nobody has installed leads to no environment, and what is no object is no route.
+    """
+    bogus, long = _row(agent_ref={"name": "echo_bogus"}, answer=5), _row(agent_ref={"name": "x" * 200_000})
+
+    checked = _checked(catalog, write_rows(bogus, long, _row(agent_ref="x"), _row(agent_ref={"name": 5})))
+
+    assert (checked.bad, len(checked.environments)) == (2, 2)
+    assert {problem.message for problem in checked.problems} == {
+        '`agent_ref` must look like {"name": "ENVIRONMENT_AGENT"}'
+    }
+    assert checked.unchecked["echo_bogus"].startswith("it is not installed; did you mean 'echo_")
+    assert max(map(len, checked.environments)) == 100
+
+
+def test_the_longest_environment_of_a_route_is_meant(plugins: PluginFolder, tmp_path: Path) -> None:
+    """
+    Where a name can be split in two ways, compose and check take the same.
+    """
+    from gymcore.discovery import discover
+
+    code = "from gymcore import Environment\n\n\nclass Odd(Environment):\n    pass\n"
+    files = {"odd/__init__.py": code, "odd/gym.yaml": "gym_api: 1\n", "odd/more.py": code}
+    agent = "from gymcore import Agent\n\n\nclass Late(Agent):\n    pass\n"
+    files["odd/late.py"] = agent
+    names = {"gymcore.environments": {"odd": "odd:Odd", "odd_more": "odd.more:Odd"}}
+    entries = {**names, "gymcore.agents": {"simple": "odd.late:Late", "more_simple": "odd.late:Late"}}
+    PluginFolder(tmp_path).install("gym-plugin-odd", files, entries)
+    with PluginFolder(tmp_path):
+        routes = routes_of(discover())
+
+    assert (routes["odd_more_simple"], routes["odd_simple"]) == ("odd_more", "odd")
+
+
+def test_each_split_may_number_its_tasks_from_one(catalog: Catalog, write_rows: Write) -> None:
+    """
+    Twice in one split is once too often, in files of one split as well.
+    """
+    names = ("train-1.jsonl", "validation.jsonl", "train-2.jsonl")
+    files = [write_rows(_row(task_id=1, answer=name), name=name) for name in names]
+
+    assert _checked(catalog, *files[:2]).bad == 0
+    (problem,) = _checked(catalog, *files).problems
+    assert (problem.where, problem.message) == (f"{files[2]}:1", "the `task_id` 1 stands twice in 'echo'")
+
+
+def test_what_compose_reads_is_checked_and_described(catalog: Catalog, write_rows: Write, tmp_path: Path) -> None:
+    """
+    A compressed file, a run folder; what is damaged is a wrong request.
+    """
+    folder = tmp_path / "run"
+    folder.mkdir()
+    plain = Path(write_rows(_row(), b"{"))
+    (folder / "dataset.jsonl").write_bytes(plain.read_bytes())
+    packed = tmp_path / "rows.jsonl.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+
+    for path in (folder, packed):
+        assert (_checked(catalog, str(path)).rows, _checked(catalog, str(path)).bad) == (2, 1)
+        assert describe_data([path], catalog).statistics.total.rows == 1
+    packed.write_bytes(packed.read_bytes()[:-12])
+    for read in (check_data, describe_data):
+        with pytest.raises(RequestError, match=r"the data file is damaged.*rows\.jsonl\.gz"):
+            read([packed], catalog)
+
+
 def test_rows_without_routes_are_checked_for_one_environment(catalog: Catalog, write_rows: Write) -> None:
     """
     `environment` says whose they are; without files, its own splits are checked.
@@ -75,7 +155,7 @@ def test_rows_without_routes_are_checked_for_one_environment(catalog: Catalog, w
     path = write_rows({"responses_create_params": PARAMS}, {"answer": "x", "responses_create_params": PARAMS})
 
     assert _checked(catalog, path, environment="echo").bad == 1
-    assert _checked(catalog, path, environment="gym-plugin-echo:echo").environments == {"echo": 1}
+    assert _checked(catalog, path, environment="gym-plugin-echo/echo").environments == {"echo": 1}
     with pytest.raises(UnknownPluginError, match="no environment is named 'ehco'"):
         _checked(catalog, path, environment="ehco")
     with pytest.raises(PluginError, match=r"names the data file 'data/missing\.jsonl'"):
@@ -94,6 +174,18 @@ def test_parameters_that_others_refuse_are_noted(catalog: Catalog, write_rows: W
     assert [note.partition(";")[0] for note in checked.notes] == [
         "'temprature' is no create parameter of the Responses API (2 rows)"
     ]
+
+
+def test_the_tools_of_the_code_are_held_against_those_of_rows(catalog: Catalog, write_rows: Write) -> None:
+    """
+    A row without tools offers those of its environment, which may be somebody else's by name only.
+    """
+    other = {**PARAMS, "tools": [{"type": "function", "name": "repeat", "parameters": {"type": "object"}}]}
+    path = write_rows(_row(), _row(agent_ref={"name": "chess_simple_agent"}, responses_create_params=other))
+
+    (warning,) = [found for found in _checked(catalog, path).warnings if found.name == "tool-conflict"]
+
+    assert warning.examples == ("echo: its code", f"chess_simple_agent: {path}:2")
 
 
 def test_files_named_after_splits_are_held_against_each_other(catalog: Catalog, write_rows: Write) -> None:
@@ -150,7 +242,7 @@ def test_a_dataset_is_described_by_environment_and_in_total(catalog: Catalog, wr
     described = describe_data([Path(write_rows(first, second, third, b"{", {"responses_create_params": {}}))], catalog)
 
     told = described.to_dict()
-    echo = told["environments"]["echo_simple_agent"]
+    echo = told["environments"]["echo"]
     assert (described.bad, told["total"]["rows"], echo["rows"]) == (2, 3, 2)
     assert told["total"]["words"] == {
         "count": 3,
@@ -165,6 +257,29 @@ def test_a_dataset_is_described_by_environment_and_in_total(catalog: Catalog, wr
     assert (echo["fields"]["answer"]["distinct"], echo["fields"]["answer"]["lengths"]["max"]) == (2, 5)
     assert (echo["fields"]["level"]["present"], echo["fields"]["level"]["numbers"]["mean"]) == (1.0, 2.0)
     assert (echo["fields"]["meta.kind"]["present"], echo["fields"]["values"]["numbers"]["max"]) == (0.5, 3)
+
+
+def test_rows_that_ask_in_other_words_are_described(catalog: Catalog, write_rows: Write) -> None:
+    """
+    As they would be composed; a row that asks nothing is none, and one whose environment is installed is its own.
+    """
+    asking = [{"messages": [{"role": "user", "content": "Say it."}]}, {"prompt": "Say it now."}, {"answer": "it"}]
+    rows = [{**row, "agent_ref": {"name": "echo_simple_agent"}} for row in asking]
+
+    described = describe_data([Path(write_rows(*rows, _row(agent_ref=5)))], catalog)
+
+    assert (described.bad, set(described.statistics.environments)) == (2, {"echo"})
+    assert described.to_dict()["environments"]["echo"]["words"]["max"] == 3
+
+
+def test_a_key_with_a_dot_is_no_key_inside_another(catalog: Catalog, write_rows: Write) -> None:
+    """
+    It stands in quotation marks.
+    """
+    described = describe_data([Path(write_rows(_row(**{"a.b": 1}), _row(a={"b": "x"})))], catalog)
+
+    fields = described.to_dict()["total"]["fields"]
+    assert (fields['"a.b"']["types"], fields["a.b"]["types"]) == ({"integer": 1}, {"text": 1})
 
 
 def test_what_is_told_apart_is_bounded(catalog: Catalog, write_rows: Write) -> None:
@@ -270,7 +385,8 @@ def test_what_cannot_be_prepared_is_said_before_anything_is_written(catalog: Cat
     for names, kind, said in [
         (["ehco"], UnknownPluginError, "no environment is named 'ehco'"),
         (["echo", "echo"], PlanError, "is named twice"),
-        (["mute"], RequestError, "none of the environments has a split"),
+        (["mute"], RequestError, "the environment 'mute' has no split of train, validation, example"),
+        (["echo", "mute"], RequestError, "the environment 'mute' has no split of train, validation, example"),
     ]:
         with pytest.raises(kind, match=said):
             prepare_data(names, catalog, tmp_path / "out", environ={})
@@ -288,3 +404,18 @@ def test_without_names_every_environment_that_can_be_is_prepared(catalog: Catalo
     tasks = {name for split in prepared.splits for name in split.tasks}
     assert {"echo", "shout"} <= tasks
     assert all(reason for reason in prepared.skipped.values())
+    (own,) = [reason for name, reason in prepared.skipped.items() if name.endswith("mute")]
+    assert own == "the environment 'mute' has no split of train, validation, example"
+
+
+def test_what_a_killed_process_left_is_never_taken_for_data(catalog: Catalog, tmp_path: Path) -> None:
+    """
+    The part of a split that nobody prepares now is removed, and put in no place.
+    """
+    out = tmp_path / "out"
+    out.mkdir()
+    part_of(out / "validation.jsonl").write_bytes(b"half a")
+
+    prepare_data(["echo"], catalog, out, environ={})
+
+    assert set(_files(out)) == {"train.jsonl", "train_metrics.json", "example.jsonl", "example_metrics.json"}

@@ -37,6 +37,7 @@ HOSTILE = {
         ENVIRONMENT.replace("class", "from gymcore import tool\n\nclass") + "    @tool\n    def t(self, x): ...\n",
     ),
     **_package("hostile_attribute", ENVIRONMENT.replace("Mine", "Yours")),
+    **_package("hostile_misspelt", ENVIRONMENT.replace("Mine", "Weather")),
     # What the listing itself can tell.
     **_package("hostile_bare", ENVIRONMENT, None),
     **_package("hostile_yaml", ENVIRONMENT, "gym_api: 1\nsplits:\n  example: [a\n"),
@@ -60,6 +61,17 @@ HOSTILE = {
     **_package("fine_hook", "from gymcore import hookimpl\n\n@hookimpl\ndef gym_run_start(folder, planned): ...\n"),
 }
 
+NEEDY = {
+    **_package("needy_declared", "import no_such_declared\n"),
+    **_package("needy_renamed", "import cv2.typing\n"),
+    **_package("needy_maybe", "import no_such_module_anywhere\n"),
+    **_package("needy_older", "import json.no_such_part\n"),
+    **_package("needy_newer", "from json import no_such_name\n"),
+    **_package("needy_deeper", "# A library that is broken itself.\nimport needy_library\n"),
+    **_package("needy_library", "import no_such_module_anywhere\n", None),
+    **_package("needy_partial", "import needy_partial.part\n"),
+}
+
 ENVIRONMENTS = {
     "raises": "hostile_raises:Mine",
     "exits": "hostile_exits:Mine",
@@ -71,6 +83,8 @@ ENVIRONMENTS = {
     "kind": "hostile_kind:Mine",
     "tool": "hostile_tool:Mine",
     "attribute": "hostile_attribute:Mine",
+    "misspelt": "hostile_misspelt:Wether",
+    "a b": "hostile_null:Mine",
     "bare": "hostile_bare:Mine",
     "yaml": "hostile_yaml:Mine",
     "twice": "hostile_twice:Mine",
@@ -92,6 +106,9 @@ ENVIRONMENTS = {
 }
 
 
+NEEDY_NAMES = ("declared", "renamed", "maybe", "older", "newer", "deeper", "partial")
+
+
 @pytest.fixture(scope="session")
 def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
@@ -104,8 +121,14 @@ def hostile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plugins.install("gym-plugin-hostile", HOSTILE, groups)
     plugins.install(
         "Acme.Weather",
-        _package("acme_weather", ENVIRONMENT),
-        {"gymcore.environments": {"Weather": "acme_weather:Mine"}},
+        {**_package("acme_weather", ENVIRONMENT), **NEEDY},
+        {
+            "gymcore.environments": {
+                "Weather": "acme_weather:Mine",
+                **{name: f"needy_{name}:Mine" for name in NEEDY_NAMES},
+            }
+        },
+        dependencies=["no-such-declared>=1", "pydantic>=2", "opencv-python; extra == 'vision'"],
     )
     return folder
 

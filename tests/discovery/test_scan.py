@@ -5,6 +5,7 @@ What is installed: every plugin is found without importing it, and a broken one 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -82,18 +83,19 @@ def test_what_only_an_import_can_show_is_listed_as_well(hostile_catalog: Catalog
 @pytest.mark.parametrize(
     ("name", "status", "said"),
     [
-        ("bare", "broken", "there is no gym.yaml in the package 'hostile_bare'"),
+        ("bare", "broken", "there is no gym.yaml in the installed package 'hostile_bare'"),
         ("yaml", "broken", "hostile_yaml/gym.yaml:4"),
         ("twice", "broken", "the key 'agent' stands twice (hostile_twice/gym.yaml:3)"),
         ("list", "broken", "a manifest is a mapping"),
         ("silent", "broken", "`gym_api` must say"),
-        ("future", "incompatible", "written for interface version 99; this gymcore offers 1; install a newer gymcore"),
-        ("past", "incompatible", "install a newer version of the plugin"),
+        ("future", "incompatible", "written for interface version 99; this gymcore offers 1"),
+        ("past", "incompatible", "written for interface version 0"),
         ("many", "broken", "unknown key 'descripton'; did you mean 'description'? (hostile_many/gym.yaml:2)"),
         ("escape", "broken", "the path '../up.jsonl' must stay inside the package (hostile_escape/gym.yaml:3)"),
         ("gone", "broken", "there is no module 'hostile_gone.module'"),
         ("lost", "broken", "there is no module 'hostile_raises.no_such_module'"),
         ("noclass", "broken", "'hostile_null' is not of the form package.module:Class"),
+        ("a b", "broken", "'a b' is no name for a plugin"),
         ("null", "ok", ""),
         ("nested", "ok", ""),
         ("space", "ok", ""),
@@ -138,7 +140,8 @@ def test_a_name_that_two_distributions_offer_is_a_conflict_naming_both(hostile_c
     rows = [plugin for plugin in hostile_catalog.plugins if plugin.name.lower() == "weather"]
 
     assert [plugin.status for plugin in rows] == ["conflict", "conflict"]
-    assert rows[0].problem == "gym-plugin-hostile:weather has the same name; choose one as Acme.Weather:Weather"
+    assert rows[0].problem == "gym-plugin-hostile/weather has the same name"
+    assert rows[0].hint == "choose it as Acme.Weather/Weather"
 
 
 def test_the_order_is_kind_then_name_then_distribution(hostile_catalog: Catalog) -> None:
@@ -159,7 +162,7 @@ def test_our_own_components_enter_through_the_same_door(hostile_catalog: Catalog
     """
     own = {plugin.qualified: plugin.status for plugin in hostile_catalog.plugins if plugin.distribution == "gymcore"}
 
-    assert own == {"gymcore:simple_agent": "ok", "gymcore:oracle": "ok", "gymcore:nop": "ok"}
+    assert own == dict.fromkeys(("gymcore/simple_agent", "gymcore/oracle", "gymcore/nop", "gymcore/mlflow"), "ok")
 
 
 def test_the_listing_knows_the_interface_versions_without_loading_them() -> None:
@@ -167,6 +170,85 @@ def test_the_listing_knows_the_interface_versions_without_loading_them() -> None
     The scan keeps a copy of the tuple, which must not go its own way.
     """
     assert gymcore.discovery.scan.INTERFACE_VERSIONS == gymcore.interfaces.INTERFACE_VERSIONS
+
+
+def test_the_order_is_the_same_however_the_file_system_lists(
+    tmp_path: Path, hostile_folder: Path, hostile_catalog: Catalog
+) -> None:
+    """
+    Two folders hold the same distributions, made and found in another order, and the rows are the same.
+    """
+    other = tmp_path / "other"
+    other.mkdir()
+    for entry in sorted(hostile_folder.iterdir(), reverse=True):
+        (other / entry.name).symlink_to(entry)
+    before = [row.to_dict() for row in hostile_catalog.plugins]
+
+    sys.path.remove(str(hostile_folder))
+    try:
+        with _on_the_path(other):
+            after = [row.to_dict() for row in discover().plugins]
+    finally:
+        sys.path.insert(0, str(hostile_folder))
+
+    assert after == before
+
+
+def test_each_distribution_is_looked_at_once_in_a_process(hostile: PluginFolder, tmp_path: Path) -> None:
+    """
+    Composing, playing and a thousand choices of a name open no list of entry points again; only those that hold
+    plugins are opened a second time, to be parsed.
+    """
+    _write_metadata(
+        tmp_path, "unrelated", metadata=METADATA.format("unrelated"), entry_points="[console_scripts]\na = b:c\n"
+    )
+    code = (
+        "import collections, json, sys; opened = collections.Counter()\n"
+        "def count(event, arguments):\n"
+        "    if event == 'open' and str(arguments[0]).endswith('entry_points.txt'): opened[str(arguments[0])] += 1\n"
+        "sys.addaudithook(count); from gymcore import Plan, compose, discover; catalog = discover()\n"
+        "for _ in range(1_000): catalog.load(catalog.find('environment', 'null'))\n"
+        "plan = {'environments': {'null': {'data': sys.argv[1]}}, 'models': {'policy': 'nop'}}\n"
+        "compose(Plan.model_validate(plan), catalog)\n"
+        "print(json.dumps(opened))"
+    )
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"responses_create_params": {"input": "x"}}\n')
+    # pydantic looks for plugins of its own wherever a model is made.
+    environ = {**hostile.environ, "PYDANTIC_DISABLE_PLUGINS": "__all__"}
+    environ["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{environ['PYTHONPATH']}"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(rows)], env=environ, capture_output=True, text=True, check=True, timeout=60
+    )
+
+    opened = {Path(path).parent.name.partition("-")[0]: count for path, count in json.loads(done.stdout).items()}
+    assert opened["unrelated"] == 1
+    assert opened["gym_plugin_hostile"] == 2
+    assert max(opened.values()) == 2
+
+
+class _FailingFinder:
+    """A finder of somebody else's that cannot list its distributions."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        return None
+
+    def find_distributions(self, context: object = None) -> Iterator[object]:
+        yield from ()
+        raise RuntimeError("on purpose")
+
+
+def test_a_finder_of_others_that_fails_hides_nobody(hostile_catalog: Catalog) -> None:
+    """
+    Whoever has put something of his own into Python's import system cannot take the listing down with it.
+    """
+    finder = _FailingFinder()
+    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+    try:
+        assert discover() == hostile_catalog
+    finally:
+        sys.meta_path.remove(finder)  # type: ignore[arg-type]
 
 
 # -- damaged distributions of others -----------------------------------------------------------------------------------

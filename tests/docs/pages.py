@@ -24,6 +24,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +37,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 SHOWN_ENDPOINT = "http://127.0.0.1:8000/v1"
 """The address that pages print for an endpoint; the setups put the one that really listens in its place."""
+SHOWN_JUDGE = "http://127.0.0.1:8001/v1"
+"""The same for an endpoint of judges."""
+SHOWN_FILES = "http://127.0.0.1:8002"
+"""The same for a server of files."""
 COMMAND_TIMEOUT_S = 60.0
 
 
@@ -209,11 +215,39 @@ def _flaky_endpoint(page: Scratch) -> None:
     _serve(page, lambda body: status(400) if "Kyoto" in str(body["input"]) else policy(body))
 
 
+def _judge(page: Scratch) -> None:
+    """An endpoint that says whether an answer holds the reference, where both stand between tags of their names."""
+
+    def judge(body: dict[str, Any]) -> Any:
+        asked, _ = _heard(body)
+        parts = dict(re.findall(r"<(reference|answer)>(.*?)</\1>", asked, re.S))
+        is_right = parts.get("reference", "?").strip().casefold() in parts.get("answer", "").casefold()
+        return says("yes" if is_right else "no")
+
+    page.replaced[SHOWN_JUDGE] = page.stack.enter_context(LoopbackEndpoint(judge)).base_url
+
+
+def _files(page: Scratch) -> None:
+    """A server of the files that lie in the folder of the page."""
+    handler = partial(_QuietFiles, directory=str(page.work))
+    server = page.stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+    page.stack.callback(server.shutdown)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page.replaced[SHOWN_FILES] = f"http://127.0.0.1:{server.server_port}"
+
+
+class _QuietFiles(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
 SETUPS: Mapping[str, Callable[[Scratch], None]] = {
     "endpoint": _endpoint,
     "slow endpoint": _slow_endpoint,
     "refusing endpoint": _refusing_endpoint,
     "flaky endpoint": _flaky_endpoint,
+    "judge": _judge,
+    "files": _files,
 }
 
 
@@ -226,7 +260,7 @@ _SCRIPTS = {
     # What a page installs, it installs as a reader does; only that nothing is fetched from a package index.
     "pip": (
         "import runpy, sys\n"
-        "if sys.argv[1:2] == ['install']:\n"
+        "if sys.argv[1:2] in (['install'], ['wheel']):\n"
         "    sys.argv += ['--no-index', '--no-deps', '--no-build-isolation', '-q', '--disable-pip-version-check']\n"
         "runpy.run_module('pip', run_name='__main__')"
     ),
@@ -401,7 +435,7 @@ class Difference:
 def needs(blocks: list[Block]) -> list[str]:
     """Return the programs and packages that a page needs and that this machine lacks."""
     text = "\n".join(command.text for block in blocks if block.language == "console" for command in block.commands())
-    programs = ("jq", "timeout", "truncate")
+    programs = ("jq", "sha256sum", "timeout", "truncate")
     missing = [name for name in programs if re.search(rf"\b{name} ", text) and not shutil.which(name)]
     if re.search(r"--to (?:parquet|skyrl|trl|verl)\b", text) and find_spec("pyarrow") is None:
         missing.append("pyarrow")

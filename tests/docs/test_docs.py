@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -130,6 +131,85 @@ def test_a_page_that_lies_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (found.line, found.shown, found.printed.split()) == (2, ("lies",), ["truth"])
     with pytest.raises(AssertionError, match=r"page\.md:2: false exits with 1"):
         pages.run_page(page, tmp_path / "two")
+
+
+# -- pages are typed -------------------------------------------------------------------------------------------------
+
+FOR_AUTHORS = (
+    "tutorial/your-first-environment.md",
+    "how-to/ask-a-judge.md",
+    "how-to/bring-big-data.md",
+    "how-to/handle-secrets.md",
+    "how-to/isolate-an-environment.md",
+    "how-to/keep-state.md",
+    "how-to/talk-over-several-turns.md",
+    "how-to/test-an-environment.md",
+    "how-to/version-and-publish-a-plugin.md",
+    "how-to/write-a-slow-verifier.md",
+    "reference/environments.md",
+)
+
+
+def write_modules(page: Path, folder: Path) -> tuple[list[Path], set[Path]]:
+    """
+    Write the Python of a page down as modules, each block at its own lines.
+
+    Returns:
+        The modules, and the folders from which they are imported. What a page runs between its files is one module,
+        for which a rollout without a reward is no matter, as in a test; tests themselves are left out.
+    """
+    folder.mkdir()
+    modules, roots = [], {folder}
+    shown = ["# mypy: disable-error-code=union-attr"]
+    for block in pages.blocks_of(text_of(page)):
+        kind, argument = block.note or ("", "")
+        if block.language != "python" or Path(argument).name.startswith("test_"):
+            continue
+        if kind != "file":
+            shown += [""] * (block.line - 1 - len(shown)) + block.text.splitlines()
+            continue
+        module = folder / argument
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.write_text("\n" * (block.line - 1) + block.text + "\n")
+        modules.append(module)
+        for parent in module.relative_to(folder).parents:
+            if any(part.startswith("gym_plugin_") for part in parent.parts):
+                (folder / parent / "__init__.py").touch()
+            elif any(part.startswith("gym_plugin_") for part in module.parts):
+                roots.add(folder / parent)
+                break
+    if len(shown) > 1:
+        module = folder / f"page_{page.stem.replace('-', '_')}.py"
+        module.write_text("\n".join(shown) + "\n")
+        modules.append(module)
+    return modules, roots
+
+
+def test_what_authors_copy_is_typed(tmp_path: Path) -> None:
+    """
+    `mypy --strict` accepts the Python of every page for authors.
+    """
+    modules: list[Path] = []
+    roots: set[Path] = set()
+    for name in FOR_AUTHORS:
+        page = ROOT / "docs" / name
+        found, below = write_modules(page, tmp_path / page.stem)
+        assert found, f"{name} has no Python"
+        modules += found
+        roots |= below
+    # From here and in our own strict settings, so that what `make check` has found out of gymcore is known already.
+    environ = {**os.environ, "MYPYPATH": os.pathsep.join([".", *map(str, roots)])}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *map(str, modules)],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # -- links and commands ----------------------------------------------------------------------------------------------

@@ -108,5 +108,5 @@ def test_two_plugins_with_one_name_are_both_told(rival: PluginFolder, tmp_path: 
     assert len(checks) == 2
     for check in checks:
         assert not check.is_well
-        assert "example_multi_step" in check.remarks[0]
-        assert "pip uninstall" in check.remarks[0]
+        assert "example_multi_step" in check.remarks[-1]
+        assert "pip uninstall" in check.remarks[-1]

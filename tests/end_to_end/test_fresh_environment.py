@@ -13,7 +13,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PROJECTS = (
     ROOT,
-    *(ROOT / "plugins" / name for name in ("example_single_tool_call", "example_multi_step", "openai_model")),
+    *(
+        ROOT / "plugins" / name
+        for name in ("example_single_tool_call", "example_multi_step", "openai_model", "jsonl_metrics")
+    ),
 )
 
 
@@ -25,7 +28,7 @@ def call(*command: str | Path, folder: Path) -> str:
 
 def test_built_wheels_work_in_a_fresh_environment(tmp_path: Path) -> None:
     """
-    The core and the three plugins, built as wheels and installed elsewhere, are found and play the main job.
+    The core and the plugins, built as wheels and installed elsewhere, are found and play the main job.
     """
     for project in PROJECTS:
         call(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "wheels", folder=project)
@@ -41,14 +44,15 @@ def test_built_wheels_work_in_a_fresh_environment(tmp_path: Path) -> None:
     call(
         tmp_path / "venv/bin/gymcore",
         *("run", "--env", "example_single_tool_call", "--env", "example_multi_step", "--split", "validation"),
-        *("--limit", "20", "--out", "out"),
+        *("--limit", "20", "--hook", "jsonl_metrics", "--out", "out"),
         folder=tmp_path,
     )
     where = call(python, "-c", "import gymcore; print(gymcore.__file__)", folder=tmp_path)
 
-    assert {entry["name"]: entry["status"] for entry in listed} == dict.fromkeys(
-        ("example_multi_step", "example_single_tool_call", "nop", "openai_model", "oracle", "simple_agent"), "ok"
-    )
+    environments = ("example_multi_step", "example_single_tool_call")
+    others = ("jsonl_metrics", "mlflow", "nop", "openai_model", "oracle", "simple_agent")
+    assert {entry["name"]: entry["status"] for entry in listed} == dict.fromkeys((*environments, *others), "ok")
     assert where.startswith(str(tmp_path)), "the checkout was used instead of the wheel"
     rewards = [json.loads(line)["reward"] for line in (tmp_path / "out/rollouts.jsonl").read_text().splitlines()]
     assert rewards == [1.0] * 40
+    assert json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[-1])["event"] == "finish"

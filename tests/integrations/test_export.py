@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tracemalloc
@@ -15,6 +16,7 @@ import pytest
 
 from gymcore.chat import InexpressibleError
 from gymcore.composition import Composition, open_composition, write_composition
+from gymcore.composition.tokens import prompt_of
 from gymcore.discovery import Catalog
 from gymcore.errors import DataError, RequestError, RunFolderError, StorageError
 from gymcore.integrations import FORMATS, export
@@ -53,6 +55,10 @@ def table(path: Path) -> Any:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def said(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
 
 
 def needs(form: str) -> None:
@@ -111,15 +117,21 @@ def test_openai_messages_are_messages_tools_and_the_route(echoing: Composed, tmp
         message("Done."),
         message("Again.", role="user"),
     ]
-    composition = echoing({"input": items, "instructions": "Echo.", "parallel_tool_calls": False})
+    options = {
+        "parallel_tool_calls": False,
+        "temperature": 0.3,
+        "max_output_tokens": 77,
+        "reasoning": {"effort": "low"},
+    }
+    composition = echoing({"input": items, "instructions": "Echo.", **options}, params={"tool_choice": "required"})
 
     export(composition, "openai-messages", tmp_path / "mix.jsonl")
 
     (row,) = lines(tmp_path / "mix.jsonl")
     assert row == {
         "messages": [
-            {"role": "system", "content": "Echo."},
-            {"role": "system", "content": "Be brief."},
+            {"role": "system", "content": said("Echo.")},
+            {"role": "system", "content": said("Be brief.")},
             {
                 "role": "user",
                 "content": [
@@ -135,16 +147,38 @@ def test_openai_messages_are_messages_tools_and_the_route(echoing: Composed, tmp
                     {"id": "c1", "type": "function", "function": {"name": "repeat", "arguments": '{"text":"a"}'}}
                 ],
             },
-            {"role": "tool", "tool_call_id": "c1", "content": "a"},
-            {"role": "assistant", "content": "Done."},
-            {"role": "user", "content": "Again."},
+            {"role": "tool", "tool_call_id": "c1", "content": said("a")},
+            {"role": "assistant", "content": said("Done.")},
+            {"role": "user", "content": said("Again.")},
         ],
         "tools": [REPEAT],
         "parallel_tool_calls": False,
+        "temperature": 0.3,
+        "max_tokens": 77,
+        "reasoning_effort": "low",
+        "tool_choice": "required",
         "environment": "echo",
         "task_id": row["task_id"],
         "agent_ref": {"type": "responses_api_agents", "name": "echo_simple_agent"},
     }
+
+
+def test_one_image_makes_every_content_a_list(echoing: Composed, tmp_path: Path) -> None:
+    """
+    Readers take a key for what it is in the first rows, so it is the same in all of them; without an image, a text.
+    """
+    texts = [{"input": "Hi."}, {"input": "Ho."}]
+    looking = {"input": [{"role": "user", "content": [{"type": "input_text", "text": "Look:"}, IMAGE]}]}
+
+    plain = export(echoing(*texts), "openai-messages", tmp_path / "plain.jsonl")
+    mixed = export(echoing(*texts, looking), "openai-messages", tmp_path / "mixed.jsonl")
+
+    assert [row["messages"][0]["content"] for row in lines(plain.path)] == ["Hi.", "Ho."]
+    contents = [row["messages"][0]["content"] for row in lines(mixed.path)]
+    assert sorted(map(len, contents)) == [1, 1, 2]
+    assert said("Hi.") in contents
+    assert plain.notes == ()
+    assert "the content of every message is a list of parts" in mixed.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +210,8 @@ def test_a_trainer_finds_its_own_routing_column(
     assert back["row"].encode() == original.data
     if place is not None:
         assert json.loads(back["tools"]) == [REPEAT]
+    if form == "verl":
+        assert [row["extra_info"]["index"] for row in (first, second)] == [0, 1]
 
 
 @pytest.mark.parametrize(("form", "key"), [("skyrl", "reward_spec"), ("verl", "reward_model")])
@@ -207,7 +243,35 @@ def test_parquet_keeps_every_row_in_full(composed: Composed, tmp_path: Path) -> 
     assert [row["epoch"] for row in rows] == [row.epoch for row in composition.dataset]
     assert max(row["epoch"] for row in rows) == 2
     assert {row["route"] for row in rows} == {"echo_simple_agent", "shout_voice"}
-    assert rows[0]["prompt"].startswith(("Say ", "Shout "))
+    assert [row["prompt"] for row in rows] == [
+        prompt_of(row.value["responses_create_params"]) for row in composition.dataset
+    ]
+
+
+@pytest.mark.parametrize(
+    ("form", "place"), [("trl", None), ("verl", "extra_info"), ("skyrl", "extra_info"), ("parquet", None)]
+)
+def test_a_row_that_comes_back_asks_as_the_plan_does(
+    composed: Composed, echoing: Composed, tmp_path: Path, form: str, place: str | None
+) -> None:
+    """
+    What the plan's `params` replace stands in the row that travels, so a composition that lacks them asks the same.
+    """
+    params = {"instructions": "Answer in French.", "temperature": 0.25}
+    file = file_of(form, tmp_path / "out")
+    composition = echoing({"input": "Hi.", "temperature": 1.0}, params=params)
+
+    export(composition, form, file)
+
+    (row,) = table(file).to_pylist()
+    (tmp_path / "back.jsonl").write_text((row if place is None else row[place])["row"] + "\n")
+    back = composed({"echo": {"data": [str(tmp_path / "back.jsonl")]}})
+    (one,), (other,) = back.dataset, composition.dataset
+    assert one.value["responses_create_params"] == {"input": "Hi.", **params}
+    assert one.identity == other.identity
+    assert {**one.value, "responses_create_params": {}} == {**other.value, "responses_create_params": {}}
+    if form == "parquet":
+        assert row["prompt"] == "Answer in French.\nHi."
 
 
 # -- one schema --------------------------------------------------------------------------------------------------------
@@ -281,9 +345,40 @@ def test_trl_says_which_tools_it_offers_although_rows_leave_them_out(echoing: Co
 
     written = export(echoing({"input": "Hi.", "tools": []}, {"input": "Ho."}), "trl", file)
 
-    assert written.notes == (
-        "echo: TRL offers all tools of an environment, also repeat, which rows leave out (1 rows)",
-    )
+    assert written.notes == ("echo: TRL offers all tools of an environment, also repeat, which rows leave out (1 row)",)
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("openai-messages", ["a chat request has no truncation (1 row)"]),
+        ("trl", [f"TRL asks without {key}, which" for key in ("temperature", "top_p", "truncation")]),
+        ("verl", [f"verl has no column for {key}, which" for key in ("temperature", "top_p", "truncation")]),
+        ("skyrl", [f"SkyRL has no column for {key}, which" for key in ("temperature", "top_p", "truncation")]),
+        ("parquet", []),
+        ("nemo-gym", []),
+    ],
+)
+def test_what_a_format_does_not_carry_is_noted_and_counted(
+    echoing: Composed, tmp_path: Path, form: str, said: list[str]
+) -> None:
+    """
+    How a row asks to be answered is not lost in silence where a trainer takes no word for it, nor an empty prompt.
+    """
+    rows = [
+        {"input": "Hi.", "truncation": "auto", "tool_choice": "auto"},
+        {"input": []},
+        {"input": "Ho.", "top_p": None},
+    ]
+    composition = echoing(*rows, params={"temperature": 0.5, "top_p": 0.9})
+
+    written = export(composition, form, file_of(form, tmp_path))
+
+    notes = sorted(note for note in written.notes if note != "the prompt is empty (1 row)")
+    assert len(notes) == len(written.notes) - 1 == len(said)
+    for note, begin in zip(notes, said, strict=True):
+        assert note.startswith(begin)
+        assert note.endswith("(1 row)" if "truncation" in note else "(3 rows)")
 
 
 # -- whole or not at all -----------------------------------------------------------------------------------------------
@@ -297,6 +392,7 @@ def test_trl_says_which_tools_it_offers_although_rows_leave_them_out(echoing: Co
         ("skyrl", {"input": "Hi.", "tools": [{"type": "web_search"}]}, "a tool of type 'web_search'"),
         ("trl", {"input": "Hi.", "tools": [{"type": "web_search"}]}, "a tool of type 'web_search'"),
         ("openai-messages", {"input": "Hi.", "previous_response_id": "r"}, "the parameter 'previous_response_id'"),
+        ("trl", {"input": [{"type": "reasoning", "summary": [], "encrypted_content": "A"}]}, "encrypted reasoning"),
         ("trl", {"input": [{"role": 5, "content": "Hi."}]}, "a message whose role is no text"),
         ("verl", {"input": [{"type": "function_call", "call_id": 3, "name": "repeat"}]}, "id or name is no text"),
         ("skyrl", {"input": "Hi.", "instructions": ["a"]}, "a message whose content"),
@@ -390,12 +486,53 @@ def test_an_export_that_breaks_off_leaves_what_was_there(
     assert file.read_bytes() == b"old"
 
 
+def test_an_export_replaces_neither_its_rows_nor_another_export(echoing: Composed, tmp_path: Path) -> None:
+    """
+    What cannot be made again is not overwritten, by whatever name it is called.
+    """
+    composition = echoing({"input": "Hi."})
+    source = tmp_path / "rows.jsonl"
+    (tmp_path / "link.jsonl").symlink_to(source)
+    export(composition, "nemo-gym", tmp_path / "nemo-gym.jsonl")
+    before = source.read_bytes()
+
+    for name, said in [
+        ("rows", "come from this file"),
+        ("link", "come from this file"),
+        ("nemo-gym", "nemo-gym is wri"),
+    ]:
+        with pytest.raises(RequestError, match=said):
+            export(composition, "openai-messages", tmp_path / f"{name}.jsonl")
+
+    assert source.read_bytes() == before
+    export(composition, "nemo-gym", tmp_path / "nemo-gym.jsonl")
+
+
+def test_what_a_killed_export_left_is_swept(echoing: Composed, tmp_path: Path) -> None:
+    """
+    A part that nobody holds goes with the next export of the file; what is being written, and any other file, stays.
+    """
+    names = (".mix.jsonl.4194303.part", ".mix.jsonl.4194302.part", ".mix.jsonl.mine.part", ".other.jsonl.4194303.part")
+    for name in names:
+        (tmp_path / name).write_text("half a")
+        os.utime(tmp_path / name, (1, 1))
+
+    with (tmp_path / names[1]).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        export(echoing({"input": "Hi."}), "nemo-gym", tmp_path / "mix.jsonl")
+
+    assert [name for name in names if (tmp_path / name).exists()] == list(names[1:])
+
+
 @pytest.mark.parametrize(
     ("form", "name", "kind", "said"),
     [
         ("torl", "mix.parquet", RequestError, "try: trl"),
         ("nemo-gym", "mix.parquet", RequestError, "try: mix.jsonl"),
-        ("nemo-gym", "dataset.jsonl", RequestError, "a run folder has a file of that name"),
+        *(
+            ("nemo-gym", f"{name}.jsonl", RequestError, "a run folder has a file of that name")
+            for name in ("dataset", "rollouts", "failures", "rejects")
+        ),
         ("nemo-gym", "folder.jsonl", RunFolderError, "Is a directory"),
         ("nemo-gym", "file/mix.jsonl", RunFolderError, "File exists"),
     ],

@@ -15,7 +15,7 @@ import pytest
 
 from gymcore.composition import compose, write_composition
 from gymcore.discovery import discover
-from gymcore.errors import RequestError
+from gymcore.errors import GymcoreError, RequestError
 from gymcore.integrations.trl import TrlEnvironments, load, trajectory_of
 from gymcore.plan import Plan
 from gymcore.records import ToolCall
@@ -68,15 +68,25 @@ def begun(spec: TrlEnvironments, row: dict[str, Any], environment: Any = None) -
     return environment
 
 
-def rewards(spec: TrlEnvironments, environments: list[Any], completions: list[Any]) -> dict[str, list[float | None]]:
+def rewards(
+    spec: TrlEnvironments, environments: list[Any], completions: list[Any], **given: Any
+) -> dict[str, list[float | None]]:
     """Do what GRPOTrainer does after it: ask every reward function about all of them."""
-    columns = {"task_id": [""] * len(environments), "trainer_state": None}
+    columns = {"task_id": [""] * len(environments), "trainer_state": None, **given}
     return {
         function.__name__: asyncio.run(
             function(prompts=[], completions=completions, environments=environments, **columns)
         )
         for function in spec.reward_funcs
     }
+
+
+def labours(folder: Path, *what: str, **plan: Any) -> dict[str, Any]:
+    """Write a row for each thing that the verifier is to do, and return the plan's environments."""
+    file = folder / "rows.jsonl"
+    rows = [{"responses_create_params": {"input": "Work."}, "what": one, "n": n} for n, one in enumerate(what)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"labour": {"data": [str(file)], **plan}}
 
 
 def asked(name: str, output: str, **arguments: Any) -> list[dict[str, Any]]:
@@ -151,6 +161,31 @@ def test_public_methods_are_the_tools_with_their_signatures(loaded: Load, plugin
     assert inspect.getdoc(method) == ("Repeat a text.\n\nArgs:\n    text: What to repeat.\n    times: How often.")
 
 
+def test_what_trl_tells_a_model_otherwise_than_the_environment_is_said(
+    loaded: Load, wordy: PluginFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Fields of objects have no words in a type hint; all else does, and no text is mistaken for a section of a docstring.
+    """
+    own = {"type": "function", "name": "put", "description": "Own words.", "parameters": {"type": "object"}}
+    rows = [{"input": "Hi."}, {"input": "Ho.", "tools": [own], "temperature": 0.1, "tool_choice": "auto"}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"responses_create_params": row}) + "\n" for row in rows))
+
+    spec = loaded({"wordy": {"data": [str(file)]}}, models={"policy": "nop"})
+
+    assert spec.notes == (
+        "wordy: TRL cannot say all that the schema of move says of to, path (2 rows)",
+        "wordy: TRL offers all tools of an environment, also move, which rows leave out (1 row)",
+        "wordy: TRL describes put in the words of the environment, and rows have words of their own (1 row)",
+        "TRL asks without temperature, which stands only in the row; what GRPOConfig says is for all rows (1 row)",
+    )
+    assert [record.message for record in caplog.records] == list(spec.notes)
+    put = spec.environment_factory["wordy"]().put
+    assert str(inspect.signature(put)).startswith("(*, value: Any, pair: tuple[int, str], kind: Literal['a'], table:")
+    assert "Returns:" not in put.__doc__
+
+
 def test_arguments_that_do_not_fit_are_told_to_the_model(loaded: Load, plugins: PluginFolder) -> None:
     """
     The words are those of a run, and the rollout goes on.
@@ -197,11 +232,88 @@ def test_a_failure_is_no_reward(loaded: Load, labour: PluginFolder, tmp_path: Pa
     """
     A verifier that does not come back within its bound has None, which TRL leaves out of its averages.
     """
-    file = tmp_path / "rows.jsonl"
-    file.write_text(json.dumps({"responses_create_params": {"input": "Work."}, "what": "wait"}) + "\n")
-    spec = loaded({"labour": {"data": [str(file)], "verify_timeout_s": 0.1}})
+    spec = loaded(labours(tmp_path, "wait", verify_timeout_s=0.1))
 
     assert rewards(spec, [begun(spec, spec.train_dataset[0])], ["done"]) == {"labour": [None]}
+
+
+def test_what_fails_is_told_once_and_summed_up(
+    loaded: Load, labour: PluginFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Training goes on without a reward, but nobody has to guess why there is none, nor how often.
+    """
+    spec = loaded(labours(tmp_path, "raise", max_failures="5%"))
+    row = spec.train_dataset[0]
+    caplog.clear()
+
+    assert rewards(spec, [begun(spec, row), begun(spec, row)], ["done"] * 2) == {"labour": [None, None]}
+    why = "verify: ValueError: the verifier exploded"
+    assert [record.message for record in caplog.records] == [f"labour: a rollout failed and has no reward: {why}"]
+    spec.close()
+    assert caplog.messages[1:] == [f"labour: 2 rollouts failed and have no reward: {why}"]
+    assert "max_failures of 5% is not kept" in spec.notes[0]
+
+
+def test_more_failures_than_the_plan_allows_end_the_training(
+    loaded: Load, labour: PluginFolder, tmp_path: Path
+) -> None:
+    """
+    A budget that is a count holds under TRL too.
+    """
+    spec = loaded(labours(tmp_path, "raise", max_failures=1))
+    row = spec.train_dataset[0]
+
+    assert rewards(spec, [begun(spec, row)], ["done"]) == {"labour": [None]}
+    with pytest.raises(GymcoreError, match="labour: 2 rollouts failed, max_failures is 1; 2 x verify: ValueError"):
+        rewards(spec, [begun(spec, row)], ["done"])
+
+
+def test_more_rollouts_at_once_than_the_plan_allows_are_refused(
+    loaded: Load, labour: PluginFolder, tmp_path: Path
+) -> None:
+    """
+    They could not wait for each other, because TRL begins a whole batch before it scores any of it.
+    """
+    spec = loaded(labours(tmp_path, "count", concurrency=2), collect={"concurrency": 3})
+    row = spec.train_dataset[0]
+    first, second = begun(spec, row), begun(spec, row)
+
+    with pytest.raises(RequestError, match="more than 2 rollouts of labour at once"):
+        begun(spec, row)
+
+    assert spec.notes[0].startswith("collect.concurrency is not kept")
+    rewards(spec, [first], ["done"])
+    begun(spec, row)  # in the place of what was scored
+    begun(spec, row, second)  # in its own
+
+
+class Trainer:
+    """What a reward function sees of a trainer: a method to log with."""
+
+    def __init__(self, *ends: int) -> None:
+        self.eos_token_ids = list(ends)
+
+    def log_metric(self, name: str, value: float) -> None:
+        pass
+
+
+def test_a_reply_that_was_cut_off_is_verified_as_truncated(loaded: Load, labour: PluginFolder, tmp_path: Path) -> None:
+    """
+    What ends with none of the trainer's end tokens met the limit, and is not paid as if it were whole.
+    """
+    spec = loaded(labours(tmp_path, "stop", "stop"))
+    row = spec.train_dataset[0]
+    ids = [[5, 6, 2], [5, 6, 7]]
+    said = ["It is cold.", "It is co"]
+
+    asked = rewards(
+        spec, [begun(spec, row), begun(spec, row)], said, completion_ids=ids, log_metric=Trainer(2).log_metric
+    )
+
+    assert asked == {"labour": [1.0, 0.0]}
+    with pytest.raises(RequestError, match=r"end_tokens=\[tokenizer.eos_token_id\]"):
+        rewards(spec, [begun(spec, row)], said[:1], completion_ids=ids[:1])
 
 
 def test_an_environment_that_answers_the_model_is_refused(loaded: Load) -> None:
@@ -231,5 +343,33 @@ def test_a_completion_becomes_a_trajectory() -> None:
         ("call_0_1", "2"),
     ]
     assert trajectory_of([two, results[0]]).stop == "max_turns"
+    assert trajectory_of([two, *results]).stop == "truncated"
+    assert trajectory_of("Hell", is_cut=True).stop == "truncated"
     assert trajectory_of("Hello.").text == "Hello."
     assert trajectory_of("").stop == trajectory_of([]).stop == "empty"
+
+
+def test_a_result_belongs_to_the_call_of_its_name() -> None:
+    """
+    TRL hands over what it could not call before the results of what it did, whatever the order of the calls.
+    """
+    calls = [("f", {"a": 1}), ("nope", {}), ("f", "no object"), ("f", {"a": 2})]
+    made = [{"type": "function", "function": {"name": name, "arguments": given}} for name, given in calls]
+    results = [("nope", "no such tool"), ("f", "no arguments"), ("f", "1"), ("f", "2")]
+
+    played = trajectory_of(
+        [
+            {"role": "assistant", "content": "", "tool_calls": made},
+            *({"role": "tool", "name": name, "content": text} for name, text in results),
+            {"role": "assistant", "content": "Done."},
+        ]
+    )
+
+    (turn, _) = played.turns
+    assert [(item["call_id"], item["output"]) for item in turn.results] == [
+        ("call_0_0", "1"),
+        ("call_0_1", "no such tool"),
+        ("call_0_2", "no arguments"),
+        ("call_0_3", "2"),
+    ]
+    assert trajectory_of([{"role": "tool", "content": "1"}]).stop == "empty"

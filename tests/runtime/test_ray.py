@@ -9,21 +9,25 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gymcore.composition import Composition, compose
+from gymcore import hookimpl
+from gymcore.composition import Composition, compose, write_composition
 from gymcore.discovery import discover
 from gymcore.documents import encode_json
 from gymcore.errors import EndpointError, PlanError, PluginError
+from gymcore.hookspecs import Observers
 from gymcore.plan import Plan, RayPlan
 from gymcore.records import Rollout
 from gymcore.runtime import RolloutStream, run
@@ -33,6 +37,7 @@ from gymcore.runtime.on_ray.executor import RayExecutor, open_ray
 from gymcore.runtime.poison import POISON
 from gymcore.runtime.schedule import Schedule
 from gymcore.testing.plugins import PluginFolder
+from gymcore.workflow import collect_composition
 
 LABOUR = Path(__file__).parents[1] / "data" / "gym_plugin_labour"
 
@@ -172,6 +177,28 @@ def test_ray_gives_the_rewards_that_one_process_gives(one_ray: OneRay) -> None:
 
     assert ray == local
     assert all(reward is not None and reward.value == 1.0 for reward, _, _ in ray.values())
+
+
+def test_hooks_hear_of_what_ray_played(composed: Callable[..., Composition], tmp_path: Path) -> None:
+    """
+    In this process and off its event loop, of finished rollouts that are on the disk, and not of failures.
+    """
+    heard: list[Rollout] = []
+    composition = composed(*({} for _ in range(20)), {"what": "wait"}, verify_timeout_s=0.5)
+    write_composition(composition, tmp_path / "run")
+
+    @hookimpl
+    def gym_rollouts(folder: Path, rollouts: Sequence[Rollout]) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        lines = (folder / "rollouts.jsonl").read_bytes()
+        assert all(rollout.to_line()[:-1] in lines for rollout in rollouts)
+        heard.extend(rollouts)
+
+    observers = Observers({"dist/notes": SimpleNamespace(gym_rollouts=gym_rollouts)})
+    result = asyncio.run(collect_composition(composition, tmp_path / "run", observers=observers))
+
+    assert (result.total.finished, result.total.failed, len(heard)) == (20, 1, 20)
+    assert observers.switched_off == ()
 
 
 def test_the_work_is_spread_and_every_plugin_is_closed(composed: Callable[..., Composition], tmp_path: Path) -> None:

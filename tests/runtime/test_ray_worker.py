@@ -127,7 +127,7 @@ def test_a_worker_with_another_version_refuses_and_names_both(there: str | None)
     """
     setup = describe_setup(_composition(), is_here=False)
     kind, name, here = next(plugin for plugin in setup.plugins if plugin[1].endswith(NAME))
-    wanted = (kind, name, "9.9.9") if there else (kind, "gym-plugin-elsewhere:elsewhere", "9.9.9")
+    wanted = (kind, name, "9.9.9") if there else (kind, "gym-plugin-elsewhere/elsewhere", "9.9.9")
     others = tuple(plugin for plugin in setup.plugins if plugin[1] != name)
 
     async def open_worker() -> None:

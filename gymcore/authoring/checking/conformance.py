@@ -47,7 +47,7 @@ def check_conformance(
         empty: An empty folder, in which it runs.
     """
     given = [part for file in tests for part in ("--from", str(file))]
-    command = [str(place.python), "-P", "-m", "gymcore.testing.suites", kind, f"{distribution}:{name}", "--json"]
+    command = [str(place.python), "-P", "-m", "gymcore.testing.suites", kind, f"{distribution}/{name}", "--json"]
     is_done, last = False, ""
     began = time.perf_counter()
     with Child([*command, *given], empty, place.environ, SUITE_S) as child:

@@ -23,13 +23,15 @@ def find_installed(name: str, catalog: Catalog) -> tuple[Plugin, ...]:
     """
     from gymcore.discovery.catalog import normalised
 
-    distribution, colon, bare = name.rpartition(":")
+    distribution, slash, bare = name.rpartition("/")
     found = [
         plugin
         for plugin in catalog.plugins
         if normalised(plugin.name) == normalised(bare)
-        and (not colon or normalised(plugin.distribution) == normalised(distribution))
+        and (not slash or normalised(plugin.distribution) == normalised(distribution))
     ]
+    # A blocked distribution claims no name.
+    found = [plugin for plugin in found if plugin.status != "blocked"] or found
     for kind in dict.fromkeys(plugin.kind for plugin in found):
         same = [plugin.qualified for plugin in found if plugin.kind == kind]
         if len(set(same)) > 1:
@@ -52,9 +54,11 @@ def check_installed_files(plugins: Sequence[Plugin], catalog: Catalog) -> Iterat
     """Look at the manifests and data files of installed plugins."""
     faults, data = [], []
     for plugin in plugins:
-        if plugin.status in ("broken", "incompatible"):
+        if plugin.status in ("broken", "incompatible", "blocked"):
             told = f"the {plugin.kind} {plugin.name} is {plugin.status}: {plugin.problem}"
-            fix = f"Mend it, and see `gym check` in its project; or: pip install --upgrade {plugin.distribution}"
+            fix = (
+                plugin.hint or f"Mend it, and see `gym check` in its project; or: pip install -U {plugin.distribution}"
+            )
             faults.append(Fault(told, fix=fix, plugin=plugin.name))
             continue
         for files in plugin.manifest.splits.values():

@@ -66,7 +66,7 @@ HOOKS_IMPORT_QUIETLY = declare(
 def check_import(kind: str, name: str, distribution: str, place: Place, empty: Path) -> Iterator[Outcome]:
     """Import one plugin in a place, and say what came of it."""
     began = time.perf_counter()
-    qualified = f"{distribution}:{name}"
+    qualified = f"{distribution}/{name}"
     ended = run_child([str(place.python), "-P", "-c", _PROGRAM, kind, qualified], empty, place.environ, IMPORT_S)
     said = [line.removeprefix(_LOADED) for line in ended.lines if line.startswith(_LOADED)]
     faults = []

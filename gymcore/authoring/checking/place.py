@@ -276,7 +276,7 @@ def check_listing(wheel: Wheel, place: Place, known: set[str], empty: Path) -> I
             continue
         if item is None:
             faults.append(Fault(f"the {offer.kind} {offer.name} is not listed", plugin=offer.name))
-        elif item["status"] in ("broken", "incompatible"):
+        elif item["status"] in ("broken", "incompatible", "blocked"):
             told = f"the {offer.kind} {offer.name} is {item['status']}: {place.words(item['problem'])}"
             faults.append(Fault(told, plugin=offer.name))
         elif normalised(item["distribution"]) != own:

@@ -21,7 +21,7 @@ __all__ = ["command"]
 
 
 @click.command("check")
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILE...")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FOLDER|FILE...")
 @click.option("--env", "-e", metavar="NAME", help="Whose rows they all are; without a FILE, check its own splits.")
 @ignore_option
 @click.option("--strict", is_flag=True, help="Take warnings for mistakes.")
@@ -33,7 +33,8 @@ def command(
     Check every row of dataset files, and say what is odd about them.
 
     A row is checked against the environment that its `agent_ref` names, where that is installed, and else by what
-    holds for every row. The exit code is 2 where a row is wrong.
+    holds for every row. Of a run folder it is the dataset; `.gz` and `.parquet` are read as well. The exit code is 2
+    where a row is wrong.
 
     \b
     gym data check rows.jsonl more.jsonl

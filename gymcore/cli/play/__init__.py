@@ -270,7 +270,7 @@ class _Game:
 
     def _play_solution(self) -> Rollout:
         """Play the same task with the reference solution, beside the rollout that waits."""
-        plugin = self._catalog.find("model", "gymcore:oracle")
+        plugin = self._catalog.find("model", "gymcore/oracle")
         choice = ModelChoice(self._route.model, plugin, Oracle, Options(Config(), {}, {}))
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(self._rollout_of(choice), self._loop).result()

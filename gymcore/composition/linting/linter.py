@@ -12,11 +12,11 @@ import zlib
 from array import array
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from gymcore.composition.linting.near_prompts import NearPrompts
+from gymcore.composition.linting.near_prompts import COMMON, Near, NearPrompts
 from gymcore.composition.rows.reader import Drift, shape_of_schema
 from gymcore.documents import encode_json
 from gymcore.plan import WarningName
@@ -34,6 +34,10 @@ ALL_ROWS = 20_000
 """So many rows of one owner are held against others; then only one prompt in eight, unless time does not matter."""
 REMEMBERED_ROWS = 200_000
 """Rows that further ones are held against."""
+REMEMBERED_OWNERS = 200
+"""Environments and splits whose rows are looked at; whoever has more has no list of environments."""
+REMEMBERED_PAIRS = 20_000
+"""Pairs of prompts of which is known in the end whether they are only of one template."""
 REMEMBERED_TOOLS = 1000
 REMEMBERED_FIELDS = 200
 
@@ -84,17 +88,24 @@ class _Owner:
     number: int
     environment: str
     split: str | None
-    identities: frozenset[str] = frozenset()
-    """Keys that tell rows apart and say nothing."""
     rows: int = 0
     """Those that were looked at closely."""
     passed: int = 0
     distance: int = 1
     """Every how manieth row is looked at closely."""
-    constants: dict[str, Any] = field(default_factory=dict)
+    constants: dict[str, Any] | None = None
+    """What has been the same in all rows."""
     answers: dict[str, bool] = field(default_factory=dict)
-    others: tuple[tuple[int, bool], ...] = ()
+    others: list[tuple[int, bool]] = field(default_factory=list)
     """The owners whose prompts are compared with these, and whether what stands around them must be the same."""
+    siblings: list[_Owner] = field(default_factory=list)
+    """The other splits of its environment."""
+    tasks: dict[int, int] = field(default_factory=dict)
+    """Where each row was seen first."""
+    asked: dict[int, int] = field(default_factory=dict)
+    """Where each prompt was seen first, times eight, and how many rows with other values have it; of a split only."""
+    around: tuple[str, int] = ("", 0)
+    """What stood around the last prompt, and a hash of it: nearly always what stands around the next one."""
     is_reference: bool = False
     """Whether its rows are only there to compare others with."""
     asks_code: bool = False
@@ -103,6 +114,30 @@ class _Owner:
     @property
     def name(self) -> str:
         return self.environment if self.split is None else f"{self.environment} ({self.split})"
+
+
+class _Pair(NamedTuple):
+    """Two prompts that are odd together, unless they are of one template."""
+
+    name: WarningName
+    told: str
+    example: str
+    owner: _Owner
+    other: _Owner
+    asked: int
+    """The hash of both, where they are the same."""
+    near: Near | None
+    """Where they are nearly the same."""
+
+
+class _Identities(dict[str, bool]):
+    """Whether a key tells rows apart and says nothing, as an id does."""
+
+    def __missing__(self, key: str) -> bool:
+        if len(self) >= 10 * REMEMBERED_FIELDS:
+            self.clear()
+        found = self[key] = key in _NO_CONTENT or _IDENTITY.search(key) is not None
+        return found
 
 
 class Linter:
@@ -137,7 +172,8 @@ class Linter:
         self._found: dict[tuple[WarningName, str], _Seen] = {}
         self._places: list[str] = []
         self._place_owners = array("I")
-        self._tasks: dict[int, int] = {}
+        self._identities = _Identities()
+        self._pairs: list[_Pair] = []
         self._prompts: dict[int, int] = {}
         """Where each was seen first."""
         self._near = NearPrompts()
@@ -198,17 +234,20 @@ class Linter:
         """
         owner = self._owners.get((environment, split))
         if owner is None:
+            if len(self._by_number) >= REMEMBERED_OWNERS:
+                return False
             owner = self._new_owner(environment, split)
             owner.is_reference = is_reference
-            owner.identities = _NO_CONTENT | {key for key in row if _IDENTITY.search(key)}
         params = row["responses_create_params"]
         is_news = not params.get("tools") and not owner.asks_code
         if is_news:
             owner.asks_code = True
         if not self._looks_at_rows:
             return is_news
-        asked, around = _prompt(params.get("input"))
         owner.passed += 1
+        if not is_reference and "constant-field" not in self._ignored:
+            _keep_constants(owner, row)
+        asked, around = _prompt(params)
         if owner.passed > self._all and asked and (len(asked) * 31 + ord(asked[-1]) + ord(asked[len(asked) // 2])) & 7:
             return is_news  # twins are left out together
         is_close = owner.passed % owner.distance == 0
@@ -219,8 +258,6 @@ class Linter:
                 owner.distance *= 2
             if "answer-in-prompt" not in self._ignored:
                 self._look_for_answers(owner, row, asked, around, where)
-            if "constant-field" not in self._ignored:
-                _keep_constants(owner, row)
         return is_news
 
     def _new_owner(self, environment: str, split: str | None) -> _Owner:
@@ -230,65 +267,106 @@ class Linter:
             if is_leak and "example" in (other.split, split):
                 continue  # examples are a part of the others, to be looked at
             if ("leaked-prompt" if is_leak else "shared-prompt") not in self._ignored:
-                owner.others += ((other.number, is_leak),)
-                other.others += ((owner.number, is_leak),)
+                owner.others.append((other.number, is_leak))
+                other.others.append((owner.number, is_leak))
+                if is_leak:
+                    owner.siblings.append(other)
+                    other.siblings.append(owner)
         self._by_number.append(owner)
         self._owners[environment, split] = owner
         return owner
 
-    def _first(self, places: dict[int, int], key: int, place: int) -> int | None:
-        """Return where a key was seen first, or None where this is the first time."""
-        first = places.get(key)
-        if first is None and place < self._remembered:
-            places[key] = place
-        return first
-
     def _compare(
         self, owner: _Owner, row: Mapping[str, Any], asked: str, around: str, where: str, *, is_close: bool
     ) -> None:
-        identities = owner.identities
-        own = [value for key, value in row.items() if key not in identities]
         prompt: Any = asked
         if len(asked) <= 1000:
             prompt = asked.encode("utf-8", "replace").translate(_SQUEEZED, _SPACING)
+        if around != owner.around[0]:
+            owner.around = around, hash(around)
+        rest = owner.around[1]
+        identities = self._identities
+        content = {key: value for key, value in row.items() if not identities[key]}
+        params = content["responses_create_params"] = row["responses_create_params"].copy()
+        params.pop("input", None)
+        task = hash((prompt, rest, orjson_sorted(content)))
         place = len(self._places)
         if place < self._remembered:
             self._places.append(where)
             self._place_owners.append(owner.number)
-        first = self._first(self._tasks, hash((prompt, around, orjson_sorted(own))), place)
+        first = owner.tasks.get(task)
         if first is not None:
-            self._see_twin(owner, where, first)
-            if self._owner_of(first).environment == owner.environment:
-                return
+            if not owner.is_reference:
+                told = f"rows of {owner.name} say the same as others of it"
+                self._see("duplicate-row", told, where, self._places[first])
+            return
+        if place < self._remembered:
+            owner.tasks[task] = place
         if not self._compares:
             return
         is_short = len(prompt) < _LEAST_PROMPT
-        first = self._first(self._prompts, hash((prompt, around)) if is_short else hash(prompt), place)
+        if owner.split is not None and "leaked-prompt" not in self._ignored:
+            self._look_for_leaks(owner, task, None if is_short else hash((prompt, rest)), where, place)
+        key = hash((prompt, rest)) if is_short else hash(prompt)
+        first = self._prompts.get(key)
         if first is not None:
             self._see_shared(owner, where, first, "prompts stand in both {} and {}")
-        elif is_close and not is_short and place < self._remembered:
-            near = self._near.add(owner.number, hash(around), place, asked, owner.others)
-            if near is None:
-                return
-            if self._owner_of(near).environment == owner.environment:
-                told = f"prompts of {owner.name} are nearly the same as prompts of {self._owner_of(near).name}"
-                self._see("leaked-prompt", told, where, self._places[near])
-            else:
-                self._see_shared(owner, where, near, "prompts stand nearly the same in both {} and {}")
+            return
+        if place >= self._remembered:
+            return
+        self._prompts[key] = place
+        if is_close and not is_short:
+            near = self._near.add(owner.number, rest, place, asked, owner.others)
+            if near is not None:
+                self._see_near(owner, near, where)
+
+    def _look_for_leaks(self, owner: _Owner, task: int, asked: int | None, where: str, place: int) -> None:
+        """Hold a row that is no duplicate against the other splits of its environment."""
+        if asked is not None:
+            before = owner.asked.get(asked)
+            if before is not None:
+                owner.asked[asked] = before + (before & 7 <= COMMON)
+            elif place < self._remembered:
+                owner.asked[asked] = place << 3 | 1
+        for other in owner.siblings:
+            first = other.tasks.get(task)
+            if first is not None:
+                told = f"rows of {owner.name} say the same as rows of {other.name}"
+                self._see("leaked-prompt", told, where, self._places[first])
+            elif asked is not None and (known := other.asked.get(asked)) is not None:
+                told = f"prompts of {owner.name} are those of {other.name}, with other values beside them"
+                self._see_pair("leaked-prompt", told, f"{where} and {self._places[known >> 3]}", owner, other, asked)
 
     def _owner_of(self, place: int) -> _Owner:
         return self._by_number[self._place_owners[place]]
 
-    def _see_twin(self, owner: _Owner, where: str, first: int) -> None:
-        """Remember a row of which an earlier one says the same."""
-        other = self._owner_of(first)
-        if other is owner:
-            if not owner.is_reference:
-                told = f"rows of {owner.name} say the same as others of it"
-                self._see("duplicate-row", told, where, self._places[first])
-        elif other.environment == owner.environment and "example" not in (other.split, owner.split):
-            told = f"rows of {owner.name} say the same as rows of {other.name}"
-            self._see("leaked-prompt", told, where, self._places[first])
+    def _see_pair(
+        self,
+        name: WarningName,
+        told: str,
+        example: str,
+        owner: _Owner,
+        other: _Owner,
+        asked: int,
+        near: Near | None = None,
+    ) -> None:
+        if len(self._pairs) < REMEMBERED_PAIRS:
+            self._pairs.append(_Pair(name, told, example, owner, other, asked, near))
+
+    def _see_near(self, owner: _Owner, near: Near, where: str) -> None:
+        other, other_where = self._by_number[near.owner], self._places[near.token]
+        if other.environment == owner.environment:
+            told = f"prompts of {owner.name} are nearly the same as prompts of {other.name}"
+            self._see_pair("leaked-prompt", told, f"{where} and {other_where}", owner, other, 0, near)
+        elif where != other_where:
+            told = f"prompts stand nearly the same in both {other.name} and {owner.name}"
+            self._see_pair("shared-prompt", told, f"{where} and {other_where}", owner, other, 0, near)
+
+    def _is_template(self, pair: _Pair) -> bool:
+        """Whether many prompts of one of two owners have what a pair has in common; known when all rows were seen."""
+        if pair.near is not None:
+            return self._near.is_template(pair.owner.number, pair.near)
+        return any(owner.asked.get(pair.asked, 0) & 7 > COMMON for owner in (pair.owner, pair.other))
 
     def _see_shared(self, owner: _Owner, where: str, first: int, told: str) -> None:
         other = self._owner_of(first)
@@ -331,9 +409,13 @@ class Linter:
         Args:
             drifts: Rows that describe tools otherwise than the code does.
         """
+        pairs: dict[tuple[WarningName, str], _Seen] = {}
+        for pair in self._pairs:
+            if not self._is_template(pair):
+                pairs.setdefault((pair.name, pair.told), _Seen()).add(pair.example)
         found = [
             LintWarning(name, _counted(seen.count, told), seen.count, tuple(seen.examples))
-            for (name, told), seen in self._found.items()
+            for (name, told), seen in (*self._found.items(), *pairs.items())
         ]
         for (environment, tool), drift in (drifts or {}).items():
             told = f"rows of {environment} describe the parameters of {tool} otherwise than its code does"
@@ -357,12 +439,12 @@ class Linter:
 
     def _constants(self) -> Iterable[LintWarning]:
         for owner in self._by_number:
-            if owner.rows >= LEAST_ROWS:
-                for key, value in owner.constants.items():
+            if owner.passed >= LEAST_ROWS:
+                for key, value in (owner.constants or {}).items():
                     text = encode_json(value).decode()
                     shown = text if len(text) <= 60 else f"{text[:57]}..."
                     told = f"every row of {owner.name} has the same {key!r}: {shown}"
-                    yield LintWarning("constant-field", told, owner.rows)
+                    yield LintWarning("constant-field", told, owner.passed)
 
     def _scales(self) -> Iterable[LintWarning]:
         if len(set(self._ranges.values())) > 1:
@@ -371,6 +453,7 @@ class Linter:
 
 
 _NO_CONTENT = frozenset((*ROUTE_KEYS, "responses_create_params"))
+_MISSING = object()
 
 
 def orjson_sorted(value: Any) -> bytes:
@@ -381,12 +464,13 @@ def orjson_sorted(value: Any) -> bytes:
         return encode_json(value)
 
 
-def _prompt(given: Any) -> tuple[str, str]:
+def _prompt(params: Mapping[str, Any]) -> tuple[str, str]:
     """Return what is asked, and what stands around it: instructions, and earlier turns."""
+    given, instructions = params.get("input"), params.get("instructions")
+    around = [instructions] if isinstance(instructions, str) else []
     if isinstance(given, str):
-        return given, ""
+        return given, "".join(around)
     asked: list[str] = []
-    around: list[str] = []
     for item in given if isinstance(given, list) else ():
         if not isinstance(item, dict):  # an environment's own task model may take what others do not
             continue
@@ -406,13 +490,14 @@ def _text(item: dict[str, Any]) -> str:
 
 def _keep_constants(owner: _Owner, row: Mapping[str, Any]) -> None:
     constants = owner.constants
-    if owner.rows == 1:
+    if constants is None:
         own = [(key, value) for key, value in row.items() if key not in _NO_CONTENT]
-        constants.update(own[:REMEMBERED_FIELDS])
-        return
-    differing = [key for key, value in constants.items() if key not in row or row[key] != value]
-    for key in differing:
-        del constants[key]
+        owner.constants = dict(own[:REMEMBERED_FIELDS])
+    elif constants:
+        for key, value in list(constants.items()):
+            found = row.get(key, _MISSING)
+            if found is not value and (type(found) is not type(value) or found != value):  # true is no 1
+                del constants[key]
 
 
 def _is_telling(value: str) -> bool:
@@ -422,12 +507,16 @@ def _is_telling(value: str) -> bool:
 
 def _tells(text: str, value: str) -> bool:
     """Whether a text holds a value as something of its own: not as a part of a word, and not as one of some options."""
-    place = text.find(value)
-    if place < 0 or len(text.strip()) == len(value):
+    if len(text.strip()) == len(value):
         return False
-    end = place + len(value)
-    is_whole = not (text[place - 1 : place].isalnum() or text[end : end + 1].isalnum())
-    return is_whole and not _OPTION.search(text[max(0, place - 8) : place])
+    place = text.find(value)
+    while place >= 0:
+        end = place + len(value)
+        is_whole = not (text[place - 1 : place].isalnum() or text[end : end + 1].isalnum())
+        if is_whole and not _OPTION.search(text[max(0, place - 8) : place]):
+            return True
+        place = text.find(value, place + 1)
+    return False
 
 
 def _counted(count: int, told: str) -> str:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections.abc import Iterable
+from typing import NamedTuple
 
-__all__ = ["NearPrompts", "sketch_of"]
+__all__ = ["COMMON", "Near", "NearPrompts", "sketch_of"]
 
 SKETCH = 16
 """Hashes kept of a prompt."""
@@ -73,6 +74,17 @@ def _triples(numbers: list[int], bound: int) -> set[int]:
     return {one << 30 | (two ^ three >> 3) for one, two, three in triples if one < bound}
 
 
+class Near(NamedTuple):
+    """A prompt that is nearly the same as another."""
+
+    owner: int
+    """Whose the other is."""
+    token: int
+    """What names its place."""
+    features: tuple[int, ...]
+    """The hashes that led to it."""
+
+
 class NearPrompts:
     """The sketches of many prompts; some 600 bytes each."""
 
@@ -85,7 +97,7 @@ class NearPrompts:
         self._index: dict[int, dict[int, int]] = {}
         """For each owner, and each hash: the number of the first prompt with it, times eight, and how many have it."""
 
-    def add(self, owner: int, rest: int, token: int, text: str, others: Iterable[tuple[int, bool]]) -> int | None:
+    def add(self, owner: int, rest: int, token: int, text: str, others: Iterable[tuple[int, bool]]) -> Near | None:
         """
         Look for a prompt that is nearly this one among those of other owners, and keep this one.
 
@@ -97,16 +109,34 @@ class NearPrompts:
             others: Whose prompts to compare with, and whether `rest` must be the same.
 
         Returns:
-            The token of the one that is most like it, or None.
+            The one that is most like it, or None. Whether both are only of one template is known in the end.
         """
         sketch = sketch_of(text, self.codes)
         if sketch is None:
             return None
-        found = max((self._best(sketch, rest, other, same) for other, same in others), default=(0.0, 0))
-        index = self._index.setdefault(owner, {})
+        best, near = 0.0, None
+        for other, same in others:
+            index = self._index.get(other)
+            if index is None:
+                continue
+            for number in {index.get(feature, 7) for feature in sketch[:INDEXED]}:
+                if number & 7 > COMMON:
+                    continue
+                place = number >> 3
+                if same and self._rests[place] != rest:
+                    continue
+                alike = _alike(sketch, self._sketches[place * SKETCH : (place + 1) * SKETCH])
+                if alike >= ALIKE and alike > best:
+                    features = tuple(feature for feature in sketch[:INDEXED] if index.get(feature) == number)
+                    best, near = alike, Near(other, self._tokens[place], features)
         if len(self._rests) < ROWS:
-            self._keep(owner, sketch, rest, token, index)
-        return found[1] if found[0] >= ALIKE else None
+            self._keep(owner, sketch, rest, token, self._index.setdefault(owner, {}))
+        return near
+
+    def is_template(self, owner: int, near: Near) -> bool:
+        """Whether what a prompt of an owner shares with another one is what many of either have."""
+        own, other = self._index.get(owner, {}), self._index.get(near.owner, {})
+        return all(own.get(feature, 0) & 7 > COMMON or other.get(feature, 0) & 7 > COMMON for feature in near.features)
 
     def _keep(self, owner: int, sketch: list[int], rest: int, token: int, index: dict[int, int]) -> None:
         number = len(self._rests)
@@ -120,22 +150,6 @@ class NearPrompts:
                 index[feature] = number << 3 | 1
             elif before & 7 <= COMMON:
                 index[feature] = before + 1
-
-    def _best(self, sketch: list[int], rest: int, other: int, same: bool) -> tuple[float, int]:
-        index = self._index.get(other)
-        if not index:
-            return 0.0, 0
-        best = 0.0, 0
-        for number in {index.get(feature, 7) for feature in sketch[:INDEXED]}:
-            if number & 7 > COMMON:
-                continue
-            number >>= 3
-            if not same or self._rests[number] == rest:
-                best = max(
-                    best,
-                    (_alike(sketch, self._sketches[number * SKETCH : (number + 1) * SKETCH]), self._tokens[number]),
-                )
-        return best
 
 
 def _alike(one: Iterable[int], other: Iterable[int]) -> float:

@@ -288,7 +288,7 @@ def _playing(lock: Mapping[str, Any]) -> set[str]:
 
 
 def _distribution_of(plugin: str) -> str:
-    return plugin.partition(":")[0]
+    return plugin.partition("/")[0]
 
 
 def grown(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:

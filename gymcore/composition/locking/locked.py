@@ -55,7 +55,7 @@ def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_of(plugin: str) -> str:
-    """Return `distribution:name` of what a lock says of a plugin."""
+    """Return `distribution/name` of what a lock says of a plugin."""
     return plugin.rpartition(" ")[0]
 
 

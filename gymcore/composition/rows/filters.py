@@ -14,10 +14,10 @@ from typing import Any
 
 from gymcore.composition.rows.values import MISSING, key_path, value_at
 from gymcore.errors import Problem, nearest
+from gymcore.plan import FILTER_CONDITIONS
 
 __all__ = ["Filter", "compile_filter"]
 
-CONDITIONS = ("min", "max", "not", "contains", "exists")
 MAX_DEPTH = 20
 
 
@@ -151,7 +151,7 @@ def _read(value: Any, where: str, problems: list[Problem], depth: int) -> Condit
     if isinstance(value, dict):
         parts = list(_read_named(value, where, problems, depth))
         if not value:
-            problems.append(Problem("the condition is empty", where, (f"conditions: {', '.join(CONDITIONS)}",)))
+            problems.append(Problem("the condition is empty", where, (f"conditions: {', '.join(FILTER_CONDITIONS)}",)))
         return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
     if isinstance(value, list):
         if not value:
@@ -164,9 +164,9 @@ def _read(value: Any, where: str, problems: list[Problem], depth: int) -> Condit
 
 def _read_named(value: dict[str, Any], where: str, problems: list[Problem], depth: int) -> Iterator[Condition]:
     for key in value:
-        if key not in CONDITIONS:
-            close = nearest(key, CONDITIONS)
-            hint = f"try: {close[0]}" if close else f"conditions: {', '.join(CONDITIONS)}"
+        if key not in FILTER_CONDITIONS:
+            close = nearest(key, FILTER_CONDITIONS)
+            hint = f"try: {close[0]}" if close else f"conditions: {', '.join(FILTER_CONDITIONS)}"
             inner = f"for a key inside, write {where.rpartition('.')[2]}.{key}: ..."
             problems.append(Problem(f"unknown condition {key!r}", f"{where}.{key}", (hint, inner)))
     least, most = value.get("min"), value.get("max")

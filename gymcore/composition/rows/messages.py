@@ -7,7 +7,8 @@ https://platform.openai.com/docs/api-reference/responses/create
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 from gymcore.documents import encode_json
@@ -73,7 +74,7 @@ def input_of_messages(messages: list[Any], where: str = "messages") -> list[Item
     """
     items: list[Item] = []
     unanswered: list[str] = []
-    calls = 0
+    new_ids = _new_ids(messages)
     for index, message in enumerate(messages):
         place = f"{where}.{index}"
         if not isinstance(message, dict):
@@ -94,7 +95,7 @@ def input_of_messages(messages: list[Any], where: str = "messages") -> list[Item
             raise MessageError(f"{place}.tool_calls is no list")
         if asked and role != "assistant":
             raise MessageError(f"{place}.tool_calls: only an assistant calls tools")
-        if content is None or (asked and content in ("", [])):
+        if content is None or content == [] or (asked and content == ""):
             if not asked:
                 raise MessageError(f"{place} has no content")
         else:
@@ -102,8 +103,7 @@ def input_of_messages(messages: list[Any], where: str = "messages") -> list[Item
             rest = {key: value for key, value in message.items() if key not in _READ and value is not None}
             items.append({"role": role, "content": _content(content, role, place), **rest})
         for number, call in enumerate(asked):
-            item = _call(call, f"{place}.tool_calls.{number}", f"call_{calls}")
-            calls += 1
+            item = _call(call, f"{place}.tool_calls.{number}", new_ids)
             if item["call_id"] in unanswered:
                 raise MessageError(f"{place}.tool_calls.{number}: the id {_shown(item['call_id'])} stands twice")
             unanswered.append(item["call_id"])
@@ -111,10 +111,19 @@ def input_of_messages(messages: list[Any], where: str = "messages") -> list[Item
     return items
 
 
+def _new_ids(messages: list[Any]) -> Iterator[str]:
+    """Yield ids for calls without one, which no message of the conversation says; it is read when one is needed."""
+    said = set()
+    for message in messages:
+        calls = message.get("tool_calls") if isinstance(message, dict) else None
+        said |= {str(call.get("id")) for call in (calls if isinstance(calls, list) else ()) if isinstance(call, dict)}
+    yield from (name for name in map("call_{}".format, count()) if name not in said)
+
+
 _READ = ("role", "content", "tool_calls", "tool_call_id")
 
 
-def _call(call: Any, place: str, default_id: str) -> Item:
+def _call(call: Any, place: str, new_ids: Iterator[str]) -> Item:
     function = call.get("function") if isinstance(call, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(function, dict) or not isinstance(name, str):
@@ -122,7 +131,7 @@ def _call(call: Any, place: str, default_id: str) -> Item:
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
         arguments = encode_json({} if arguments is None else arguments).decode()
-    call_id = call.get("id") or default_id
+    call_id = call.get("id") or next(new_ids)
     if not isinstance(call_id, str):
         raise MessageError(f"{place}.id must be a text, not {_shown(call_id)}")
     return {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from gymcore.composition.rows.messages import MessageError, input_of, input_of_messages
-from gymcore.composition.rows.prompts import SYSTEM_ROLES, MissingFieldError, Prompt
+from gymcore.composition.rows.messages import ASKING_KEYS, MessageError, input_of, input_of_messages
+from gymcore.composition.rows.prompts import MissingFieldError, Prompt, is_system
 from gymcore.documents import encode_json
 from gymcore.records import extend_object
 
@@ -50,9 +50,10 @@ def prepare_row(
         RowError: the row asks nothing, or two things, or lacks a field of the prompt.
     """
     params = row.get("responses_create_params")
-    if prompt is None and type(params) is dict and "input" in params and "messages" not in row:
+    given = params.get("input") if type(params) is dict else None
+    if prompt is None and given is not None and "messages" not in row:
         return PreparedRow(line, row)
-    if params is not None and type(params) is not dict:
+    if not isinstance(params, dict | None) or not isinstance(given, str | list | None):
         return PreparedRow(line, row)  # whoever checks the row says what is wrong with it
     try:
         return _prepared(line, row, params or {}, prompt, own_keys)
@@ -68,7 +69,9 @@ def _prepared(
     notes = []
     given = params.get("input")
     asks_anew = prompt is not None and prompt.user is not None
-    if given is None and not asks_anew:
+    if prompt is not None and asks_anew:
+        given = _given_beside(prompt, row, given, own_keys)
+    elif given is None:
         found = input_of(row)
         if found is None:
             if "responses_create_params" in row and prompt is None:
@@ -79,14 +82,14 @@ def _prepared(
         notes.append(f"what is asked is taken from `{key}`")
         if isinstance(given, list) and isinstance(given[-1], dict) and given[-1].get("role") == "assistant":
             notes.append(f"`{key}` ends with a message of the assistant, which the model will see")
-    elif given is not None and not asks_anew and _asks_twice(row, given, own_keys):
+    elif _asks_twice(row, given, own_keys):
         hint = "try: drop one of them, or say with `prompt` in the plan what is to be asked"
         raise RowError("the row asks one thing in `messages` and another in `responses_create_params.input`", hint)
     changed = {**params, "input": given}
     if prompt is not None:
         if asks_anew and given is not None:
             notes.append("its prompt takes the place of what rows ask")
-        elif prompt.system is not None and (_has_system(given) or "instructions" in params):
+        elif prompt.system is not None and (any(map(is_system, _items(given))) or "instructions" in params):
             notes.append("its prompt takes the place of the system message of rows")
         changed["input"] = prompt.applied(row, given)
         if prompt.system is not None:
@@ -99,16 +102,54 @@ def _prepared(
     return PreparedRow(extend_object(line, encode_json(added)) if is_new else encode_json(result), result, tuple(notes))
 
 
+def _given_beside(prompt: Prompt, row: Mapping[str, Any], given: Any, own_keys: Collection[str]) -> Any:
+    """
+    Return what a row asks whose question a prompt replaces: its system message may have to stay.
+
+    Raises:
+        RowError: two conversations of the row have different ones.
+        MessageError: what the row asks cannot be understood, and a system message is in it.
+    """
+    if given is None:
+        try:
+            found = input_of(row)
+        except MessageError:
+            # Keys of these names may be anything where the question comes from the prompt; a message is not lost.
+            if prompt.system is None and any(
+                isinstance(row.get(key), list) and any(map(is_system, row[key])) for key in ASKING_KEYS
+            ):
+                raise
+            return None
+        return None if found is None else found[1]
+    if prompt.system is None:
+        other = _other_conversation(row, own_keys)
+        if other and [*map(_bare, filter(is_system, other))] not in (
+            [],
+            [*map(_bare, filter(is_system, _items(given)))],
+        ):
+            hint = "try: drop one of them, or say with `prompt.system` in the plan which is meant"
+            told = (
+                "the row has one system message in `messages` and another, or none, in `responses_create_params.input`"
+            )
+            raise RowError(told, hint)
+    return given
+
+
 def _asks_twice(row: Mapping[str, Any], given: Any, own_keys: Collection[str]) -> bool:
     """Whether a row's messages are another conversation than its input."""
+    asked = _other_conversation(row, own_keys)
+    return bool(asked) and [_bare(item) for item in asked or ()] != [_bare(item) for item in _items(given)]
+
+
+def _other_conversation(row: Mapping[str, Any], own_keys: Collection[str]) -> list[Any] | None:
+    """Return what a row with an input says in messages as well."""
     # A row that compose has written is settled: its messages are what it was made from.
     if "messages" not in row or "messages" in own_keys or "environment" in row:
-        return False
+        return None
     try:
-        asked = input_of_messages(row["messages"]) if isinstance(row["messages"], list) else None
+        return input_of_messages(row["messages"]) if isinstance(row["messages"], list) else None
     except MessageError:
-        asked = None  # something else of the author's, which has that name
-    return bool(asked) and [_bare(item) for item in asked or ()] != [_bare(item) for item in _items(given)]
+        return None  # something else of the author's, which has that name
 
 
 def _items(given: Any) -> list[Any]:
@@ -120,7 +161,3 @@ def _bare(item: Any) -> Any:
     if not isinstance(item, dict) or item.get("type", "message") != "message":
         return item
     return {key: value for key, value in item.items() if key not in ("type", "status")}
-
-
-def _has_system(given: Any) -> bool:
-    return any(isinstance(item, dict) and item.get("role") in SYSTEM_ROLES for item in _items(given)[:1])

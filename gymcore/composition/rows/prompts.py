@@ -18,18 +18,18 @@ from gymcore.documents import encode_json
 from gymcore.errors import Problem
 from gymcore.plan import PromptPlan
 
-__all__ = ["MissingFieldError", "Prompt", "compile_prompt"]
+__all__ = ["MissingFieldError", "Prompt", "compile_prompt", "is_system"]
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NAME = r"""[^\s.!:\[\]"'%|$#](?:[^.!:\[\]"'%|$#\n]*[^\s.!:\[\]"'%|$#])?"""
 _PATH = re.compile(rf"{_NAME}(?:\.{_NAME})*")
 """Names with dots between. A name may have spaces inside, but nothing that means something to other templates."""
 
-SYSTEM_ROLES = ("system", "developer")
+_SYSTEM_ROLES = ("system", "developer")
 
 
 class MissingFieldError(Exception):
-    """A row lacks what a prompt asks for; `hint` says what it has."""
+    """A row lacks what a prompt asks for; `hint` says what it has, where that helps."""
 
     def __init__(self, message: str, hint: str) -> None:
         self.hint = hint
@@ -75,20 +75,23 @@ class Prompt:
             The items of `input`: of the row's own those for which the prompt says nothing.
 
         Raises:
-            MissingFieldError: the row lacks a field.
+            MissingFieldError: the row lacks a field, or all that is asked is empty.
         """
         items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or ())
-        spoken = next((index for index, item in enumerate(items) if not _is_system(item)), len(items))
-        head, rest = items[:spoken], items[spoken:]
-        if self.system is not None:
-            head = [{"role": "system", "content": self.system.filled(row)}]
         if self.user is not None:
-            rest = [{"role": "user", "content": self.user.filled(row)}]
-        return [*head, *rest]
+            asked = self.user.filled(row)
+            if not asked or asked.isspace():
+                raise MissingFieldError("its prompt asks nothing: what the row says is empty (prompt.user)", "")
+            items = [*filter(is_system, items), {"role": "user", "content": asked}]
+        if self.system is not None:
+            system = {"role": "system", "content": self.system.filled(row)}
+            items = [system, *(item for item in items if not is_system(item))]
+        return items
 
 
-def _is_system(item: Any) -> bool:
-    return isinstance(item, dict) and item.get("type", "message") == "message" and item.get("role") in SYSTEM_ROLES
+def is_system(item: Any) -> bool:
+    """Whether an item is a message of the system or the developer."""
+    return isinstance(item, dict) and item.get("type", "message") == "message" and item.get("role") in _SYSTEM_ROLES
 
 
 def compile_prompt(asked: PromptPlan | None, where: str) -> tuple[Prompt | None, list[Problem]]:
@@ -118,6 +121,8 @@ def compile_prompt(asked: PromptPlan | None, where: str) -> tuple[Prompt | None,
 
 
 def _compile(text: str, key: str, where: str, problems: list[Problem]) -> _Template:
+    if key == "user" and not text.strip():
+        problems.append(Problem("the text is empty, so nothing would be asked", where, ("try: leave it out",)))
     parts: list[str | tuple[str, ...]] = []
     end = 0
     for match in _PART.finditer(text):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import reprlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import orjson
 from pydantic import ValidationError
 
 from gymcore.compact_keys import KeyNumbers, KeySet
-from gymcore.composition.rows.rejects import Rejects
+from gymcore.composition.rows.rejects import RAW_BYTES, CutLine, Rejects
 from gymcore.composition.rows.strict import lost_in_reading
 from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.errors import DataError, Problem
@@ -27,6 +28,9 @@ __all__ = ["MAX_LINE_BYTES", "Drift", "RowReader", "RowSource", "Served", "numbe
 
 MAX_LINE_BYTES = 64 << 20
 """The longest line that is read; a longer one is a bad row, of which no more than this is ever in memory."""
+
+MAX_EPOCH = 2**31 - 1
+"""The highest epoch of a row; times the repeats it is the number of a rollout, which has to stay an exact one."""
 
 REMEMBERED_TOOLS = 64
 """How many different lists of tools are remembered: most rows of a file offer the same ones."""
@@ -71,19 +75,21 @@ def numbered_lines(lines: Iterable[bytes], source: RowSource) -> Iterator[tuple[
     """
     Yield the non-blank lines of a file with their one-based numbers, and sum up its digest on the way.
 
-    Of a line that is too long only the beginning is yielded, as many bytes as show that it is.
+    Of a line that is too long only the beginning is yielded, as a `CutLine`.
     """
     digest = hashlib.sha256()
     read = getattr(lines, "readline", None)
     for number, line in enumerate(lines if read is None else iter(partial(read, MAX_LINE_BYTES + 1), b""), start=1):
         digest.update(line)
         if len(line) > MAX_LINE_BYTES:
-            while read is not None and not line.endswith(b"\n") and (rest := read(1 << 20)):
-                digest.update(rest)
-                if rest.endswith(b"\n"):
-                    break
+            cut = CutLine(line[:RAW_BYTES])
+            cut.length = len(line)
+            while read is not None and not line.endswith(b"\n") and (line := read(1 << 20)):
+                digest.update(line)
+                cut.length += len(line)
+            cut.length -= line.endswith(b"\n")
             source.rows += 1
-            yield number, line
+            yield number, cut
             continue
         text = line.strip()
         if number == 1:
@@ -137,12 +143,15 @@ class RowReader:
     """By environment and tool."""
     _line: bytes = b""
     """The line that is being looked at."""
+    _parsed: tuple[dict[str, Any], bytes] = field(default_factory=lambda: ({}, b""))
+    """The row that was read from it, and its content in canonical form."""
     _contents: KeyNumbers = field(default_factory=KeyNumbers)
     _twins: array[int] = field(default_factory=lambda: array("I"))
     """How often each content was seen, by its number."""
     _own_ids: KeySet = field(default_factory=KeySet)
     _offered: dict[tuple[str, bytes], _OfferedTools] = field(default_factory=dict)
     _last_offered: tuple[str, Any, _OfferedTools] = ("", None, _NO_TOOLS)
+    _last_shown: tuple[str, Any] = ("", None)
 
     def raise_problems(self) -> None:
         """
@@ -170,7 +179,7 @@ class RowReader:
         """Parse one line into a row, or reject it."""
         self.read += 1
         self._line = line
-        if len(line) > MAX_LINE_BYTES:
+        if isinstance(line, CutLine):
             self.reject(where, f"the line is longer than {MAX_LINE_BYTES >> 20} MB")
             return None
         try:
@@ -185,13 +194,34 @@ class RowReader:
             taken = next(key for key in ROLLOUT_KEYS if key in row)
             self.reject(where, f"the row has the key {taken!r}, which a rollout adds; is this file a result?")
             return None
+        # Here, before anything is done to the row: what is written anew has lost already what reading loses.
+        try:
+            content = _canonical(row)
+            route = {key: row[key] for key in ROUTE_KEYS if key in row}
+            lost = lost_in_reading(line, row, content, orjson.dumps(route) if route else b"")
+        except TypeError:
+            self.reject(where, _TOO_DEEP)
+            return None
+        if lost is not None:
+            self.reject(where, lost)
+            return None
+        self._parsed = row, content
         return row
 
-    def routed(self, line: bytes, row: dict[str, Any], route: Served, where: str) -> tuple[bytes, str] | None:
+    def routed(
+        self, line: bytes, row: dict[str, Any], route: Served, where: str, split: str | None = None
+    ) -> tuple[bytes, str] | None:
         """
         Check a row against its environment and return it with its route, and its task's id, or reject it.
 
         The author's bytes are kept as they are; only a route key that says something else is replaced.
+
+        Args:
+            line: The row's bytes.
+            row: The row.
+            route: Who serves it.
+            where: Its place, `file:line`.
+            split: Its split, where several are read: each may number its tasks from one.
         """
         reasons = _reasons_of_model(row, route.environment_class.task_model)
         if reasons:
@@ -199,15 +229,16 @@ class RowReader:
             return None
         offered = self._offered_tools(row, route, where)
         epoch = row.get("epoch", 1)
-        if type(epoch) is not int or epoch < 1:
-            reasons.append(f"`epoch` counts from 1 and says {_shown(epoch)}; a key of the author's needs another name")
+        if type(epoch) is not int or not 1 <= epoch <= MAX_EPOCH:
+            told = f"`epoch` counts from 1, to {MAX_EPOCH} at most, and says {_shown(epoch)}"
+            reasons.append(f"{told}; a key of the author's needs another name")
         environment = row.get("environment", route.environment)
         if environment != route.environment:
             reasons.append(f"`environment` says {_shown(environment)}, but its route leads to {route.environment!r}")
         if reasons or offered.reasons:
             self.reject(where, "; ".join([*reasons, *offered.reasons]))
             return None
-        task_id = self._identify(line, row, route.environment, where)
+        task_id = self._identify(row, route.environment, where, split)
         if task_id is None:
             return None
         for name in offered.differing:
@@ -228,13 +259,19 @@ class RowReader:
         missing = {key: value for key, value in wanted.items() if key not in row}
         return extend_object(line, encode_json(missing)) if missing else line, str(task_id)
 
-    def unrouted(self, line: bytes, row: dict[str, Any], owner: str, where: str) -> bool:
+    def unrouted(self, row: dict[str, Any], owner: str, where: str, split: str | None = None) -> bool:
         """Check a row whose environment is not installed, by what holds for every row; False where it is rejected."""
         reasons = _reasons_of_model(row, Task)
         if reasons:
             self.reject(where, "; ".join(reasons))
             return False
-        return self._identify(line, row, owner, where) is not None
+        if self._identify(row, owner, where, split) is None:
+            return False
+        tools = row["responses_create_params"].get("tools")
+        if tools and self.on_tools is not None and self._last_shown != (owner, tools):
+            self._last_shown = owner, tools
+            self.on_tools(owner, tools, where)
+        return True
 
     def _offered_tools(self, row: dict[str, Any], route: Served, where: str) -> _OfferedTools:
         tools = row["responses_create_params"].get("tools")
@@ -254,24 +291,21 @@ class RowReader:
         self._last_offered = (route.environment, tools, offered)
         return offered
 
-    def _identify(self, line: bytes, row: dict[str, Any], owner: str, where: str) -> str | int | None:
+    def _identify(self, row: dict[str, Any], owner: str, where: str, split: str | None) -> str | int | None:
         """Give a task its id: its author's own, or a digest of its content and a number for twins."""
-        content = {key: value for key, value in row.items() if key not in ROUTE_KEYS}
-        try:
-            canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
-        except TypeError:
-            self.reject(where, "the row is nested too deeply, more than 250 levels")
-            return None
-        lost = lost_in_reading(line, row, canonical)
-        if lost is not None:
-            self.reject(where, lost)
-            return None
+        parsed, canonical = self._parsed
+        if parsed is not row:
+            try:
+                canonical = _canonical(row)
+            except TypeError:
+                self.reject(where, _TOO_DEEP)
+                return None
         own = row.get("task_id")
         if own is not None:
             if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
                 self.reject(where, f"`task_id` must be a text or an integer, not {_shown(own)}")
                 return None
-            if not self._own_ids.add(f"{owner}\0{row.get('epoch', 1)}\0{own}".encode()):
+            if not self._own_ids.add(f"{owner}\0{split}\0{row.get('epoch', 1)}\0{own}".encode()):
                 self.reject(where, f"the `task_id` {_shown(own)} stands twice in {owner!r}")
                 return None
             return own
@@ -286,9 +320,26 @@ class RowReader:
         return f"{owner}/{name}{twin}"
 
 
+_TOO_DEEP = "the row is nested too deeply, more than 250 levels"
+
+
+def _canonical(row: dict[str, Any]) -> bytes:
+    """
+    Write a row without its route keys, so that rows of the same content are the same bytes.
+
+    Raises:
+        TypeError: it is nested too deeply.
+    """
+    content = {key: value for key, value in row.items() if key not in ROUTE_KEYS}
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+
+
 def _explained(line: bytes, error: DocumentError) -> tuple[str, ...]:
     """Say what is wrong with a line that is no JSON, in the words of whoever made it, and what to try."""
-    if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:64]:
+    if kind := next((kind for start, kind in _NO_TEXT.items() if line.startswith(start)), None):
+        hint = f"try: a name that ends in {kind}" if kind in (".gz", ".parquet") else "try: unpack it first"
+        return f"not JSON: the file is packed, as files named *{kind} are", hint
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")) or _has_halves_of_zeros(line[:64]):
         return "not JSON: this looks like UTF-16, and not UTF-8", "try: iconv -f UTF-16 -t UTF-8"
     if line.startswith(b"\xef\xbb\xbf"):
         return "a byte order mark (BOM) stands inside the file; were two files joined?", "try: remove it"
@@ -296,11 +347,34 @@ def _explained(line: bytes, error: DocumentError) -> tuple[str, ...]:
         line.decode()
     except UnicodeDecodeError as undecodable:
         return (f"not JSON: not UTF-8 at byte {undecodable.start + 1}",)
+    if _BROKEN_BY_CR.search(line):
+        return "the lines end with CR alone, as old systems wrote them", "try: tr '\\r' '\\n'"
     if not_finite := _NOT_FINITE.search(line):
         return error.message, f"{not_finite[1].decode()} is no JSON; try: null"
     return (error.message,)
 
 
+_NO_TEXT = {
+    b"\x1f\x8b": ".gz",
+    b"PAR1": ".parquet",
+    b"\x28\xb5\x2f\xfd": ".zst",
+    b"\xfd7zXZ\0": ".xz",
+    b"BZh": ".bz2",
+    b"PK\x03\x04": ".zip",
+}
+"""How files begin that are no text, and what they are called.
+
+Source: https://en.wikipedia.org/wiki/List_of_file_signatures
+"""
+
+
+def _has_halves_of_zeros(sample: bytes) -> bool:
+    """Whether every other byte is mostly zero and the bytes between are not, as where UTF-16 holds JSON."""
+    first, second = sample[::2].count(0), sample[1::2].count(0)
+    return max(first, second) * 4 >= len(sample) > 4 * min(first, second)
+
+
+_BROKEN_BY_CR = re.compile(rb"\}\s*\r\s*\{")
 _NOT_FINITE = re.compile(rb"[:\[,]\s{0,100}(-?(?:NaN|Infinity))\b")
 _VARYING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\d[\d.,]*")
 
@@ -340,8 +414,12 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxlong = 3, 60, 60
+
+
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = _SHOWN.repr(value)  # bounded, because a value may be as deep and as long as a line
     return text if len(text) <= 60 else text[:57] + "..."
 
 

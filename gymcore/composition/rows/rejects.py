@@ -14,12 +14,19 @@ from typing import IO
 
 from gymcore.documents import encode_json
 
-__all__ = ["RAW_BYTES", "Rejects"]
+__all__ = ["RAW_BYTES", "CutLine", "Rejects"]
 
 RAW_BYTES = 16_384
 """So much of a bad row is kept; a line may have 64 MB, and its beginning is enough to find it again."""
 
 _IN_MEMORY = 1 << 20
+
+
+class CutLine(bytes):
+    """The beginning of a line that is too long to be read."""
+
+    length: int
+    """How many bytes the whole line has."""
 
 
 class Rejects:
@@ -51,7 +58,7 @@ class Rejects:
             "line": int(line),
             "reason": reason,
             **({"hints": list(hints)} if hints else {}),
-            "bytes": len(raw),
+            "bytes": raw.length if isinstance(raw, CutLine) else len(raw),
             "row": raw[:RAW_BYTES].decode("utf-8", "replace"),
         }
         self._file.write(encode_json(told) + b"\n")

@@ -171,6 +171,8 @@ def _check_length(got: int, length: int | None) -> None:
 
 
 def _digest_of(path: Path) -> str | None:
+    if path.is_fifo():
+        return None  # to open it may take for ever; it is replaced
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,6 +23,12 @@ __all__ = ["FORMATS", "fetch_hub_files"]
 FORMATS = (".jsonl", ".jsonl.gz", ".ndjson", ".json", ".json.gz", ".parquet")
 """What files of rows are called."""
 
+METADATA = frozenset(("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"))
+"""Files that speak of a dataset and hold no rows, unless they are named letter by letter.
+
+Source: `FILES_TO_IGNORE` of the library `datasets`
+"""
+
 MAX_BYTES = 2**36
 """The most that the files of one split may hold, together."""
 
@@ -50,9 +56,11 @@ class _HubError(Exception):
         super().__init__(message)
 
 
-def fetch_hub_files(source: HubData, where: str, environ: Mapping[str, str]) -> list[Path]:
+def fetch_hub_files(source: HubData, where: str, environ: Mapping[str, str]) -> list[tuple[Path, str]]:
     """
     Return the files of a split in the cache of the hub, in the order of their names, fetched where they are not there.
+
+    With each is what messages call it, `hf://OWNER/NAME@COMMIT/PATH`.
 
     Args:
         source: Which split of which dataset at which commit.
@@ -75,7 +83,8 @@ def fetch_hub_files(source: HubData, where: str, environ: Mapping[str, str]) -> 
         sizes = repository.files()
         chosen = choose_files(source, sizes, repository.card(sizes))
         _refuse_huge(sum(sizes[name] or 0 for name in chosen))
-        return [repository.fetched(name) for name in chosen]
+        base = f"hf://{source.huggingface}@{source.revision}"
+        return [(repository.fetched(name), f"{base}/{name}") for name in chosen]
     except _HubError as error:
         raise PlanError([Problem(f"{source_name(source)}: {error}", where, error.hints)]) from None
     finally:
@@ -226,7 +235,8 @@ def choose_files(source: HubData, files: Iterable[str], card: Mapping[str, Any])
     elif source.config not in (None, "default"):
         raise _HubError(f"it has no configuration {source.config!r}: its card names none")
     else:
-        chosen = _files_by_name(source.split, [path for path in visible if path.lower().endswith(FORMATS)])
+        rows = [path for path in visible if path.lower().endswith(FORMATS) and _name_of(path) not in METADATA]
+        chosen = _without_copies(_files_by_name(source.split, rows))
     if not chosen:
         splits = [split for split in _SPLIT_WORDS if _files_by_name(split, visible)]
         raise _HubError(f"no file is its split {source.split!r}", f"splits, by the names of files: {', '.join(splits)}")
@@ -272,7 +282,8 @@ def _files_of_config(config: Mapping[str, Any], source: HubData, files: Sequence
         if not isinstance(pattern, str) or "://" in pattern:
             raise _HubError(f"its card names files outside of it: {pattern!r:.100}")
         matcher = _matcher(prefix + pattern)
-        chosen.update(path for path in files if matcher.fullmatch(path))
+        ignored = METADATA - {_name_of(pattern)}
+        chosen.update(path for path in files if matcher.fullmatch(path) and _name_of(path) not in ignored)
     return sorted(chosen)
 
 
@@ -309,6 +320,20 @@ def _files_by_name(split: str, files: Sequence[str]) -> list[str]:
         return named
     others = set().union(*_SPLIT_WORDS.values())
     return [path for path in files if others.isdisjoint(words[path])]
+
+
+def _name_of(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _without_copies(files: Sequence[str]) -> list[str]:
+    """Of files that differ only in their format, and so hold the same rows, keep the first in the order of FORMATS."""
+    kept: dict[str, tuple[int, str]] = {}
+    for path in files:
+        rank, ending = next((rank, end) for rank, end in enumerate(FORMATS) if path.lower().endswith(end))
+        stem = path[: -len(ending)]
+        kept[stem] = min(kept.get(stem, (rank, path)), (rank, path))
+    return sorted(path for _, path in kept.values())
 
 
 def _refuse_missing_shards(files: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +80,7 @@ def _is_for(value: Any, suite: type[PluginSuite], name: str) -> bool:
     """Whether something in a test file is a suite for a plugin."""
     if not (isinstance(value, type) and issubclass(value, suite) and value.plugin):
         return False
-    return normalised(value.plugin.rpartition(":")[2]) == normalised(name.rpartition(":")[2])
+    return normalised(re.split("[:/]", value.plugin)[-1]) == normalised(re.split("[:/]", name)[-1])
 
 
 def run_suite(kind: str, name: str, files: Sequence[Path] = ()) -> Iterator[CheckOutcome]:

@@ -397,12 +397,10 @@ class PluginSuite:
         The resolved plan is written beside the results, and sent to workers.
         """
         config = self.options()
-        secrets = _secrets_of(config)
-        if secrets:
-            config = type(config).model_validate({**config.model_dump(), **dict.fromkeys(secrets)})
         text = config.model_dump_json()
+        secrets = _secrets_of(config)  # written as asterisks, on purpose
         try:
-            again = type(config).model_validate_json(text)
+            again = type(config).model_validate_json(json.dumps({**json.loads(text), **secrets}))
         except ValidationError as error:
             raise AssertionError(f"{type(config).__name__} does not read what it wrote, {text}: {error}") from None
         assert again == config, f"{type(config).__name__} reads {again!r} where {config!r} was written"
@@ -423,8 +421,9 @@ class PluginSuite:
         assert not bare, f"{model.__name__}: without a description: {', '.join(bare)}"
 
 
-def _secrets_of(config: Config) -> list[str]:
-    return [name for name in type(config).model_fields if isinstance(getattr(config, name), SecretStr)]
+def _secrets_of(config: Config) -> dict[str, str]:
+    values = {name: getattr(config, name) for name in type(config).model_fields}
+    return {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}
 
 
 def floor_of(requirements: Collection[str]) -> tuple[int, int] | None:

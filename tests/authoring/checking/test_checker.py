@@ -17,7 +17,9 @@ import pytest
 
 from gymcore.authoring import Project as NewProject
 from gymcore.authoring import write_project
-from gymcore.authoring.checking import check_project, read_project
+from gymcore.authoring.checking import check_installed, check_project, find_installed, read_project
+from gymcore.discovery import Catalog, Plugin
+from gymcore.errors import RequestError
 from gymcore.testing import PluginFolder
 
 Gym = Callable[..., subprocess.CompletedProcess[str]]
@@ -348,6 +350,26 @@ def test_an_installed_plugin_is_checked_by_its_name(echo_folder: Path, gym: Gym)
     assert unknown.returncode == 2
     assert "no plugin is named 'echoo'" in unknown.stderr
     assert "try: 'echo'" in unknown.stderr
+
+
+def test_an_installed_plugin_that_is_broken_is_a_finding() -> None:
+    """
+    What discovery knows of a plugin is reported with its hint, and nothing of it is imported.
+    """
+    plugin = Plugin("environment", "mine", "gym-mine", "1.0", "mine:Mine", "broken", "no manifest", "build it anew")
+    catalog = Catalog((plugin,))
+
+    outcomes = list(check_installed(find_installed("gym-mine/mine", catalog), catalog))
+
+    assert [(finding.check, finding.fix) for outcome in outcomes for finding in outcome.findings] == [
+        ("manifests_are_valid", "build it anew")
+    ]
+    assert [(outcome.phase, outcome.status) for outcome in outcomes][2:] == [
+        ("import", "skipped"),
+        ("suite", "skipped"),
+    ]
+    with pytest.raises(RequestError, match="no plugin is named 'gym-yours/mine'"):
+        find_installed("gym-yours/mine", catalog)
 
 
 def test_wrong_requests_say_so(gym: Gym, tmp_path: Path) -> None:

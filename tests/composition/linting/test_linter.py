@@ -108,6 +108,42 @@ def test_what_is_trained_on_and_validated_with_is_found() -> None:
     assert other_instructions == {}
 
 
+@pytest.mark.parametrize("around", ["", "Be brief."])
+def test_a_leaked_question_is_found_whatever_else_its_rows_say(around: str) -> None:
+    """
+    The same question under the same instructions, with another value beside it; another split or environment that has
+    it as well hides nothing.
+    """
+    rows = [
+        ("b", "train", _row(QUESTION, around, split="b")),
+        ("a", "example", _row(QUESTION, around, split="example")),
+        ("a", "train", _row(QUESTION, around, split="train")),
+        ("a", "validation", _row(QUESTION, around, split="validation")),
+    ]
+
+    found = _seen(*rows, ignore=["shared-prompt"])
+    other = _seen(*rows[:3], ("a", "validation", _row(QUESTION, "Add five.", split="train")), ignore=["shared-prompt"])
+
+    assert found["leaked-prompt"].examples == ("a.jsonl:4 and a.jsonl:3",)
+    assert other == {}
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_one_template_in_two_splits_is_no_leak(is_reversed: bool) -> None:
+    """
+    Whichever is read first: a question that differs in a name, and one that differs in no word at all.
+    """
+    names = ("Ada", "Max", "Eva", "Tom", "Zoe", "Ben", "Ida", "Jim", "Lea", "Sam", "Mia", "Ron")
+    story = _text(3, 60)
+    for asked in ("{name}: " + story, story):
+        rows = [
+            ("a", "validation" if number < 3 else "train", _row(asked.format(name=name), seed=name))
+            for number, name in enumerate(names)
+        ]
+
+        assert _seen(*(reversed(rows) if is_reversed else rows)) == {}
+
+
 def test_examples_may_be_a_part_of_the_training_rows() -> None:
     """
     They are there to be looked at.
@@ -133,6 +169,49 @@ def test_rows_that_say_the_same_are_found_whatever_their_id() -> None:
 
     assert found["duplicate-row"].examples == ("a.jsonl:3 and a.jsonl:1",)
     assert found["duplicate-row"].count == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": "x", "c": "y"}, {"a": "x", "d": "y"}),
+        (
+            {"responses_create_params": {"input": QUESTION}},
+            {"responses_create_params": {"input": QUESTION, "top_p": 1}},
+        ),
+        (
+            {"responses_create_params": {"input": QUESTION, "tools": [{"name": "f"}]}},
+            {"responses_create_params": {"input": QUESTION, "tools": [{"name": "g"}]}},
+        ),
+        (
+            {"responses_create_params": {"input": QUESTION, "instructions": "Be brief."}},
+            {"responses_create_params": {"input": QUESTION, "instructions": "Think long."}},
+        ),
+    ],
+)
+def test_rows_that_say_something_else_are_no_duplicates(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """
+    Another key, parameter, tool or instruction makes another row; another order of keys, and an id, do not.
+    """
+    first, second = {**_row(QUESTION), **one}, {**_row(QUESTION), **other}
+    again = dict(reversed({**first, "row_id": 7}.items()))
+
+    found = _seen(("a", None, first), ("a", None, second), ("a", None, again))
+
+    assert found["duplicate-row"].examples == ("a.jsonl:3 and a.jsonl:1",)
+
+
+def test_very_many_environments_cost_no_more_than_many() -> None:
+    """
+    Whatever somebody has put in the place of their names: beyond a bound they are not looked at.
+    """
+    linter = Linter()
+    bound = linter_module.REMEMBERED_OWNERS
+
+    news = [linter.add(f"{number}", None, _row(f"{number} {QUESTION}"), f"{number}") for number in range(bound + 800)]
+
+    assert news == [True] * bound + [False] * 800
+    assert len(linter._by_number) == bound
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -208,6 +287,15 @@ def test_an_answer_that_stands_in_the_prompt_is_found() -> None:
     assert "hold the row's own" in found["answer-in-prompt"].message
 
 
+def test_an_answer_is_found_where_it_stands_a_second_time() -> None:
+    """
+    After one that is only an option, or a part of a word.
+    """
+    asked = "A) the butler in the hall B) nobody\n(the butler in the halls? No: the butler in the hall.)"
+
+    assert set(_seen(("a", None, _row(asked, answer="the butler in the hall")))) == {"answer-in-prompt"}
+
+
 @pytest.mark.parametrize(
     ("asked", "own"),
     [
@@ -220,11 +308,13 @@ def test_an_answer_that_stands_in_the_prompt_is_found() -> None:
         ("repeat after me, please", {"answer": "repeat after me, please"}),
         ("Say: one two three four.", {"answer_id": "one two three four"}),
         ("Say: one two three four.", {"expected_words": ["one two three four"]}),
+        ("Say: One Two Three Four.", {"answer": "one two three four"}),
+        ("Is it 123456789012345678?", {"answer": 123456789012345678}),
     ],
 )
 def test_what_only_looks_like_an_answer_is_not_reported(asked: str, own: dict[str, Any]) -> None:
     """
-    Short values, inputs, one option of several, a part of a word, the whole prompt, ids and lists.
+    Short values, inputs, one option of several, a part of a word, the whole prompt, ids, lists, numbers, another case.
     """
     assert _seen(("a", None, _row(asked, **own))) == {}
 
@@ -279,6 +369,35 @@ def test_a_field_that_never_changes_is_found() -> None:
         "every row of a has the same 'level'",
         "every row of a has the same 'tag'",
     ]
+
+
+def test_a_field_is_constant_only_if_every_row_says_so() -> None:
+    """
+    Rows that nothing else is asked of are looked at as well; a missing value and true for 1 are other values.
+    """
+    rows = [_row(_text(number, 5), level=1, flag=1, kind="x", same="y") for number in range(1000)]
+    rows[-1]["level"] = 2
+    rows[-2]["flag"] = True
+    del rows[-3]["kind"]
+
+    linter = Linter()
+    for row in rows:
+        linter.add("a", None, row, "a:1")
+
+    (warning,) = linter.warnings()
+    assert (warning.message, warning.count) == ("every row of a has the same 'same': \"y\"", 1000)
+
+
+def test_what_costs_much_is_asked_of_fewer_rows() -> None:
+    """
+    Of every second one after the first ones, of every fourth then, and so on.
+    """
+    answer = "the butler did it in the library"
+    rows = [("a", None, _row(f"Case {number}, {answer}?", answer=answer)) for number in range(8 * linter_module.QUICK)]
+
+    found = _seen(*rows, ignore=["constant-field"])
+
+    assert found["answer-in-prompt"].count == linter_module.QUICK * 3 + linter_module.QUICK // 8
 
 
 # -- in a composition --------------------------------------------------------------------------------------------------
@@ -336,7 +455,7 @@ def test_training_rows_are_held_against_the_validation_split(tmp_path: Path) -> 
     assert len(composition.dataset) == 3
     (warning,) = composition.warnings
     assert (warning.name, warning.count) == ("leaked-prompt", 1)
-    assert [place.rpartition("/")[2] for place in warning.examples[0].split(" and ")] == [
+    assert [place.rpartition("/")[2].partition(":")[2] for place in warning.examples[0].split(" and ")] == [
         "validation.jsonl:1",
         "train.jsonl:1",
     ]

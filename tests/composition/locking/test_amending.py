@@ -98,7 +98,7 @@ def test_more_of_the_same_is_taken_in(composed: Compose, catalog: Catalog, tmp_p
         (["environments.echo.split=train", "environments.echo.limit=4"], "echo: split example -> train"),
         (["environments.echo.params.temperature=0.5"], "echo: params.temperature not set -> 0.5"),
         (["models.policy.use=oracle", "environments.shout.split=example"], "model policy: plugin "),
-        (["models.judge.use=nop"], "model judge: new: gymcore:nop"),
+        (["models.judge.use=nop"], "model judge: new: gymcore/nop"),
         (["environments.echo.prompt={user: x}"], "echo: prompt not set -> "),
         (["environments.echo.filter={answer: {not: x}}"], "echo: filter not set -> "),
         (["environments.echo.agent=voice"], "echo: agent simple_agent "),

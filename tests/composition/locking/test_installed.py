@@ -94,7 +94,7 @@ def test_only_distributions_that_are_used_are_looked_at(own: Path) -> None:
         "gymcore.builtin.oracle",
         "gymcore.builtin.simple_agent",
     ]
-    assert lock["hooks"] == ["gym-plugin-echo:watch 0.1.0"]
+    assert lock["hooks"] == ["gym-plugin-echo/watch 0.1.0"]
 
 
 @pytest.mark.parametrize(

@@ -53,11 +53,11 @@ def lines(there: Any, here: Any) -> list[str]:
         (["environments.echo.config.level=3"], ["echo: config.level 2 -> 3"]),
         (["environments.echo.params.temperature=0.5"], ["echo: params.temperature not set -> 0.5"]),
         (["environments.echo.limit=2"], ["echo: limit none -> 2"]),
-        (["environments.echo.agent=voice"], ["echo: agent voice not set -> gym-plugin-echo:voice 0.1.0"]),
+        (["environments.echo.agent=voice"], ["echo: agent voice not set -> gym-plugin-echo/voice 0.1.0"]),
         (["environments.echo.split=train"], ["echo: split example -> train"]),
-        (["models.policy=nop"], ["model policy: plugin gymcore:oracle 0.1.0 -> gymcore:nop 0.1.0"]),
-        (["models.judge=nop"], ["model judge: new: gymcore:nop 0.1.0"]),
-        (["hooks=[watch]"], ['hooks: [] -> ["gym-plugin-echo:watch 0.1.0"]']),
+        (["models.policy=nop"], ["model policy: plugin gymcore/oracle 0.1.0 -> gymcore/nop 0.1.0"]),
+        (["models.judge=nop"], ["model judge: new: gymcore/nop 0.1.0"]),
+        (["hooks=[watch]"], ['hooks: [] -> ["gym-plugin-echo/watch 0.1.0"]']),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -218,7 +218,7 @@ def test_what_moved_without_consequence_is_told_and_not_refused(composed: Compos
     A hook more, and the dataset is the same.
     """
     assert refuse_what_moved(composed(MIX, "hooks=[watch]"), composed(MIX).lock, Path("gym.lock")) == [
-        'hooks: [] -> ["gym-plugin-echo:watch 0.1.0"]'
+        'hooks: [] -> ["gym-plugin-echo/watch 0.1.0"]'
     ]
 
 

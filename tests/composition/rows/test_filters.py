@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gymcore.composition import Composition
 from gymcore.composition.rows.filters import compile_filter
-from gymcore.errors import PlanError
+from gymcore.errors import DataError, PlanError
 from gymcore.plan import Plan
 
 Compose = Callable[..., Composition]
@@ -30,6 +30,17 @@ ROW = {
     "tags": ["x", 2],
     "metadata": {"source": {"name": "web"}},
 }
+
+
+def _denied(times: int, condition: Any) -> Any:
+    return condition if not times else {"not": _denied(times - 1, condition)}
+
+
+def test_a_condition_may_be_denied_twenty_times() -> None:
+    """
+    Which is more than anybody writes.
+    """
+    assert _takes({"level": _denied(20, 3)})
 
 
 def _takes(asked: dict[str, Any], row: dict[str, Any] = ROW) -> bool:
@@ -132,6 +143,7 @@ def test_every_plain_value_equals_itself(value: Any) -> None:
         ({"level": {"exists": "yes"}}, "filter.level.exists", "true or false, not 'yes'"),
         ({"level": {"contains": [1]}}, "filter.level.contains", "one value"),
         ({"level": {"not": {"mim": 3}}}, "filter.level.not.mim", "unknown condition 'mim'"),
+        ({"level": _denied(21, 3)}, "filter.level" + 21 * ".not", "nested too deeply"),
         ({"level.": 3}, "filter.level.", "no key path"),
         ({"": 3}, "filter.", "no key path"),
     ],
@@ -221,6 +233,20 @@ def test_a_filter_that_keeps_nothing_is_answered_with_what_dropped_most(
     assert caught.value.where == f"environments.echo.filter.{where}"
     assert "keeps none of 3 rows; this condition alone leaves out 3" in caught.value.message
     assert hint in caught.value.hints[0]
+
+
+@pytest.mark.parametrize("dropped", [0, 1])
+def test_rows_that_a_filter_keeps_and_that_are_invalid_are_what_is_wrong(
+    composed: Compose, write_rows: Write, dropped: int
+) -> None:
+    """
+    A filter is answered for only where it has left out every row; else the mistakes of those it kept are shown.
+    """
+    path = write_rows({"level": 1}, {"level": 1}, *({"level": 2} for _ in range(dropped)))
+    plan = {"environments": {"echo": {"data": path, "filter": {"level": 1}}}, "check": {"skip_invalid": True}}
+
+    with pytest.raises(DataError, match=f"2 rows are wrong, of {2 + dropped} read"):
+        composed(plan)
 
 
 def test_a_filter_is_part_of_what_was_asked(composed: Compose, write_rows: Write) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gymcore.composition import Composition
 from gymcore.composition.rows import reader as rows_module
 from gymcore.composition.rows.reader import MAX_LINE_BYTES, RowReader, RowSource, numbered_lines
-from gymcore.composition.rows.rejects import RAW_BYTES
+from gymcore.composition.rows.rejects import RAW_BYTES, Rejects
 from gymcore.datasets.checking import check_data
 from gymcore.datasets.describing import describe_data
 from gymcore.discovery import Catalog
@@ -36,6 +36,19 @@ def _with(members: bytes) -> bytes:
 BAD = [
     (b'{"a":' * 3000, "depth limit exceeded"),
     (_with(b'"x":' + b"[" * 500 + b"]" * 500), "nested too deeply"),
+    (_with(b'"agent_ref":{"name":"echo_simple_agent","x":' + b"[" * 500 + b"]" * 500 + b"}"), "nested too deeply"),
+    (_with(b'"environment":' + b"[" * 1015 + b"]" * 1015), "nested too deeply"),
+    (b"[" * 1015 + b"]" * 1015, "a row is a JSON object, not [[[[...]]]]"),
+    (b'{"messages":[{"role":' + b"[" * 990 + b"]" * 990 + b',"content":"x"}]}', "nested too deeply"),
+    (b'{"messages":[{"role":"user","content":' + b"[" * 990 + b"]" * 990 + b"}]}", "nested too deeply"),
+    (
+        b'{"responses_create_params":{"input":"x","tools":[{"type":"function","name":"repeat","parameters":'
+        + b'{"x":' * 980
+        + b"1"
+        + b"}" * 981
+        + b"]}}",
+        "nested too deeply",
+    ),
     (_with(b'"x":NaN'), "NaN is no JSON"),
     (_with(b'"x":[-Infinity]'), "-Infinity is no JSON"),
     (_with(b'"x":1e999'), "not JSON"),
@@ -43,17 +56,27 @@ BAD = [
     (_with(b'"x" : 1, "x"\t: 2'), "the key 'x' stands twice"),
     (_with(b'"x":{"y":[{"z":1,"z":1}]}'), "the key 'z' stands twice"),
     (_with(b'"agent_ref":{"name":"echo_simple_agent"},"agent_ref":{"name":"echo_simple_agent"}'), "'agent_ref' stands"),
+    (b'{"messages":[{"role":"user","content":"x"}],"answer":"it","answer":"at"}', "the key 'answer' stands twice"),
+    (b'{"responses_create_params":null,"prompt":"x","answer":"it","answer":"at"}', "the key 'answer' stands twice"),
+    (b'{"answer":"it","responses_create_params":{"input":"x"},"a":1,"a":2,"n":1e6}', "the key 'a' stands twice"),
     (_with(b'"\\u0061nswer":"it"'), "the key 'answer' stands twice"),
     (_with(b'"x":"\xff"'), "not UTF-8 at byte"),
     (_with(b'"x":"\xed\xa0\x80"'), "not UTF-8 at byte"),
     (_with(b'"x":"\\ud800"'), "not JSON"),
     (GOOD.decode().encode("utf-16"), "UTF-16"),
+    (GOOD.decode().encode("utf-16-be"), "UTF-16"),
+    (b"\0" + GOOD.decode().encode("utf-16-le"), "UTF-16"),
+    (b"\x1f\x8b\x08\0" + GOOD, "the file is packed, as files named *.gz are"),
+    (b"\x28\xb5\x2f\xfd\x04\0\x89\0" + GOOD, "the file is packed, as files named *.zst are"),
+    (b"PAR1\x15\x04\x15" + GOOD, "the file is packed, as files named *.parquet are"),
+    (b"\x8f\0\x1c" + bytes(range(128, 255)), "not UTF-8 at byte 1"),
     (b"\xef\xbb\xbf" + GOOD, "byte order mark"),
     (_with(b'"x":123456789012345678901234567890'), "more than 64 bits"),
     (_with(b'"x":-9223372036854775809'), "more than 64 bits"),
     (_with(b'"x":' + b"9" * 6000), "not JSON"),
     (b"\0" * 100, "not JSON"),
     (GOOD + GOOD, "not JSON"),
+    (GOOD + b"\r" + GOOD, "end with CR alone"),
     (b"[]", "a row is a JSON object"),
     (b"null", "a row is a JSON object"),
 ]
@@ -87,6 +110,27 @@ def test_a_hostile_line_is_refused_by_name(composed: Compose, write_rows: Write,
     assert problem.where == f"{path}:2"
     assert said in " ".join([problem.message, *problem.hints])
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("check", [{}, {"skip_invalid": True}])
+def test_a_prompt_of_the_plan_hides_nothing_that_reading_loses(
+    composed: Compose, write_rows: Write, check: dict[str, Any]
+) -> None:
+    """
+    A row that is written anew is held against what its author wrote.
+    """
+    lines = [_with(b'"x":1,"x":2'), _with(b'"x":123456789012345678901234567890'), GOOD]
+    plan = {"environments": {"echo": {"data": write_rows(*lines), "prompt": {"system": "Be brief."}}}, "check": check}
+
+    if check:
+        composition = composed(plan)
+        assert len(composition.dataset) == 1
+        assert composition.rejects is not None
+        assert composition.rejects.count == 2
+        return
+    with pytest.raises(DataError) as caught:
+        composed(plan)
+    assert [problem.message[:10] for problem in caught.value.problems] == ["the key 'x", "the intege"]
 
 
 @pytest.mark.parametrize("line", FINE)
@@ -123,7 +167,8 @@ def test_a_line_without_end_is_refused_and_never_held(tmp_path: Path) -> None:
     with path.open("wb") as out:
         out.seek(3 * MAX_LINE_BYTES)
         out.write(b"\n" + GOOD + b"\n")
-    reader, source = RowReader(), RowSource("long")
+    rejects = Rejects()
+    reader, source = RowReader(rejects), RowSource("long")
 
     tracemalloc.start()
     with path.open("rb") as file:
@@ -136,6 +181,8 @@ def test_a_line_without_end_is_refused_and_never_held(tmp_path: Path) -> None:
     assert "longer than 64 MB" in reader.problems[0].message
     assert (source.rows, [problem.where for problem in reader.problems]) == (2, ["long:1"])
     assert peak < 3 * MAX_LINE_BYTES
+    rejects.write(tmp_path / "rejects.jsonl")
+    assert json.loads((tmp_path / "rejects.jsonl").read_bytes())["bytes"] == 3 * MAX_LINE_BYTES
 
 
 def test_invalid_rows_can_be_left_out(composed: Compose, write_rows: Write, tmp_path: Path) -> None:
@@ -208,7 +255,7 @@ def test_no_row_that_json_can_hold_is_taken_for_one_with_twins(own: dict[str, An
 
     parsed = reader.parse(line, "here:1")
     if parsed is not None:
-        reader.unrouted(line, parsed, "owner", "here:1")
+        reader.unrouted(parsed, "owner", "here:1")
 
     assert [problem.message for problem in reader.problems if "stands twice" in problem.message] == []
 
@@ -226,7 +273,7 @@ def test_a_key_that_stands_twice_is_always_found(own: dict[str, Any], compact: b
 
     parsed = reader.parse(line, "here:1")
 
-    assert parsed is None or not reader.unrouted(line, parsed, "owner", "here:1")
+    assert parsed is None or not reader.unrouted(parsed, "owner", "here:1")
 
 
 @given(st.binary(max_size=200))

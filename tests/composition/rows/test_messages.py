@@ -60,6 +60,19 @@ def _assistant(*calls: Any, content: Any = None) -> dict[str, Any]:
             [_called("call_0"), _called("call_1"), _answered("call_0"), _answered("call_1", "5")],
         ),
         (
+            [_assistant(_call(id="call_0"), _call(id=None), _call(id="call_2"), _call(id=None))],
+            [_called("call_0"), _called("call_1"), _called("call_2"), _called("call_3")],
+        ),
+        (
+            [
+                _assistant(_call(id=None)),
+                {"role": "tool", "content": "4"},
+                _assistant(_call(id="call_0")),
+                {"role": "tool", "tool_call_id": "call_0", "content": "5"},
+            ],
+            [_called("call_1"), _answered("call_1"), _called("call_0"), _answered("call_0", "5")],
+        ),
+        (
             [_assistant(_call()), {"role": "tool", "content": [{"type": "text", "text": "4"}]}],
             [_called(), _answered()],
         ),
@@ -197,6 +210,16 @@ def test_other_parameters_of_a_row_are_kept(composed: Compose, write_rows: Write
     assert composed_row.value["responses_create_params"] == {"temperature": 0.5, "input": [USER]}
 
 
+@pytest.mark.parametrize("key", ["messages", "prompt"])
+def test_an_input_that_is_null_is_none(composed: Compose, write_rows: Write, key: str) -> None:
+    """
+    Tables write null where a row has nothing; what is asked elsewhere holds.
+    """
+    row = {"answer": "it", "responses_create_params": {"input": None}, key: [USER]}
+
+    assert _inputs(composed({"environments": {"echo": {"data": write_rows(row)}}})) == [[USER]]
+
+
 def test_an_answer_at_the_end_of_messages_is_pointed_out(composed: Compose, write_rows: Write) -> None:
     """
     Rows that were made to be imitated hold the answer, which the model would read.
@@ -215,6 +238,7 @@ def test_an_answer_at_the_end_of_messages_is_pointed_out(composed: Compose, writ
         ({"messages": [USER], "prompt": "Hi."}, "asks in `messages` and in `prompt`"),
         ({"messages": [USER], "responses_create_params": {"input": "Bye."}}, "one thing in `messages` and another"),
         ({"messages": []}, "`messages` is empty"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages.0 has no content"),
         ({"messages": "Hi."}, "`messages` must be a list of messages"),
         ({"prompt": " "}, "`prompt` is empty"),
         ({"prompt": 5}, "`prompt` must be a text or a list of messages"),

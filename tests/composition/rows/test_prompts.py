@@ -40,7 +40,6 @@ ROW = {"question": "2+2?", "n": 4, "x": None, "deep": {"list": [{"a b": "yes"}, 
     ("text", "filled"),
     [
         ("Plain.", "Plain."),
-        ("", ""),
         ("{question}", "2+2?"),
         ("Q: {question}\nA:", "Q: 2+2?\nA:"),
         ("{n}{n}", "44"),
@@ -74,6 +73,7 @@ def test_every_text_can_be_written_with_its_braces_doubled(text: str) -> None:
     """
     There is a way to say anything.
     """
+    text = f"{text}."  # because nothing at all is no question
     assert _filled(text.replace("{", "{{").replace("}", "}}"), {}) == text
 
 
@@ -121,13 +121,15 @@ SAID = [{"role": "developer", "content": "Old."}, {"role": "user", "content": "x
         ({"system": "Be kind."}, "x", [SYSTEM, {"role": "user", "content": "x"}], None),
         ({"system": "Be kind."}, SAID[1:], [SYSTEM, SAID[1]], None),
         ({"system": "Be kind."}, SAID, [SYSTEM, SAID[1]], "the system message of rows"),
+        ({"system": "Be kind."}, [*SAID[::-1], SAID[1]], [SYSTEM, SAID[1], SAID[1]], "the system message of rows"),
+        ({"user": "Say {answer}."}, SAID[::-1], [SAID[0], {"role": "user", "content": "Say it."}], "what rows ask"),
     ],
 )
 def test_each_part_of_a_prompt_takes_the_place_of_its_own(
     composed: Compose, write_rows: Write, prompt: dict[str, str], given: Any, asked: list[Any], note: str | None
 ) -> None:
     """
-    `system` that of the system message, `user` that of everything after it; what is replaced is said once.
+    `system` that of the system message wherever it stands, `user` that of the rest; what is replaced is said once.
     """
     plan = {"environments": {"echo": {"data": write_rows(_row(given=given), _row("b", given)), "prompt": prompt}}}
 
@@ -165,6 +167,75 @@ def test_a_row_that_asks_nothing_needs_only_a_prompt(composed: Compose, write_ro
     assert _inputs(composition) == [[{"role": "user", "content": "1.5?"}]]
 
 
+@pytest.mark.parametrize("key", ["messages", "prompt", "input"])
+def test_a_question_of_the_plan_keeps_the_system_message_of_rows_in_other_words(
+    composed: Compose, write_rows: Write, key: str
+) -> None:
+    """
+    What a prompt does not say stays as the rows have it, in whichever words they say it.
+    """
+    path = write_rows({"answer": "it", key: [SYSTEM, {"role": "user", "content": "x"}]})
+
+    composition = composed({"environments": {"echo": {"data": path, "prompt": {"user": "Say {answer}."}}}})
+
+    assert _inputs(composition) == [[SYSTEM, {"role": "user", "content": "Say it."}]]
+    assert composition.notes == ("echo: its prompt takes the place of what rows ask (1 rows)",)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"messages": [SYSTEM], "prompt": "x"}, "asks in `messages` and in `prompt`"),
+        ({"messages": [SYSTEM, 5]}, "messages.1 is no message"),
+        ({"messages": [SYSTEM], "responses_create_params": {"input": "x"}}, "one system message in `messages`"),
+    ],
+)
+def test_a_system_message_is_not_lost_where_nobody_knows_which_is_meant(
+    composed: Compose, write_rows: Write, own: dict[str, Any], said: str
+) -> None:
+    """
+    It is a mistake of the row, unless the prompt says the system message, too.
+    """
+    prompt = {"user": "Say {answer}."}
+    plan = {"environments": {"echo": {"data": write_rows({"answer": "it", **own}), "prompt": prompt}}}
+
+    with pytest.raises(DataError, match=said):
+        composed(plan)
+    assert _inputs(composed(plan, "environments.echo.prompt.system=S")) == [
+        [{"role": "system", "content": "S"}, {"role": "user", "content": "Say it."}]
+    ]
+
+
+@pytest.mark.parametrize("own", [{"messages": 5}, {"prompt": {"x": 1}}, {"prompt": "x", "input": "y"}, {"input": []}])
+def test_keys_that_mean_something_else_are_no_mistake_where_the_plan_asks(
+    composed: Compose, write_rows: Write, own: dict[str, Any]
+) -> None:
+    """
+    Where no system message is in them, there is nothing to lose.
+    """
+    plan = {"environments": {"echo": {"data": write_rows({"answer": "it", **own}), "prompt": {"user": "Say it."}}}}
+
+    assert _inputs(composed(plan)) == [[{"role": "user", "content": "Say it."}]]
+
+
+@pytest.mark.parametrize("prompt", [None, {"system": "S"}, {"user": "U"}])
+@pytest.mark.parametrize("more", [{}, {"messages": [{"role": "user", "content": "x"}]}])
+@pytest.mark.parametrize("given", [5, True, {"role": "user"}, 0])
+def test_an_input_of_another_type_is_a_mistake_of_its_row(
+    composed: Compose, write_rows: Write, given: Any, more: dict[str, Any], prompt: dict[str, str] | None
+) -> None:
+    """
+    Also where something is put before it, or it is compared with messages.
+    """
+    plan = {"environments": {"echo": {"data": write_rows(_row(given=given, **more), _row())}}}
+    plan["environments"]["echo"]["prompt"] = prompt or {}
+
+    with pytest.raises(DataError, match="1 row is wrong, of 2 read") as caught:
+        composed(plan)
+    assert "responses_create_params.input" in caught.value.problems[0].message
+    assert len(composed(plan, "check.skip_invalid=true").dataset) == 1
+
+
 def test_a_row_that_lacks_a_field_is_a_mistake_with_its_line(composed: Compose, write_rows: Write) -> None:
     """
     It names the field, the part of the prompt, and the keys that were probably meant.
@@ -178,6 +249,21 @@ def test_a_row_that_lacks_a_field_is_a_mistake_with_its_line(composed: Compose, 
     assert problem.where == f"{path}:2"
     assert problem.message == "the row has no 'question', which its prompt asks for (prompt.user)"
     assert problem.hints == ("try: qestion",)
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_a_prompt_that_asks_nothing_is_a_mistake(composed: Compose, write_rows: Write, text: str) -> None:
+    """
+    Of the plan where its text is empty, and of the row where only that makes it so; a system message may be empty.
+    """
+    plan = {"environments": {"echo": {"data": write_rows(_row(question=text)), "prompt": {"user": text}}}}
+
+    with pytest.raises(PlanError, match="nothing would be asked"):
+        composed(plan)
+    with pytest.raises(DataError, match="its prompt asks nothing"):
+        composed(plan, "environments.echo.prompt.user='{question}'")
+    composition = composed(plan, "environments.echo.prompt={system: '{question}'}")
+    assert _inputs(composition)[0][0] == {"role": "system", "content": text}
 
 
 def test_a_prompt_with_a_mistake_is_answered_with_its_place(composed: Compose) -> None:
@@ -302,7 +388,7 @@ def test_a_mistake_in_the_prompt_of_a_manifest_names_the_plugin(tmp_path: Path) 
     with _adder(tmp_path, "splits: {example: rows.jsonl}\nprompt: {user: '{a'}\n", {"a": 1, "total": 3}):
         with pytest.raises(PlanError) as caught:
             compose(Plan.model_validate({"environments": {"adder": {}}}), discover())
-        assert caught.value.where == "the manifest of gym-plugin-adder:adder: prompt.user"
+        assert caught.value.where == "the manifest of gym-plugin-adder/adder: prompt.user"
 
 
 def test_an_environment_is_checked_with_the_prompt_of_its_manifest(tmp_path: Path) -> None:

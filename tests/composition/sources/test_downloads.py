@@ -297,6 +297,17 @@ def test_a_file_of_this_machine_is_checked_as_well(downloads: Downloads, tmp_pat
     assert downloads.fetch(path.as_uri(), SHA256, "x", "data").read_bytes() == DATA
 
 
+def test_a_pipe_in_the_cache_is_replaced(served: Any, downloads: Downloads) -> None:
+    """
+    It is not opened, which may take for ever.
+    """
+    pipe = downloads.folder / "sha256" / SHA256
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+
+    assert downloads.fetch(served.url("/x", served.body(DATA)), SHA256, "x", "data").read_bytes() == DATA
+
+
 def test_a_cache_that_cannot_be_written_is_a_wrong_place(served: Any, tmp_path: Path) -> None:
     """
     It names the folder.

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from gymcore.composition import Composition
-from gymcore.composition.sources.hub import choose_files
-from gymcore.errors import PlanError
+from gymcore.composition.sources.hub import MAX_BYTES, choose_files
+from gymcore.errors import DataError, PlanError
 from gymcore.plan import HubData
 
 pytest.importorskip("huggingface_hub", reason="the extra gymcore[huggingface] is not installed")
@@ -159,6 +159,22 @@ def test_a_table_of_the_hub_becomes_rows(composed: Compose, cache: Callable[...,
     assert _answers(_offline(composed, folder)) == ["0", "1"]
 
 
+def test_a_row_of_the_hub_is_named_by_its_file_and_line(composed: Compose, cache: Callable[..., Path]) -> None:
+    """
+    Each file of a split counts its own lines, and may begin with a byte order mark.
+    """
+    files = {
+        "data/train-00000-of-00002.jsonl": _lines("a", "b"),
+        "data/train-00001-of-00002.jsonl": b"\xef\xbb\xbf" + _lines("c") + b"{}",
+    }
+
+    with pytest.raises(DataError, match="1 row is wrong, of 4 read") as caught:
+        _offline(composed, cache(files))
+
+    (problem,) = caught.value.problems
+    assert problem.where == f"hf://owner/name@{COMMIT}/data/train-00001-of-00002.jsonl:2"
+
+
 SOURCE = HubData(huggingface="owner/name", revision=COMMIT)
 
 
@@ -172,14 +188,37 @@ SOURCE = HubData(huggingface="owner/name", revision=COMMIT)
         (["data/test-00000-of-00001.parquet", "data/latest.parquet"], "test", ["data/test-00000-of-00001.parquet"]),
         (["training/a.jsonl", "evaluation/a.jsonl"], "test", ["evaluation/a.jsonl"]),
         (["hard.jsonl", "easy.jsonl"], "hard", ["hard.jsonl"]),
+        (["train.jsonl", "train.jsonl.gz", "train.parquet"], "train", ["train.jsonl"]),
+        (["x/train.JSON.gz", "train.parquet"], "train", ["train.parquet", "x/train.JSON.gz"]),
+        (["data.jsonl", "dataset_infos.json", "config.json"], "train", ["data.jsonl"]),
         ([".hidden/train.jsonl", "_x/train.jsonl", "train.jsonl"], "train", ["train.jsonl"]),
     ],
 )
 def test_without_a_card_the_names_of_files_say_it(files: list[str], split: str, chosen: list[str]) -> None:
     """
-    By whole words; where no name says anything, all are `train`.
+    By whole words; where no name says anything, all are `train`. The same name in two formats are the same rows.
     """
     assert choose_files(SOURCE.model_copy(update={"split": split}), files, {}) == chosen
+
+
+@pytest.mark.parametrize(("pattern", "chosen"), [("*.json", ["a.json"]), ("config.json", ["config.json"])])
+def test_a_pattern_finds_no_metadata_and_a_name_does(pattern: str, chosen: list[str]) -> None:
+    """
+    As in the library of the hub.
+    """
+    assert choose_files(SOURCE, ["a.json", "config.json"], {"configs": [{"data_files": pattern}]}) == chosen
+
+
+def test_a_split_that_is_huge_is_refused_before_it_is_fetched(composed: Compose, tmp_path: Path) -> None:
+    """
+    By what the hub has told of its files, together.
+    """
+    listing = tmp_path / "gymcore" / "huggingface" / f"owner--name@{COMMIT}.json"
+    listing.parent.mkdir(parents=True)
+    listing.write_text(json.dumps({"train-1.jsonl": MAX_BYTES, "train-2.jsonl": 1, "test.jsonl": 5}))
+
+    with pytest.raises(PlanError, match=f"its files hold {MAX_BYTES + 1:,} bytes, more than"):
+        _offline(composed, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,18 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
+import tracemalloc
 from collections.abc import Callable
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gymcore.composition import Composition, compose, open_composition, write_composition
-from gymcore.composition.sources import opening as module
-from gymcore.composition.sources.opening import open_source
+from gymcore.composition.rows.reader import MAX_LINE_BYTES, CutLine, RowSource, numbered_lines
+from gymcore.composition.sources.opening import SourceLines
 from gymcore.discovery import discover
 from gymcore.errors import DataError, PlanError, PluginError
 from gymcore.plan import Plan, UrlData
@@ -225,7 +228,7 @@ def test_a_damaged_file_is_said_to_be_damaged(composed: Compose, tmp_path: Path,
     with pytest.raises(PlanError) as caught:
         composed(_plan(str(path)))
 
-    assert "is damaged" in caught.value.message if data else "no row is routed" in caught.value.message
+    assert "is damaged" in caught.value.message if data else "its data hold no rows" in caught.value.message
 
 
 def test_a_file_that_is_not_there_is_said_so_whatever_its_format(composed: Compose, tmp_path: Path) -> None:
@@ -242,15 +245,87 @@ def test_a_file_that_is_not_there_is_said_so_whatever_its_format(composed: Compo
 
 def test_a_bomb_goes_off_in_a_bounded_space(tmp_path: Path) -> None:
     """
-    A line without an end is refused when it has become too long.
+    A line without an end is a bad row, of which no more is held than shows that it is too long; the next is read again.
     """
     path = tmp_path / "rows.jsonl.gz"
     with gzip.open(path, "wb", compresslevel=1) as out:
-        for _ in range(module.MAX_LINE_BYTES // 2**20 + 1):
+        for _ in range(2 * MAX_LINE_BYTES // 2**20):
             out.write(bytes(2**20))
+        out.write(b"\n" + _lines(_row("a")))
 
-    with open_source(str(path), "data") as lines, pytest.raises(PlanError, match="a line is longer than"):
-        next(lines)
+    assert _read_beside(path, tmp_path / "none") == ["1: longer", "2: a"]
+
+
+def test_a_long_line_in_one_of_several_files_is_never_held(tmp_path: Path) -> None:
+    """
+    It ends with its file, whether or not that ends in a line break; the next file is read as if it stood alone.
+    """
+    with (tmp_path / "a.jsonl").open("wb") as out:
+        out.write(_lines(_row("a")))
+        out.truncate(4 * MAX_LINE_BYTES)
+    (tmp_path / "b.jsonl").write_bytes(b"\xef\xbb\xbf" + _lines(_row("b")) + _lines(_row("c"))[:-1])
+
+    assert _read_beside(tmp_path / "a.jsonl", tmp_path / "b.jsonl") == ["1: a", "2: longer", "1: b", "2: c"]
+
+
+def _read_beside(*paths: Path) -> list[str]:
+    """Read files as one source, in a bounded space; return what stands where."""
+    read = []
+    lines = SourceLines([(path, path.name) for path in paths if path.exists()], "data")
+    tracemalloc.start()
+    try:
+        for _, line in numbered_lines(lines, RowSource("files")):
+            is_long = isinstance(line, CutLine)
+            read.append(f"{lines.where().rpartition(':')[2]}: {'longer' if is_long else json.loads(line)['answer']}")
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * MAX_LINE_BYTES
+    finally:
+        tracemalloc.stop()
+        lines.close()
+    return read
+
+
+@pytest.mark.parametrize("plan", [lambda path: _plan(path), lambda path: {"data": path}], ids=["own", "routed"])
+@pytest.mark.parametrize("name", ["pipe.jsonl", "pipe.jsonl.gz", "pipe.parquet"])
+def test_a_pipe_is_no_file_of_rows(composed: Compose, tmp_path: Path, plan: Any, name: str) -> None:
+    """
+    It is refused unopened, because to open it may take for ever.
+    """
+    os.mkfifo(tmp_path / name)
+
+    with pytest.raises(PlanError, match="the data file is no regular file") as caught:
+        composed(plan(str(tmp_path / name)))
+    assert str(tmp_path / name) in str(caught.value.where)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that opens and cannot be read is Linux's")
+def test_a_file_that_cannot_be_read_is_no_full_disk(composed: Compose, tmp_path: Path) -> None:
+    """
+    The message names the source, also where it is packed, and not the folder that is written to.
+    """
+    (tmp_path / "rows.gz").symlink_to("/proc/self/mem")
+
+    for path in ("/proc/self/mem", str(tmp_path / "rows.gz")):
+        with pytest.raises(PlanError, match="the data file cannot be read: Input/output error") as caught:
+            composed(_plan(path))
+        assert caught.value.where == f"environments.echo.data: {path}"
+
+
+@pytest.mark.parametrize(
+    "text", [b'[\n{"answer": "a"}\n]\n', b'\xef\xbb\xbf \n[{"answer": "a"}]', b'{\n "answer": "a"\n}']
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_one_document_of_json_is_refused_as_a_whole(composed: Compose, tmp_path: Path, text: bytes, pack: Any) -> None:
+    """
+    And not line by line; a `.json` that holds lines is read.
+    """
+    path = tmp_path / ("rows.json" if pack is bytes else "rows.json.gz")
+    path.write_bytes(pack(text))
+
+    with pytest.raises(PlanError, match="the data file is one JSON document") as caught:
+        composed(_plan(str(path)))
+    assert caught.value.hints[0].startswith("try: jq -c '.")
+    path.write_bytes(pack(_lines(_row("a"))))
+    assert _answers(composed(_plan(str(path)))) == ["a"]
 
 
 def test_a_table_becomes_rows(composed: Compose, tmp_path: Path) -> None:
@@ -283,6 +358,78 @@ def test_a_table_with_bytes_or_damage_is_refused(composed: Compose, tmp_path: Pa
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(PlanError, match="is damaged"):
         composed(_plan(str(path)))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", ["flat", "deep"])
+def test_a_number_in_a_table_that_is_not_finite_is_a_mistake_of_its_row(
+    composed: Compose, tmp_path: Path, number: float, place: str
+) -> None:
+    """
+    As it is in a line of JSON; it does not become null.
+    """
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    rows = [
+        {"answer": "a", "prompt": "x", "share": value if place == "flat" else [{"x": value, "day": date(2024, 5, 1)}]}
+        for value in (1.5, number)
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+    with pytest.raises(DataError, match="1 row is wrong, of 2 read") as caught:
+        composed(_plan(str(path)))
+    assert caught.value.problems[0].where == f"{path}:2"
+    assert "is no JSON; try: null" in caught.value.problems[0].hints[0]
+
+
+def test_a_table_in_whose_rows_something_would_be_lost_is_refused(composed: Compose, tmp_path: Path) -> None:
+    """
+    Columns of one name, bytes in whatever form, and times that are finer than Python's.
+    """
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    word = pyarrow.array(["x"])
+    binary = pyarrow.array([b"x"])
+    twins = pyarrow.StructArray.from_arrays([word, word], names=["x", "x"])
+    fine = pyarrow.array([1], pyarrow.timestamp("ns"))
+    columns = [
+        ([word, word], ["city", "city"], "two columns are called 'city'"),
+        ([twins], ["deep"], "two columns are called 'x'"),
+        ([binary.dictionary_encode()], ["image"], "the column 'image' holds bytes"),
+        ([pyarrow.array([[b"x"]])], ["image"], "the column 'image' holds bytes"),
+        ([fine], ["when"], "times finer than a microsecond"),
+        ([pyarrow.StructArray.from_arrays([fine], names=["x"])], ["when"], "times finer than a microsecond"),
+    ]
+    if hasattr(pyarrow, "binary_view"):
+        columns.append(([binary.cast(pyarrow.binary_view())], ["image"], "the column 'image' holds bytes"))
+
+    for arrays, names, said in columns:
+        parquet.write_table(pyarrow.table(arrays, names=names), path)
+        with pytest.raises(PlanError, match=said) as caught:
+            composed(_plan(str(path)))
+        assert caught.value.where == f"environments.echo.data: {path}"
+
+
+def test_a_time_in_a_table_is_the_same_text_whatever_is_installed(composed: Compose, tmp_path: Path) -> None:
+    """
+    Nanoseconds, in which other tools count, are read without pandas, at any depth.
+    """
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    when = pyarrow.array([datetime(2024, 5, 1, 12, 0, 0, 250), None], pyarrow.timestamp("ns"))
+    deep = pyarrow.StructArray.from_arrays([when], names=["x"])
+    listed = pyarrow.ListArray.from_arrays([0, 1, 2], deep)
+    word = pyarrow.array(["a", "b"])
+    table = pyarrow.table([word, word, when, listed], names=["answer", "prompt", "when", "deep"])
+    parquet.write_table(table, tmp_path / "rows.parquet")
+
+    first, second = (row.value for row in composed(_plan(str(tmp_path / "rows.parquet"))).dataset)
+
+    text = "2024-05-01T12:00:00.000250"
+    assert (first["when"], first["deep"]) == (text, [{"x": text}])
+    assert (second["when"], second["deep"]) == (None, [{"x": None}])
 
 
 @pytest.mark.parametrize(

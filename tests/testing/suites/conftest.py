@@ -26,7 +26,7 @@ import tempfile
 from typing import Annotated, Any
 
 import yaml
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_serializer
 
 from gymcore import Config, Environment, Reward, Solution, Task, ToolError, Trajectory, call, option, say, tool
 
@@ -394,6 +394,18 @@ FAULTS: dict[str, Fault] = {
                 "    model_config = ConfigDict(extra='ignore')\n    top: float = 1.0",
             ),
         ),
+    ),
+    "unreadable_options": Fault(
+        "test_options_survive_json",
+        (
+            (
+                '    top: float = option(1.0, description="What a solved task earns.")',
+                '    top: float = option(1.0, description="What a solved task earns.")\n\n'
+                '    @field_serializer("top")\n'
+                '    def _told(self, value: float) -> str:\n        return f"{value} points"',
+            ),
+        ),
+        told='SumConfig does not read what it wrote, {"top":"1.0 points"}',
     ),
     "bad_default": Fault("test_default_options_are_valid", (("option(1.0,", "option(1.0, le=0.5,"),)),
     "no_environment": Fault(

@@ -5,13 +5,17 @@ Each check of the environments' suite can fail: faults planted in a correct envi
 from __future__ import annotations
 
 import gc
+import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 from unittest import SkipTest
 
 import pytest
+from pydantic import SecretStr
 
+from gymcore import Config, option
 from gymcore.testing import EnvironmentSuite, PluginFolder
 from gymcore.testing.suites import CheckOutcome, PluginSuite, checks_of, run_checks
 from gymcore.testing.suites.imports import Imported
@@ -92,7 +96,7 @@ def test_every_check_can_fail() -> None:
     elsewhere = {
         *("test_manifest_is_read_without_importing", "test_import_prints_nothing", "test_import_is_quick"),
         *("test_import_loads_nothing_heavy", "test_import_opens_no_socket", "test_import_starts_nothing"),
-        *("test_import_writes_no_file", "test_options_survive_json", "test_cases_earn_what_they_say"),
+        *("test_import_writes_no_file", "test_cases_earn_what_they_say"),
     }
 
     assert {check.name for check in checks_of(EnvironmentSuite)} == caught | elsewhere
@@ -117,6 +121,24 @@ def test_an_import_that_makes_noise_is_told_of_all_of_it(faulty: PluginFolder) -
 
 
 @pytest.mark.xdist_group("faulty-0")
+def test_a_plugin_that_is_imported_by_listing_is_told(
+    faulty: PluginFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Here by a file that runs when any Python starts, which sees to it that the plugin is always loaded.
+    """
+    start = f"import sys\nsys.path.insert(0, {str(faulty.folder)!r})\nimport faulty_correct\n"
+    (tmp_path / "sitecustomize.py").write_text(start)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{faulty.environ['PYTHONPATH']}")
+
+    found = failed(suite_for("correct", Importing, test_target_is_of_its_kind=None))
+
+    assert {name: outcome.message for name, outcome in found.items()} == {
+        "test_manifest_is_read_without_importing": "listing has imported faulty_correct"
+    }
+
+
+@pytest.mark.xdist_group("faulty-0")
 def test_an_import_that_exits_is_one_finding(faulty: PluginFolder) -> None:
     """
     It ends the interpreter in which it is tried, and neither this one nor the other checks, which are skipped.
@@ -126,3 +148,27 @@ def test_an_import_that_exits_is_one_finding(faulty: PluginFolder) -> None:
     assert [outcome.check for outcome in outcomes if outcome.status == "failed"] == ["test_target_is_of_its_kind"]
     assert "SystemExit: no GPU" in outcomes[0].message
     assert {outcome.status for outcome in outcomes if outcome.check.startswith("test_tools")} == {"skipped"}
+
+
+class Keyed(Config):
+    """
+    Options with a secret that must be given.
+    """
+
+    key: SecretStr = option(min_length=12, description="A key.")
+    spare_key: SecretStr | None = option(None, description="Another.")
+    size: int = option(1, description="A number.")
+
+
+def test_a_required_secret_is_no_fault_of_the_options() -> None:
+    """
+    Secrets are written as asterisks; what must survive JSON is everything else.
+    """
+
+    class Suite(PluginSuite):
+        kind = "environment"
+
+        def options(self) -> Config:
+            return Keyed(key=SecretStr("correct-horse"), size=3)
+
+    Suite().test_options_survive_json()

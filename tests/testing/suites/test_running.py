@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import gymcore.testing
 from gymcore.testing import AgentSuite, EnvironmentSuite, ModelSuite, PluginFolder
 from gymcore.testing.suites import NewCheckWarning, PluginSuite, check, run_checks, run_suite
 from gymcore.testing.suites.imports import Imported
@@ -216,6 +218,15 @@ def test_the_oldest_gymcore_is_read_from_the_requirements(
     Whatever else a distribution requires.
     """
     assert floor_of(requirements) == floor
+
+
+def test_the_suites_need_no_pytest() -> None:
+    """
+    Whoever has only gymcore and a plugin can check it.
+    """
+    files = Path(gymcore.testing.__file__).parent.rglob("*.py")
+
+    assert [file for file in files if re.search(r"^\s*(import|from) _?pytest\b", file.read_text(), re.M)] == []
 
 
 def test_base_classes_are_not_collected() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from gymcore.chat import HELD_ELSEWHERE, InexpressibleError, continues_reply, to_chat_tool
+from gymcore.chat import HELD_ELSEWHERE, InexpressibleError, continues_reply, to_chat_options, to_chat_tool
 from gymcore.chat import to_messages as messages_of
 from gymcore.documents import encode_json
 from gymcore.errors import ModelError
@@ -27,9 +27,6 @@ class MalformedReplyError(Exception):
 
 # -- the request -----------------------------------------------------------------------------------------------------
 
-_WITHOUT_MEANING = ("background", "include", "max_tool_calls", "truncation")
-"""Parameters of the Responses API that ask for nothing a completion could give."""
-
 
 def to_chat_body(params: Mapping[str, Any], items: Iterable[Item]) -> dict[str, Any]:
     """
@@ -42,53 +39,24 @@ def to_chat_body(params: Mapping[str, Any], items: Iterable[Item]) -> dict[str, 
     Raises:
         ModelError: chat has no words for it.
     """
-    body = {key: value for key, value in params.items() if key not in _WITHOUT_MEANING}
     for key in HELD_ELSEWHERE:
-        if key in body:
+        if key in params:
             raise _cannot_carry(f"the parameter {key!r}")
     messages = list(to_messages(items))
-    if "instructions" in body:
-        messages.insert(0, {"role": "system", "content": body.pop("instructions")})
-    tools = [_tool(tool) for tool in body.pop("tools", ())]
+    if "instructions" in params:
+        messages.insert(0, {"role": "system", "content": params["instructions"]})
+    try:
+        tools = [to_chat_tool(tool) for tool in params.get("tools", ())]
+        body = to_chat_options(params, has_tools=bool(tools))
+    except InexpressibleError as error:
+        raise _cannot_carry(str(error)) from None
     if tools:
         body["tools"] = tools
-    else:  # endpoints refuse choices among no tools
-        body.pop("tool_choice", None)
-        body.pop("parallel_tool_calls", None)
-    choice = body.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") == "function" and "name" in choice:
-        body["tool_choice"] = {"type": "function", "function": {"name": choice["name"]}}
-    if "max_output_tokens" in body:
-        # Not `max_completion_tokens`: only newer servers know it, and all know the older name.
-        body["max_tokens"] = body.pop("max_output_tokens")
-    if effort := body.pop("reasoning", {}).get("effort"):
-        body["reasoning_effort"] = effort
-    body.update(_text_options(body.pop("text", {})))
-    if "top_logprobs" in body or "message.output_text.logprobs" in (params.get("include") or ()):
-        body["logprobs"] = True
     return {**body, "messages": messages}
 
 
 def _cannot_carry(what: str) -> ModelError:
     return ModelError(f"the Chat Completions API cannot carry {what}", hints=["try: api: responses"], retryable=False)
-
-
-def _tool(tool: Item) -> Item:
-    try:
-        return to_chat_tool(tool)
-    except InexpressibleError as error:
-        raise _cannot_carry(str(error)) from None
-
-
-def _text_options(text: Mapping[str, Any]) -> dict[str, Any]:
-    options = {key: value for key, value in text.items() if key == "verbosity" and value is not None}
-    style = text.get("format") or {}
-    if style.get("type") == "json_schema":
-        inner = {key: value for key, value in style.items() if key != "type" and value is not None}
-        options["response_format"] = {"type": "json_schema", "json_schema": inner}
-    elif style.get("type", "text") != "text":
-        options["response_format"] = style
-    return options
 
 
 def to_messages(items: Iterable[Item]) -> Iterator[Item]:

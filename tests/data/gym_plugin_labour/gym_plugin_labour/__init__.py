@@ -52,6 +52,10 @@ class Labour(Environment[Work, LabourConfig]):
                 time.sleep(0.1)
         if what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "raise":
+            raise ValueError("the verifier exploded")
+        if what == "stop":
+            return Reward(value=0.0 if trajectory.is_truncated else 1.0)
         if what == "slow":
             await asyncio.sleep(0.3)
         until = time.process_time() + self.config.milliseconds / 1000

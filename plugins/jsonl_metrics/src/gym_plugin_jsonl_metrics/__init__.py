@@ -1,0 +1,1 @@
+"""The numbers of a run as JSON lines, while it runs."""
