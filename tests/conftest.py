@@ -25,6 +25,7 @@ settings.load_profile(os.environ.get("GYMCORE_TEST_PROFILE", "thorough"))
 
 ECHO = Path(__file__).parent / "data" / "gym_plugin_echo"
 SLOW = (
+    "authoring/checking",
     "authoring/test_templates.py",
     "cli",
     "crash",

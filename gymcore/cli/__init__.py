@@ -28,6 +28,7 @@ COMMANDS = {
     "list": "Show every installed plugin, broken ones too.",
     "show": "Show one plugin: options, tools, splits, and a task.",
     "new": "Write a plugin of your own: a complete package.",
+    "check": "Find out what is wrong with a plugin.",
     "play": "Be the model yourself: one task, at the terminal.",
     "compose": "Turn environments into one routed dataset.",
     "export": "Write its rows as a trainer reads them.",

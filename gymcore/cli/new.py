@@ -52,12 +52,12 @@ def command(kind: str, name: str, folder: Path | None, license: str, author: str
 
 
 def _next(project: Project, place: Path, catalog: Catalog) -> tuple[str, ...]:
-    """Return the three commands that come next."""
+    """Return the commands that come next."""
     name = project.name
     environments = [plugin.name for plugin in catalog.of_kind("environment") if plugin.status == "ok"]
     other = environments[0] if environments else "ENVIRONMENT"
     install = f"cd {shlex.quote(str(place))} && pip install -e ."
     if project.kind == "environment":
-        return install, f"gym play {name}", f"gym run --env {name}"
+        return install, f"gym play {name}", f"gym run --env {name}", "gym check"
     option = {"agent": "--agent", "model": "--model", "hooks": "--hook"}[project.kind]
-    return install, f"gym show {name}", f"gym run --env {other} {option} {name}"
+    return install, f"gym show {name}", f"gym run --env {other} {option} {name}", "gym check"

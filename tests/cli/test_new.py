@@ -19,7 +19,7 @@ Gym = Callable[..., subprocess.CompletedProcess[str]]
 
 def test_writes_a_package_once(gym: Gym, tmp_path: Path) -> None:
     """
-    The next three commands are printed, with the folder as it is; again, it refuses and changes nothing.
+    The next commands are printed, with the folder as it is; again, it refuses and changes nothing.
     """
     first = gym("new", "environment", "word_count")
     again = gym("new", "environment", "word_count", "--license", "mit")
@@ -30,6 +30,7 @@ def test_writes_a_package_once(gym: Gym, tmp_path: Path) -> None:
         "  cd gym-plugin-word-count && pip install -e .",
         "  gym play word_count",
         "  gym run --env word_count",
+        "  gym check",
     ]
     assert again.returncode == 2
     assert (

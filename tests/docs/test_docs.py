@@ -309,6 +309,17 @@ def test_the_page_of_the_conformance_kit_is_what_the_suites_say() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_page_of_findings_is_what_the_checks_say() -> None:
+    """
+    `docs/reference/check.md` is what `docs/generate_findings.py` writes: every finding, by its name.
+    """
+    script = ROOT / "docs" / "generate_findings.py"
+
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
 # -- the reference is complete ---------------------------------------------------------------------------------------
 
 
