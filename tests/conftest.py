@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from gymcore.discovery import Catalog, discover
 from gymcore.testing.plugins import PluginFolder
+from gymcore.testing.suites import PluginSuite
 
 # A busy machine makes no law false. On a second Python a law is looked at, and not searched for its exceptions again.
 settings.register_profile("thorough", deadline=None, max_examples=60)
@@ -43,12 +44,14 @@ SLOW = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow."""
+    """Mark what is slow; so are the suites of plugins, which play in processes of their own wherever they stand."""
     for item in items:
+        place = ""
         if item.path.is_relative_to(Path(__file__).parent):
             place = item.path.relative_to(Path(__file__).parent).as_posix()
-            if place.startswith(SLOW):
-                item.add_marker(pytest.mark.slow)
+        is_suite = isinstance(item, pytest.Function) and issubclass(item.cls or object, PluginSuite)
+        if is_suite or place.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
