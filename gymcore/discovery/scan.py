@@ -53,6 +53,9 @@ def discover(path: Sequence[str] | None = None, *, environ: Mapping[str, str] | 
 
     Returns:
         The catalog, in an order that does not depend on the file system.
+
+    Raises:
+        RequestError: one of the two variables holds what is no pattern of a distribution's name.
     """
     lists = Lists.from_environ(os.environ if environ is None else environ)
     found: list[Plugin] = []
