@@ -70,13 +70,13 @@ def _read_regular(path: str, file: str) -> bytes | None:
         if not stat.S_ISREG(status.st_mode):
             raise MetadataError(f"its {file} is no file")
         _refuse_large(status.st_size, file)
-        with open(descriptor, "rb", closefd=False) as opened:
-            data = opened.read(METADATA_BYTES + 1)
+        data = os.read(descriptor, status.st_size)
+        while len(data) < status.st_size and (more := os.read(descriptor, status.st_size - len(data))):
+            data += more
     except OSError as error:
         raise MetadataError(f"its {file} cannot be read: {error.strerror}") from None
     finally:
         os.close(descriptor)
-    _refuse_large(len(data), file)
     return data
 
 
@@ -166,5 +166,5 @@ def place_of(distribution: Any) -> str:
 
 def folder_name(distribution: Any) -> str:
     """Return a name for a distribution that says none itself: that of its folder, without the version."""
-    stem = Path(place_of(distribution)).name.removesuffix(".dist-info").removesuffix(".egg-info")
+    stem = place_of(distribution).rstrip("/").rpartition("/")[2].removesuffix(".dist-info").removesuffix(".egg-info")
     return re.split(r"-(?=[0-9])", stem, maxsplit=1)[0].replace("_", "-") or "unknown"

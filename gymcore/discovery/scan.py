@@ -91,18 +91,23 @@ def _offers(path: Sequence[str] | None) -> Iterator[_Offer]:
     """
     Yield each distribution that offers plugins once.
 
-    Of several with one name the first counts, as it does for imports; a damaged one only where none is whole.
+    Of several with one name the first counts, as it does for imports, also where it offers nothing; a damaged one
+    counts only where none is whole.
     """
     whole: dict[str, _Offer] = {}
     own: list[_Offer] = []
     damaged: dict[str, _Offer] = {}
+    silent: dict[str, Any] = {}
     for distribution in installed_distributions(path):
         try:
             # The bytes are looked at first: parsing the metadata of every distribution costs ten times as much.
             data = read_bytes(distribution, "entry_points.txt")
             if not data or b"gymcore." not in data:
+                silent.setdefault(normalised(folder_name(distribution)), distribution)
                 continue
             offer = _read_offer(distribution, data)
+            if offer.damage is None:
+                offer = _behind(silent.get(normalised(offer.name)), offer)
         except (Exception, SystemExit):  # a damaged distribution of somebody else must not hide the others
             continue
         if offer.damage is not None:
@@ -128,6 +133,21 @@ def _read_offer(distribution: Any, data: bytes) -> _Offer:
         damage = str(error)
     hint = f"try: pip install --force-reinstall {name}, or remove what is left of it: {place_of(distribution)}"
     return _Offer(distribution, name, version, data.decode("utf-8-sig", "replace"), damage, hint)
+
+
+def _behind(first: Any, offer: _Offer) -> _Offer:
+    """Return an offer; one that cannot be used where a distribution of its name comes first, and offers nothing."""
+    if first is None or normalised(offer.name) == "gymcore":
+        return offer
+    try:
+        name, version = name_and_version(first)
+    except Exception:  # what an upgrade has left behind
+        return offer
+    if normalised(name) != normalised(offer.name):
+        return offer
+    damage = f"{name} {version}, which comes first on Python's path, offers no plugins: {place_of(first)}"
+    hint = f"try: pip install --force-reinstall {name}, or remove whichever of the two is older"
+    return replace(offer, damage=damage, hint=hint)
 
 
 def _choose_own(offers: Sequence[_Offer]) -> _Offer | None:

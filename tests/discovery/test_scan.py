@@ -518,6 +518,22 @@ def test_the_first_of_two_versions_on_the_path_counts(tmp_path: Path, echo_folde
     assert (plugin.version, plugin.status) == ("9.0", "ok")
 
 
+def test_a_version_behind_one_that_offers_nothing_is_told_so(tmp_path: Path, echo_folder: Path) -> None:
+    """
+    The first of a name counts also where it offers no plugins, and what is hidden by it says why.
+    """
+    _write_metadata(tmp_path, "gym_plugin_echo", metadata=METADATA.format("gym-plugin-echo").replace("1.0", "2.0"))
+
+    with _on_the_path(tmp_path, echo_folder):
+        hidden = discover().find("environment", "echo")
+    with _on_the_path(echo_folder, tmp_path):
+        found = discover().find("environment", "echo")
+
+    assert (hidden.status, found.status) == ("broken", "ok")
+    told = "gym-plugin-echo 2.0, which comes first on Python's path, offers no plugins: "
+    assert hidden.problem == told + str(tmp_path / "gym_plugin_echo-1.0.dist-info")
+
+
 def test_a_plugin_in_a_zip_archive_is_found_with_its_manifest_and_data(tmp_path: Path, echo_folder: Path) -> None:
     """
     Nothing is unpacked and nothing is imported to read it.
