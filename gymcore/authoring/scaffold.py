@@ -33,6 +33,7 @@ __all__ = ["KINDS", "LICENSES", "Project", "write_project"]
 
 PREFIX = "gym-plugin-"
 SUFFIX = ".template"
+AUTHOR = re.compile(r"(?=.)(?P<name>[^<>]*[^<>\s])?\s*(?:<(?P<address>[^<>@\s]+@[^<>@\s]+)>)?")
 NAME = re.compile(r"[a-z](?:[a-z0-9_-]{0,62}[a-z0-9])?")
 NAME_RULE = "a name has small letters, digits, - and _, begins with a letter, ends with no - or _, and has at most 64"
 
@@ -130,8 +131,11 @@ class Project:
         """
         _check_name(self)
         _check_not_taken(self, catalog)
-        if self.author is not None and not (self.author.isprintable() and self.author.strip(" <>")):
-            raise RequestError("an author is a name, or a name and an address: 'Ada Lovelace <ada@example.org>'")
+        if self.author is not None and not (self.author.isprintable() and AUTHOR.fullmatch(self.author.strip())):
+            told = "an author is a name, or a name and an address: 'Ada Lovelace <ada@example.org>'"
+            raise RequestError(
+                told, where="--author", hints=["try: one of them; others can be added to pyproject.toml"]
+            )
 
     def files(self) -> dict[str, str]:
         """Return what the package holds: each path, with `/` between its parts, and its text."""
@@ -149,7 +153,7 @@ class Project:
             "project_lines": "".join(f"{line}\n" for line in self._project_lines()),
             "license_words": self._license_words(),
             "year": str(date.today().year),
-            "holder": (self.author or f"the authors of {self.distribution}").partition("<")[0].strip(),
+            "holder": self._author[0] or self._author[1] or f"the authors of {self.distribution}",
         }
         found = {path: text for part in ("every", self.kind) for path, text in _texts(templates / part)}
         if self.kind == "environment":
@@ -162,13 +166,19 @@ class Project:
             path.replace("__module__", self.module): Template(text).substitute(values) for path, text in found.items()
         }
 
+    @property
+    def _author(self) -> tuple[str, str]:
+        """The author's name and address, as far as they are known."""
+        found = AUTHOR.fullmatch((self.author or "").strip())
+        return (found["name"] or "", found["address"] or "") if found else ("", "")
+
     def _project_lines(self) -> Iterator[str]:
         """Yield the lines of `[project]` that not every project has."""
         if self.license != "none":
             yield f'license = "{_LICENSES[self.license][0]}"'
             yield 'license-files = ["LICENSE"]'
-        if self.author is not None:
-            name, _, address = (part.strip(" >") for part in self.author.partition("<"))
+        name, address = self._author
+        if name or address:
             known = [("name", name)] if name else []
             known += [("email", address)] if address else []
             yield f"authors = [{{{', '.join(f'{key} = {_quoted(value)}' for key, value in known)}}}]"
@@ -234,7 +244,17 @@ def _meaning_of(project: Project) -> str | None:
         return "a module of Python's standard library, and would be taken for it"
     if word == "gymcore" or class_name in gymcore.__all__:
         return f"a word of gymcore's own, and would be taken for gymcore{'' if word == 'gymcore' else '.' + class_name}"
+    if class_name in _imported_names(project.kind):
+        return f"taken: its class would be called {class_name}, which its files import from elsewhere"
     return None
+
+
+def _imported_names(kind: str) -> set[str]:
+    """Return the names that the files of a new package import."""
+    templates = files("gymcore.authoring") / "templates" / kind
+    imports = re.compile(r"^(?:from [\w.]+ )?import (.+)$", re.MULTILINE)
+    lines = [line for path, text in _texts(templates) if path.endswith(".py") for line in imports.findall(text)]
+    return {name.strip() for line in lines for name in line.split(",")}
 
 
 def _check_not_taken(project: Project, catalog: Catalog) -> None:
@@ -296,6 +316,7 @@ def write_project(project: Project, folder: Path) -> list[str]:
     """
     written = project.files()
     _refuse_full(folder)
+    absent = [above for above in folder.parents if not above.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside its place, so that moving it there is one step; hidden, so that nobody takes it for something.
@@ -312,6 +333,10 @@ def write_project(project: Project, folder: Path) -> list[str]:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
+        with suppress(OSError):  # somebody else has put something there meanwhile
+            for above in absent:
+                if above.exists():
+                    above.rmdir()
         raise StorageError(
             f"the package cannot be written: {error.strerror or error}",
             where=str(folder),

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from gymcore.cli.printable import printable
 from gymcore.discovery import Catalog, Plugin, discover
 from gymcore.discovery.catalog import KINDS, Kind
 from gymcore.documents import DocumentError, decode_json
@@ -127,38 +128,46 @@ def _first_task(catalog: Catalog, plugin: Plugin) -> Any:
     return None
 
 
+def _say(text: str = "") -> None:
+    """Print a text that others may have written; nothing in it can steer the terminal."""
+    for line in text.split("\n"):
+        click.echo(printable(line.expandtabs()))
+
+
 def _print(described: dict[str, Any]) -> None:
-    click.echo(f"{described['kind']} {described['name']}  ({described['distribution']} {described['version']})")
-    click.echo(f"  {described['description']}")
+    _say(f"{described['kind']} {described['name']}  ({described['distribution']} {described['version']})")
+    _say(f"  {described['description']}")
     documentation = described["documentation"]
     if documentation and documentation.splitlines()[0].rstrip(".") != described["description"].rstrip("."):
-        click.echo()
+        _say()
         for line in documentation.splitlines():
-            click.echo(f"  {line}".rstrip())
+            _say(f"  {line}".rstrip())
     if described["status"] != "ok":
-        click.echo(f"  {described['status']}: {described['problem']}")
+        _say(f"  {described['status']}: {described['problem']}")
     if described["kind"] == "environment":
         _print_environment(described)
-    click.echo("\noptions" if described["options"] else "\nno options")
+    _say("\noptions" if described["options"] else "\nno options")
     for option in described["options"]:
-        default = "required" if option["is_required"] else f"default {json.dumps(option['default'])}"
+        default = (
+            "required" if option["is_required"] else f"default {json.dumps(option['default'], ensure_ascii=False)}"
+        )
         variable = f", from {option['environment_variable']}" if option["environment_variable"] else ""
-        click.echo(f"  {option['name']}: {option['type']} ({default}{variable})")
+        _say(f"  {option['name']}: {option['type']} ({default}{variable})")
         if option["description"]:
-            click.echo(f"      {option['description']}")
+            _say(f"      {option['description']}")
 
 
 def _print_environment(described: dict[str, Any]) -> None:
     solution = "has a reference solution" if described["is_solvable"] else "has no reference solution"
-    click.echo(f"  played by {described['agent']}; {solution}")
-    click.echo("\nsplits" if described["splits"] else "\nno splits of its own")
+    _say(f"  played by {described['agent']}; {solution}")
+    _say("\nsplits" if described["splits"] else "\nno splits of its own")
     for name, rows in described["splits"].items():
-        click.echo(f"  {name}: a file of it is not in the package" if rows is None else f"  {name}: {rows:,} tasks")
-    click.echo("\ntools" if described["tools"] else "\nno tools")
+        _say(f"  {name}: a file of it is not in the package" if rows is None else f"  {name}: {rows:,} tasks")
+    _say("\ntools" if described["tools"] else "\nno tools")
     for tool in described["tools"]:
-        click.echo(f"  {tool['name']}: {tool['description']}")
-        click.echo(f"      {json.dumps(tool['parameters'], ensure_ascii=False)}")
+        _say(f"  {tool['name']}: {tool['description']}")
+        _say(f"      {json.dumps(tool['parameters'], ensure_ascii=False)}")
     if described["task"] is not None:
-        click.echo("\none task")
+        _say("\none task")
         for line in json.dumps(described["task"], indent=2, ensure_ascii=False).splitlines():
-            click.echo(f"  {line}")
+            _say(f"  {line}")

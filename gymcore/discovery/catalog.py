@@ -47,8 +47,7 @@ class Catalog:
         ]
         if not found:
             raise self._unknown(kind, name, where)
-        # A blocked distribution claims no name: blocking one of two is a way to choose the other.
-        found = [plugin for plugin in found if plugin.status != "blocked"] or found
+        found = [plugin for plugin in found if plugin.claims_name] or found
         if len({plugin.distribution for plugin in found}) > 1:
             raise AmbiguousPluginError(kind, name, [plugin.qualified for plugin in found], where=where)
         return found[0]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from gymcore.discovery.metadata import MetadataError, read_text
 from gymcore.discovery.plugin import GROUPS, Kind, normalised
 
 __all__ = ["installed_distributions", "offered_since", "project_folder", "project_name", "stale_hint"]
@@ -27,7 +28,7 @@ def installed_distributions(path: Sequence[str] | None) -> Iterator[Any]:
     where = {} if path is None else {"path": list(path)}
     try:
         yield from importlib_metadata.distributions(**where)
-    except Exception:
+    except (Exception, SystemExit):
         yield from importlib_metadata.MetadataPathFinder.find_distributions(
             importlib_metadata.DistributionFinder.Context(**where)  # type: ignore[no-untyped-call]
         )
@@ -40,7 +41,10 @@ def project_folder(distribution: Any) -> Path | None:
     Source:
         https://packaging.python.org/en/latest/specifications/direct-url/
     """
-    text = distribution.read_text("direct_url.json")
+    try:
+        text = read_text(distribution, "direct_url.json")
+    except MetadataError:
+        return None
     if not text or "editable" not in text:
         return None
     try:
@@ -101,8 +105,11 @@ def _pyproject(folder: Path) -> dict[str, Any] | None:
     import tomllib
 
     try:
-        with (folder / "pyproject.toml").open("rb") as file:
-            return tomllib.loads(file.read(PROJECT_BYTES).decode())
+        file = folder / "pyproject.toml"
+        if not file.is_file():  # a pipe would wait for somebody to write into it
+            return None
+        with file.open("rb") as opened:
+            return tomllib.loads(opened.read(PROJECT_BYTES).decode())
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -6,16 +6,20 @@ The lists name distributions and not plugins, because a plugin is called whateve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from gymcore.discovery.plugin import normalised
+from gymcore.errors import RequestError
 
 __all__ = ["ALLOW", "BLOCK", "Lists"]
 
 ALLOW = "GYM_PLUGINS_ALLOW"
 BLOCK = "GYM_PLUGINS_BLOCK"
+
+_PATTERN = re.compile(r"[A-Za-z0-9*._-]*[A-Za-z0-9*][A-Za-z0-9*._-]*")
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,13 @@ class Lists:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Lists:
-        """Read both lists, separated by commas, from a process environment; an empty one is none."""
-        return cls(_patterns(environ.get(ALLOW, "")), _patterns(environ.get(BLOCK, "")))
+        """
+        Read both lists, separated by commas, from a process environment; an empty one is none.
+
+        Raises:
+            RequestError: something in them is no pattern: a list that is not understood must not be passed over.
+        """
+        return cls(_patterns(ALLOW, environ), _patterns(BLOCK, environ))
 
     def objection(self, distribution: str) -> str | None:
         """
@@ -50,5 +59,16 @@ class Lists:
         return None
 
 
-def _patterns(text: str) -> tuple[str, ...]:
-    return tuple(pattern for part in text.split(",") if (pattern := part.strip()))
+def _patterns(variable: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    text = environ.get(variable, "")
+    if not text.strip():
+        return ()
+    patterns = tuple(pattern for part in text.split(",") if (pattern := part.strip()))
+    for pattern in patterns or (text.strip(),):
+        if not _PATTERN.fullmatch(pattern):
+            raise RequestError(
+                f"{pattern!r} is no pattern of a distribution's name",
+                where=variable,
+                hints=["it holds names, separated by commas, in which * stands for anything: gym-plugin-a, acme-*"],
+            )
+    return patterns

@@ -15,8 +15,9 @@ from gymcore.errors import Problem, nearest
 if TYPE_CHECKING:
     from gymcore.plan import HubData, UrlData
 
-__all__ = ["MANIFEST_BYTES", "MANIFEST_NAME", "Manifest", "ManifestError", "read_manifest"]
+__all__ = ["INTERFACE_VERSIONS", "MANIFEST_BYTES", "MANIFEST_NAME", "Manifest", "ManifestError", "read_manifest"]
 
+INTERFACE_VERSIONS = (1,)  # the same tuple as in `interfaces`, which would load pydantic; a test compares them
 MANIFEST_NAME = "gym.yaml"
 MANIFEST_BYTES = 100_000
 """A larger one is refused unread, so that a listing is quick whatever is installed."""
@@ -63,6 +64,10 @@ def read_manifest(text: bytes, where: str) -> Manifest:
         text: The bytes of the file.
         where: How messages name the file.
 
+    Returns:
+        What it says. Of one for another interface version only that and the description: what else it may hold, and
+        what that means, only the gymcore of that version knows.
+
     Raises:
         ManifestError: with every mistake in it.
     """
@@ -76,6 +81,9 @@ def read_manifest(text: bytes, where: str) -> Manifest:
     value = document.value
     if not isinstance(value, dict):
         raise ManifestError([Problem("a manifest is a mapping, with at least `gym_api: 1`", where=where)])
+    gym_api, description = value.get("gym_api"), value.get("description")
+    if type(gym_api) is int and gym_api not in INTERFACE_VERSIONS:
+        return Manifest(gym_api, description if isinstance(description, str) else "")
     problems: list[Problem] = []
 
     def wrong(key: str, message: str) -> None:

@@ -54,6 +54,8 @@ class Plugin:
     manifest: Manifest = field(default_factory=lambda: Manifest(gym_api=0))
     location: str | None = field(default=None, compare=False)
     """The folder of its package, as it was found."""
+    claims_name: bool = True
+    """Whether others of its name must be told from it; what a damaged distribution offers never hides what is whole."""
 
     @property
     def title(self) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gymcore import __version__
 from gymcore.discovery.catalog import normalised
+from gymcore.discovery.metadata import read_text
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -180,9 +181,9 @@ class Installed:
 
 
 def _read(distribution: Any, key: str) -> Distribution:
-    text = distribution.read_text("METADATA")
+    text = read_text(distribution, "METADATA")
     if not text:  # of long ago: what it needs stands in a file of its own, which only the library can read
-        text = distribution.read_text("PKG-INFO") or ""
+        text = read_text(distribution, "PKG-INFO") or ""
         fields = _fields(text)
         return Distribution(
             fields.get("name", [key])[0], fields.get("version", [None])[0], tuple(distribution.requires or ())
@@ -200,7 +201,7 @@ def _fields(text: str) -> dict[str, list[Any]]:
     """Read the head of metadata; parsing all of it would load the email package."""
     fields: dict[str, list[Any]] = {}
     head = re.split(r"\r?\n\r?\n", text, maxsplit=1)[0]
-    for line in re.sub(r"\r?\n[ \t]+", " ", head).splitlines():
+    for line in re.sub(r"\r?\n[ \t]+", " ", head).split("\n"):
         name, colon, value = line.partition(":")
         if colon and value.strip():
             fields.setdefault(name.strip().lower(), []).append(value.strip())

@@ -7,21 +7,37 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import Any
 
+import gymcore
 from gymcore.discovery.catalog import Catalog
 from gymcore.discovery.editable import installed_distributions, stale_hint
 from gymcore.discovery.lists import Lists
-from gymcore.discovery.manifest import MANIFEST_BYTES, MANIFEST_NAME, Manifest, ManifestError, read_manifest
+from gymcore.discovery.manifest import (
+    INTERFACE_VERSIONS,
+    MANIFEST_BYTES,
+    MANIFEST_NAME,
+    Manifest,
+    ManifestError,
+    read_manifest,
+)
+from gymcore.discovery.metadata import (
+    MetadataError,
+    decoded,
+    entry_points_in,
+    folder_name,
+    name_and_version,
+    place_of,
+    read_bytes,
+)
 from gymcore.discovery.package_files import find_module, package_folder, package_of
 from gymcore.discovery.plugin import GROUPS, KINDS, Plugin, normalised
 from gymcore.discovery.shadows import hidden_by, way_out
 
 __all__ = ["discover"]
-
-INTERFACE_VERSIONS = (1,)  # the same tuple as in `interfaces`, which would load pydantic; a test compares them
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 """What a plan can name."""
@@ -37,11 +53,14 @@ def discover(path: Sequence[str] | None = None, *, environ: Mapping[str, str] | 
 
     Returns:
         The catalog, in an order that does not depend on the file system.
+
+    Raises:
+        RequestError: one of the two variables holds what is no pattern of a distribution's name.
     """
     lists = Lists.from_environ(os.environ if environ is None else environ)
     found: list[Plugin] = []
-    for distribution, name, version in _distributions(path):
-        found.extend(_plugins_of(distribution, name, version, lists.objection(name)))
+    for offer in _offers(path):
+        found.extend(_plugins_of(offer, lists.objection(offer.name)))
     found.sort(
         key=lambda plugin: (
             KINDS.index(plugin.kind),
@@ -54,47 +73,136 @@ def discover(path: Sequence[str] | None = None, *, environ: Mapping[str, str] | 
     return Catalog(tuple(_with_conflicts(found)), None if path is None else tuple(path))
 
 
-def _distributions(path: Sequence[str] | None) -> Iterator[tuple[Any, str, str]]:
-    """
-    Yield each distribution that may hold plugins once, with its name and version.
+@dataclass(frozen=True)
+class _Offer:
+    """A distribution that offers plugins."""
 
-    Of several with one name the first counts, as it does for imports.
+    distribution: Any
+    name: str
+    version: str
+    entry_points: str
+    damage: str | None = None
+    """Why nothing of it can be used, where that is so."""
+    hint: str | None = None
+    """What to do about that."""
+
+
+def _offers(path: Sequence[str] | None) -> Iterator[_Offer]:
     """
-    seen: set[str] = set()
+    Yield each distribution that offers plugins once.
+
+    Of several with one name the first counts, as it does for imports, also where it offers nothing; a damaged one
+    counts only where none is whole.
+    """
+    whole: dict[str, _Offer] = {}
+    own: list[_Offer] = []
+    damaged: dict[str, _Offer] = {}
+    silent: dict[str, Any] = {}
     for distribution in installed_distributions(path):
         try:
-            # The text is looked at first: parsing the metadata of every distribution costs ten times as much.
-            text = distribution.read_text("entry_points.txt")
-            if not text or "gymcore." not in text:
+            # The bytes are looked at first: parsing the metadata of every distribution costs ten times as much.
+            data = read_bytes(distribution, "entry_points.txt")
+            if not data or b"gymcore." not in data:
+                silent.setdefault(normalised(folder_name(distribution)), distribution)
                 continue
-            name, version = _name_and_version(distribution)
-        except Exception:  # a damaged distribution of somebody else must not hide the others
+            offer = _read_offer(distribution, data)
+            if offer.damage is None:
+                offer = _behind(silent.get(normalised(offer.name)), offer)
+        except (Exception, SystemExit):  # a damaged distribution of somebody else must not hide the others
             continue
-        if name and normalised(name) not in seen:
-            seen.add(normalised(name))
-            yield distribution, name, version
+        if offer.damage is not None:
+            damaged.setdefault(place_of(distribution), offer)
+        elif normalised(offer.name) == "gymcore":
+            own.append(offer)
+        else:
+            whole.setdefault(normalised(offer.name), offer)
+    ours = _choose_own(own)
+    yield from () if ours is None else (ours,)
+    yield from whole.values()
+    impostors = [_impostor(offer) for offer in own if offer is not ours and not _is_gymcore(offer)]
+    damaged.update({place_of(offer.distribution): offer for offer in impostors})
+    yield from (offer for offer in damaged.values() if normalised(offer.name) not in whole)
 
 
-def _name_and_version(distribution: Any) -> tuple[str, str]:
-    """Read two fields of the metadata's head; parsing all of it would load the email package, a tenth of `gym list`."""
-    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-    fields = dict(line.split(": ", 1) for line in text.partition("\n\n")[0].splitlines() if ": " in line)
-    return fields.get("Name", "").strip(), fields.get("Version", "unknown").strip()
-
-
-def _plugins_of(distribution: Any, name: str, version: str, objection: str | None) -> Iterator[Plugin]:
+def _read_offer(distribution: Any, data: bytes) -> _Offer:
+    name, version = folder_name(distribution), "unknown"
     try:
-        entry_points = [(GROUPS[entry.group], entry) for entry in distribution.entry_points if entry.group in GROUPS]
+        name, version = name_and_version(distribution)
+        return _Offer(distribution, name, version, decoded(data, "entry_points.txt"))
+    except MetadataError as error:
+        damage = str(error)
+    hint = f"try: pip install --force-reinstall {name}, or remove what is left of it: {place_of(distribution)}"
+    return _Offer(distribution, name, version, data.decode("utf-8-sig", "replace"), damage, hint)
+
+
+def _behind(first: Any, offer: _Offer) -> _Offer:
+    """Return an offer; one that cannot be used where a distribution of its name comes first, and offers nothing."""
+    if first is None or normalised(offer.name) == "gymcore":
+        return offer
+    try:
+        name, version = name_and_version(first)
+    except Exception:  # what an upgrade has left behind
+        return offer
+    if normalised(name) != normalised(offer.name):
+        return offer
+    damage = f"{name} {version}, which comes first on Python's path, offers no plugins: {place_of(first)}"
+    hint = f"try: pip install --force-reinstall {name}, or remove whichever of the two is older"
+    return replace(offer, damage=damage, hint=hint)
+
+
+def _choose_own(offers: Sequence[_Offer]) -> _Offer | None:
+    """
+    Choose what gymcore itself offers, among all that call themselves so: the installation that is running.
+
+    Where none is, as in a working copy on the path, it is the first that offers nothing but what lies in gymcore.
+    """
+    running = Path(gymcore.__file__).resolve().parent
+    fitting = [offer for offer in offers if _is_gymcore(offer)]
+    for offer in fitting:
+        if Path(str(offer.distribution.locate_file("gymcore"))).resolve() == running:
+            return offer
+    return fitting[0] if fitting else None
+
+
+def _is_gymcore(offer: _Offer) -> bool:
+    """Say whether all that a distribution offers lies in gymcore, so that whoever chooses it gets what is running."""
+    try:
+        return all(
+            re.split(r"[.:]", entry.value.strip())[0] == "gymcore"
+            for entry in entry_points_in(offer.entry_points)
+            if entry.group in GROUPS
+        )
+    except Exception:  # entry points that nobody can read
+        return False
+
+
+def _impostor(offer: _Offer) -> _Offer:
+    place = place_of(offer.distribution)
+    damage = f"it calls itself {offer.name}, and offers what is not in gymcore"
+    name = folder_name(offer.distribution)
+    return replace(offer, name=name, damage=damage, hint=f"do not trust it, and remove it: {place}")
+
+
+def _plugins_of(offer: _Offer, objection: str | None) -> Iterator[Plugin]:
+    distribution, name, version = offer.distribution, offer.name, offer.version
+    try:
+        entry_points = [
+            (GROUPS[entry.group], entry) for entry in entry_points_in(offer.entry_points) if entry.group in GROUPS
+        ]
     except Exception as error:
-        yield Plugin("environment", name, name, version, "", "broken", f"its entry points cannot be read: {error}")
+        problem = offer.damage or f"its entry points cannot be read: {error}"
+        yield Plugin("environment", name, name, version, "", "broken", problem, offer.hint)
         return
     offers = [(kind, normalised(entry.name)) for kind, entry in entry_points]
     manifests: dict[str, Manifest | Exception] = {}
     for kind, entry in entry_points:
         plugin = Plugin(kind, entry.name, name, version, entry.value.replace(" ", ""))
         if objection is not None:
+            # Blocking one of two is a way to choose the other.
             hint = "change that variable, if you trust it"
-            yield replace(plugin, status="blocked", problem=objection, hint=hint)
+            yield replace(plugin, status="blocked", problem=objection, hint=hint, claims_name=False)
+        elif offer.damage is not None:
+            yield replace(plugin, status="broken", problem=offer.damage, hint=offer.hint, claims_name=False)
         elif not _NAME.fullmatch(entry.name):
             problem = (
                 f"{name} offers it without a name" if not entry.name else f"{entry.name!r} is no name for a plugin"
@@ -127,7 +235,7 @@ def _examine(plugin: Plugin, distribution: Any, manifests: dict[str, Manifest | 
         return replace(plugin, status="broken", problem=str(error), hint=hint)
     except _Broken as error:
         return replace(plugin, status="broken", problem=str(error), hint=error.hint)
-    except Exception as error:  # import finders of other people are asked on the way
+    except (Exception, SystemExit) as error:  # import finders of other people are asked on the way
         return replace(plugin, status="broken", problem=f"{type(error).__name__}: {error}")
     if manifest.gym_api not in INTERFACE_VERSIONS:
         offered = " and ".join(str(version) for version in INTERFACE_VERSIONS)
@@ -145,14 +253,15 @@ def _package_of(plugin: Plugin, distribution: Any) -> ModuleSpec:
         problem = f"the entry point {plugin.target!r} is not of the form package.module:Class"
         raise _Broken(problem, "its author must correct it")
     package = package_of(module)
+    found = package or find_module(module.partition(".")[0])  # a module that is one file may hide the package
+    hidden = None if found is None else hidden_by(distribution, plugin.distribution, found)
+    if found is not None and hidden is not None:
+        place, installed = hidden
+        problem = f"{found.name!r} is installed in {installed}, but what is found is {place}"
+        raise _Broken(problem, way_out(place, found.name))
     if package is None and find_module(module) is not None:
         problem = f"{module!r} is not a package, so there is no {MANIFEST_NAME} beside its class"
         raise _Broken(problem, "its author must make it one")
-    hidden = None if package is None else hidden_by(distribution, plugin.distribution, package)
-    if package is not None and hidden is not None:
-        found, installed = hidden
-        problem = f"{package.name!r} is installed in {installed}, but what is found is {found}"
-        raise _Broken(problem, way_out(found, package.name))
     if package is None or find_module(module) is None:
         hint = f"try: pip install --force-reinstall {plugin.distribution}"
         raise _Broken(f"there is no module {module!r} in what is installed", stale_hint(distribution) or hint)
@@ -187,7 +296,7 @@ def _with_conflicts(plugins: Iterable[Plugin]) -> list[Plugin]:
     plugins = list(plugins)
     owners: dict[tuple[str, str], list[str]] = {}
     for plugin in plugins:
-        if plugin.status != "blocked":
+        if plugin.claims_name:
             owners.setdefault((plugin.kind, normalised(plugin.name)), []).append(plugin.qualified)
     marked = []
     for plugin in plugins:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from gymcore.discovery.editable import project_folder, project_name
+from gymcore.discovery.metadata import MetadataError, read_text
 from gymcore.discovery.plugin import normalised
 
 __all__ = ["came_from", "hidden_by", "is_inside", "way_out"]
@@ -29,12 +30,15 @@ def hidden_by(distribution: Any, name: str, package: ModuleSpec) -> tuple[str, s
     Args:
         distribution: The distribution that offers the plugin.
         name: Its name.
-        package: What was found.
+        package: What was found: a package, or a module that is one file.
 
     Returns:
         Both places, where they differ for certain; else None.
     """
-    found = [os.path.realpath(location) for location in package.submodule_search_locations or ()]
+    places = package.submodule_search_locations
+    if places is None:  # it is a file, where a folder may have been installed
+        places = [package.origin] if package.has_location and package.origin else []
+    found = [os.path.realpath(place) for place in places]
     part = package.name.replace(".", "/")
     beside = os.path.realpath(str(distribution.locate_file(part)))
     if not found or beside in found or normalised(name) == "gymcore":
@@ -45,7 +49,10 @@ def hidden_by(distribution: Any, name: str, package: ModuleSpec) -> tuple[str, s
             return None
         installed = [place for place in (project / "src" / part, project / part) if (place / "__init__.py").is_file()]
         return (found[0], str(installed[0])) if installed else None
-    record = distribution.read_text("RECORD") or ""
+    try:
+        record = read_text(distribution, "RECORD") or ""
+    except MetadataError:
+        return None
     is_there = Path(beside).is_dir() and any(line.startswith(f"{part}/") for line in record.splitlines())
     return (found[0], beside) if is_there else None
 

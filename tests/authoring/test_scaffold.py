@@ -5,6 +5,7 @@ A new package is written whole or not at all, under a name that can be used.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tomllib
@@ -184,7 +185,20 @@ def test_the_names_of_our_own_plugins_are_taken() -> None:
         Project("model", "oracle").check(discover())
 
 
-@pytest.mark.parametrize("author", ["", " <>", "Ada\nLovelace", "Ada \x1b[31m"])
+@pytest.mark.parametrize(
+    "author",
+    [
+        "",
+        " <>",
+        "Ada\nLovelace",
+        "Ada \x1b[31m",
+        "Ada <a@b.c>, Bob <b@c.d>",
+        "Ada <not an address>",
+        "Ada <a@b.c",
+        "Ada > <a@b.c>",
+        "Ada <a@b.c> Lovelace",
+    ],
+)
 def test_refuses_an_author_that_is_nobody(author: str) -> None:
     """
     An author is a name or an address, on one line.
@@ -205,6 +219,24 @@ def test_writes_any_author_down_as_they_are(author: str) -> None:
     (written,) = project["authors"]
     assert written.get("name", "") == author.partition("<")[0].strip()
     assert written.get("email", "") == author.partition("<")[2].strip(">")
+
+
+def test_an_author_without_a_name_holds_the_copyright_by_address() -> None:
+    """
+    A licence of nobody's would be none.
+    """
+    for license in ("mit", "bsd-3-clause"):
+        text = Project("environment", "mine", license=license, author="<a@example.org>").files()["LICENSE"]
+        assert re.search(r"Copyright \(c\) \d{4},? a@example\.org", text)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("environment", "scripted-model"), ("agent", "scripted_model")])
+def test_refuses_a_name_whose_class_its_own_files_import(kind: str, name: str) -> None:
+    """
+    The tests of the package would define a name that they import.
+    """
+    with pytest.raises(RequestError, match="its class would be called ScriptedModel, which its files import"):
+        Project(kind, name).check(NOTHING)
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------
@@ -278,6 +310,19 @@ def test_leaves_nothing_where_it_cannot_write(tmp_path: Path, is_there: bool) ->
         write_project(Project("environment", "mine"), place)
 
     assert list(deep.iterdir()) == []
+
+
+def test_leaves_no_folders_above_where_it_cannot_write(tmp_path: Path) -> None:
+    """
+    What was made on the way is removed, and what was there before stays.
+    """
+    (tmp_path / "there").mkdir()
+    too_long = "n" * 250  # the scratch folder's name fits, the place's does not fit the file system's
+
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_project(Project("hooks", "mine"), tmp_path / "there/a/b" / (too_long + too_long))
+
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
 
 
 def test_the_templates_are_part_of_the_wheel() -> None:

@@ -5,18 +5,23 @@ What `gym new` writes works as it is: built, installed, listed, composed and pla
 from __future__ import annotations
 
 import csv
+import ensurepip
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import gymcore
 from gymcore import discover, run_sync
 from gymcore.authoring import KINDS, Project, write_project
+from gymcore.cli.compose import command as compose_command
 from gymcore.testing import PluginFolder
 
 ROOT = Path(gymcore.__file__).parents[1]
@@ -90,6 +95,51 @@ def test_all_of_them_play_together(plugins: PluginFolder, tmp_path: Path) -> Non
     assert result.total.reward is not None
     assert result.total.reward["mean"] == 1.0
     assert [(line["reward"], line["stop"]) for line in lines] == [("1.0", "finished")] * 5
+
+
+def test_what_the_readmes_say_to_set_can_be_set(plugins: PluginFolder, projects: dict[str, Path]) -> None:
+    """
+    Each setting is taken as it is typed there, by a plan that has one of each kind.
+    """
+    settings = [
+        argument
+        for project in projects.values()
+        for setting in re.findall(r"`--set ([^`]+)`", (project / "README.md").read_text())
+        for argument in ("--set", *shlex.split(setting))
+    ]
+    chosen = ["--env", NAMES["environment"], "--agent", NAMES["agent"], "--model", NAMES["model"]]
+
+    done = CliRunner().invoke(compose_command, [*chosen, *settings, "--out", "mix"])
+
+    assert len(settings) == 4
+    assert (done.exit_code, done.exception) == (0, None), done.output
+
+
+def test_the_readmes_say_how_their_tests_are_installed(projects: dict[str, Path]) -> None:
+    """
+    The command works as it is typed, also with the pip that this Python brings along, which may be an old one.
+    """
+    readmes = [(project / "README.md").read_text() for project in projects.values()]
+    lines = [re.findall(r"^pip install .*-e .*$", readme, re.MULTILINE) for readme in readmes]
+    line = lines[0][0]
+    old = Path(ensurepip.__file__).parent / "_bundled"
+    pip = "import sys; from pip._internal.cli.main import main; sys.exit(main())"
+    offline = "--dry-run --no-index --no-deps --no-build-isolation --quiet --disable-pip-version-check"
+    shell = f'pip() {{ "{sys.executable}" -c "{pip}" "$@" {offline}; }}; {line}'
+    path = os.pathsep.join([*map(str, sorted(old.glob("pip-*.whl"))), *filter(None, sys.path)])
+
+    done = subprocess.run(
+        ["sh", "-c", shell],
+        cwd=projects["hooks"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert lines == [[line]] * len(KINDS)
+    assert "--group" not in line
 
 
 @pytest.mark.parametrize("model", ["nop", NAMES["model"]])

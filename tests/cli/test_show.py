@@ -20,6 +20,10 @@ MINE += (
     "class Options(Config):\n    key: SecretStr = option(SecretStr('x'))\n    words: list[str] = option(['a'])\n\n\n"
 )
 MINE += "class Mine(Environment[Options]):\n    '''Mine.'''\n"
+STEERING = "from gymcore import Config, Environment, Task, option, tool\n\n\n"
+STEERING += "class Options(Config):\n    key: str = option('o\\x1b[31m', description='p\\x1b[31m\\nnext')\n\n\n"
+STEERING += "class Mine(Environment[Task, Options]):\n    'Doc.\\n\\nd\\x1b[31m'\n\n"
+STEERING += "    @tool\n    def look(self) -> str:\n        'See.\\x1b[31m'\n"
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +40,16 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> PluginFolder:
         "odd_raises/gym.yaml": "gym_api: 1\n",
         "odd_other/__init__.py": "from gymcore import Model\n\n\nclass Mine(Model):\n    '''Mine.'''\n",
         "odd_other/gym.yaml": "gym_api: 1\n",
+        "odd_steering/__init__.py": STEERING,
+        "odd_steering/gym.yaml": 'gym_api: 1\ndescription: "a\\e[31m"\nsplits: {example: rows.jsonl}\n',
+        "odd_steering/rows.jsonl": '{"text": "t\x9b31m"}\n',
     }
     environments = {
         "rows": "odd_rows:Mine",
         "raises": "odd_raises:Mine",
         "missing": "odd_none:Mine",
         "both": "odd_rows:Mine",
+        "steering": "odd_steering:Mine",
     }
     folder.install(
         "gym-plugin-odd", files, {"gymcore.environments": environments, "gymcore.models": {"both": "odd_other:Mine"}}
@@ -174,6 +182,18 @@ def test_a_first_row_that_is_no_json_is_no_crash(gym: Gym, odd: PluginFolder) ->
     assert "example: 1 tasks" in done.stdout
     assert "words: list of string" in done.stdout
     assert "one task" not in done.stdout
+
+
+def test_nothing_that_a_plugin_says_steers_the_terminal(gym: Gym, odd: PluginFolder) -> None:
+    """
+    Escapes in its description, docstring, options, tools and tasks are shown as replacement signs.
+    """
+    done = gym("show", "steering", folder=odd)
+
+    assert done.returncode == 0, done.stderr
+    assert all(letter.isprintable() or letter == "\n" for letter in done.stdout)
+    for said in ("a\ufffd[31m", "  d\ufffd[31m\n", "p\ufffd[31m\n", "next\n", "See.\ufffd[31m", "t\ufffd31m"):
+        assert said in done.stdout
 
 
 def test_a_kind_chooses_between_plugins_of_one_name(gym: Gym, odd: PluginFolder) -> None:

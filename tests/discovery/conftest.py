@@ -44,7 +44,7 @@ HOSTILE = {
     **_package("hostile_twice", ENVIRONMENT, "gym_api: 1\nagent: a\nagent: b\n"),
     **_package("hostile_list", ENVIRONMENT, "- gym_api: 1\n"),
     **_package("hostile_silent", ENVIRONMENT, "description: It does not say for what.\n"),
-    **_package("hostile_future", "raise RuntimeError('from the future')\n", "gym_api: 99\n"),
+    **_package("hostile_future", "raise RuntimeError('from the future')\n", "gym_api: 99\nnewkey: x\n"),
     **_package("hostile_past", ENVIRONMENT, "gym_api: 0\n"),
     **_package("hostile_many", ENVIRONMENT, "gym_api: one\ndescripton: x\nconfig: []\nsplits: {a: 5}\nagent: 7\n"),
     **_package(

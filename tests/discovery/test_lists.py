@@ -8,7 +8,7 @@ import pytest
 
 from gymcore.discovery import discover
 from gymcore.discovery.lists import Lists
-from gymcore.errors import PluginError
+from gymcore.errors import PluginError, RequestError
 from gymcore.testing.plugins import PluginFolder
 
 
@@ -16,7 +16,7 @@ from gymcore.testing.plugins import PluginFolder
     ("environ", "distribution", "objection"),
     [
         ({}, "anything", None),
-        ({"GYM_PLUGINS_ALLOW": "", "GYM_PLUGINS_BLOCK": " , "}, "anything", None),
+        ({"GYM_PLUGINS_ALLOW": "", "GYM_PLUGINS_BLOCK": "  "}, "anything", None),
         ({"GYM_PLUGINS_ALLOW": "gym-plugin-a, acme-*"}, "Gym_Plugin.A", None),
         ({"GYM_PLUGINS_ALLOW": "gym-plugin-a, acme-*"}, "acme.weather", None),
         ({"GYM_PLUGINS_ALLOW": "gym-plugin-a, acme-*"}, "acme", "GYM_PLUGINS_ALLOW names only gym-plugin-a, acme-*"),
@@ -26,6 +26,7 @@ from gymcore.testing.plugins import PluginFolder
             "acme-weather",
             "GYM_PLUGINS_BLOCK names",
         ),
+        ({"GYM_PLUGINS_ALLOW": "acme-*,\n"}, "acme-a", None),
         ({"GYM_PLUGINS_ALLOW": "acme-*"}, "gymcore", None),
         ({"GYM_PLUGINS_BLOCK": "*"}, "gymcore", None),
         ({"GYM_PLUGINS_BLOCK": "*"}, "gymcore-extras", "GYM_PLUGINS_BLOCK names '*'"),
@@ -41,6 +42,20 @@ def test_a_list_holds_patterns_of_distributions(
 
     assert (found or "").startswith(objection or "")
     assert (found is None) == (objection is None)
+
+
+@pytest.mark.parametrize("variable", ["GYM_PLUGINS_ALLOW", "GYM_PLUGINS_BLOCK"])
+@pytest.mark.parametrize(
+    "text", [",", " , ", "a b", "a;b", "a\nb", "acme-weather==0.1.0", "'acme'", "acme-?", "acme-[ab]", "a, -", "!a"]
+)
+def test_a_list_that_is_not_understood_is_refused(variable: str, text: str) -> None:
+    """
+    It was written to keep something out, so passing over it would let that in without a word.
+    """
+    with pytest.raises(RequestError, match="is no pattern of a distribution's name") as caught:
+        discover(environ={variable: text})
+
+    assert (caught.value.where, caught.value.exit_code) == (variable, 2)
 
 
 def test_a_blocked_distribution_is_listed_and_cannot_be_chosen(hostile: PluginFolder) -> None:

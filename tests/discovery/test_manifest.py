@@ -96,7 +96,7 @@ prompt: {user: "{question}"}
         (b"gym_api: 1\nagnet: x\n", "here:2", "unknown key 'agnet'; did you mean 'agent'?"),
         (b"gym_api: 1\nzzz: x\n", "here:2", "unknown key 'zzz'"),
         (b"gym_api: 1\nagent: 5\n", "here:2", "`agent` must be a text"),
-        (b"gym_api: 1\nisolation: prison\n", "here:2", "`isolation` must be `none` or `process`"),
+        (b"gym_api: 1\nisolation: prison\n", "here:2", "`isolation` must be `none`, `process` or `venv`"),
         (b"gym_api: 1\nconfig: [a]\n", "here:2", "`config` must be a mapping"),
         (b"gym_api: 1\nsplits: a.jsonl\n", "here:2", "`splits` must map"),
         (b"gym_api: 1\nsplits:\n  a: []\n", "here:3", "'a' must be a path"),
@@ -127,6 +127,16 @@ def test_a_mistake_is_reported_with_its_line(text: bytes, where: str, said: str)
 
     assert [problem.where for problem in caught.value.problems] == [where]
     assert said in caught.value.problems[0].message
+
+
+@pytest.mark.parametrize(
+    "more", [b"newkey: x\n", b"splits: {a: {bucket: x}}\n", b"isolation: container\ndescription: [a]\n"]
+)
+def test_a_manifest_of_another_interface_version_is_not_judged_by_this_one(more: bytes) -> None:
+    """
+    What it may hold is not known here, so nothing of it is a mistake of its author's.
+    """
+    assert read_manifest(b"gym_api: 2\n" + more, "here") == Manifest(gym_api=2)
 
 
 def test_all_mistakes_of_a_manifest_are_reported_together() -> None:

@@ -196,8 +196,7 @@ def test_the_order_is_the_same_however_the_file_system_lists(
 
 def test_each_distribution_is_looked_at_once_in_a_process(hostile: PluginFolder, tmp_path: Path) -> None:
     """
-    Composing, playing and a thousand choices of a name open no list of entry points again; only those that hold
-    plugins are opened a second time, to be parsed.
+    Composing, playing and a thousand choices of a name open no list of entry points again.
     """
     _write_metadata(
         tmp_path, "unrelated", metadata=METADATA.format("unrelated"), entry_points="[console_scripts]\na = b:c\n"
@@ -224,26 +223,30 @@ def test_each_distribution_is_looked_at_once_in_a_process(hostile: PluginFolder,
 
     opened = {Path(path).parent.name.partition("-")[0]: count for path, count in json.loads(done.stdout).items()}
     assert opened["unrelated"] == 1
-    assert opened["gym_plugin_hostile"] == 2
-    assert max(opened.values()) == 2
+    assert opened["gym_plugin_hostile"] == 1
+    assert max(opened.values()) == 1
 
 
 class _FailingFinder:
     """A finder of somebody else's that cannot list its distributions."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         return None
 
     def find_distributions(self, context: object = None) -> Iterator[object]:
         yield from ()
-        raise RuntimeError("on purpose")
+        raise self.error
 
 
-def test_a_finder_of_others_that_fails_hides_nobody(hostile_catalog: Catalog) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("on purpose"), SystemExit("goodbye")])
+def test_a_finder_of_others_that_fails_hides_nobody(hostile_catalog: Catalog, error: BaseException) -> None:
     """
     Whoever has put something of his own into Python's import system cannot take the listing down with it.
     """
-    finder = _FailingFinder()
+    finder = _FailingFinder(error)
     sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
     try:
         assert discover() == hostile_catalog
@@ -254,7 +257,7 @@ def test_a_finder_of_others_that_fails_hides_nobody(hostile_catalog: Catalog) ->
 # -- damaged distributions of others -----------------------------------------------------------------------------------
 
 METADATA = "Metadata-Version: 2.1\nName: {}\nVersion: 1.0\n"
-LEFTOVER = "[gymcore.environments]\nnested = hostile_null:Mine\n"
+LEFTOVER = "[gymcore.environments]\nodd = hostile_null:Mine\nnested = hostile_null:Mine\n"
 OFFER = "[gymcore.environments]\nodd = hostile_null:Mine\n"
 
 
@@ -269,10 +272,6 @@ OFFER = "[gymcore.environments]\nodd = hostile_null:Mine\n"
         {"metadata": METADATA.format("odd"), "entry_points": b"\xff\xfe gymcore."},
         {"metadata": b"\xff\xfe", "entry_points": "[other]\na = b:c"},
         {"metadata": METADATA.format("odd"), "entry_points": "[other]\ngymcore.x = what ever\n"},
-        {"entry_points": LEFTOVER},
-        {"metadata": "", "entry_points": LEFTOVER},
-        {"metadata": "Version: 1.0\n", "entry_points": LEFTOVER},
-        {"metadata": b"\xff\xfe", "entry_points": LEFTOVER},
     ],
     ids=[
         "leftover",
@@ -283,10 +282,6 @@ OFFER = "[gymcore.environments]\nodd = hostile_null:Mine\n"
         "not UTF-8",
         "bad name",
         "mentions us",
-        "half removed",
-        "empty metadata",
-        "no name",
-        "unreadable name",
     ],
 )
 def test_a_damaged_distribution_of_others_hides_nobody(
@@ -299,6 +294,139 @@ def test_a_damaged_distribution_of_others_hides_nobody(
 
     with _on_the_path(tmp_path):
         assert discover() == hostile_catalog
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"entry_points": LEFTOVER}, "it has no METADATA"),
+        ({"metadata": "", "entry_points": LEFTOVER}, "it has no METADATA"),
+        ({"metadata": "Version: 1.0\n", "entry_points": LEFTOVER}, "its METADATA says no name"),
+        ({"metadata": "Name: o d d\n", "entry_points": LEFTOVER}, "'o d d', which is no name of a distribution"),
+        ({"metadata": b"Name: odd\nAuthor: Bj\xf6rn\n", "entry_points": LEFTOVER}, "METADATA is not UTF-8 at byte 20"),
+        (
+            {"metadata": METADATA.format("odd"), "entry_points": b"# \xf6\n" + LEFTOVER.encode()},
+            "its entry_points.txt is not UTF-8 at byte 2",
+        ),
+        (
+            {"metadata": METADATA.format("odd"), "entry_points": "\ufeff" + LEFTOVER},
+            "its entry_points.txt begins with a byte order mark",
+        ),
+    ],
+)
+def test_what_a_damaged_distribution_offers_is_listed_with_the_reason_and_hides_nobody(
+    tmp_path: Path, hostile: PluginFolder, hostile_catalog: Catalog, files: dict[str, str | bytes], problem: str
+) -> None:
+    """
+    Whoever looks for it finds out what is wrong; a plugin of the same name that is whole is chosen as before.
+    """
+    _write_metadata(tmp_path, "odd", **files)
+
+    with _on_the_path(tmp_path):
+        catalog = discover()
+
+    rows = [plugin for plugin in catalog.plugins if plugin.distribution == "odd"]
+    assert [(plugin.name, plugin.status) for plugin in rows] == [("nested", "broken"), ("odd", "broken")]
+    assert problem in (rows[0].problem or "")
+    assert str(tmp_path / "odd-1.0.dist-info") in (rows[0].hint or "")
+    assert catalog.find("environment", "nested") == hostile_catalog.find("environment", "nested")
+    assert catalog.find("environment", "odd") == rows[1]
+
+
+def test_what_is_left_of_a_distribution_that_is_whole_elsewhere_is_no_row(
+    tmp_path: Path, hostile: PluginFolder, hostile_catalog: Catalog
+) -> None:
+    """
+    An upgrade that was interrupted leaves such things, and the newer version works.
+    """
+    _write_metadata(tmp_path, "gym_plugin_hostile", entry_points=LEFTOVER)
+
+    with _on_the_path(tmp_path):
+        assert discover() == hostile_catalog
+
+
+@pytest.mark.parametrize("file", ["METADATA", "entry_points.txt"])
+def test_metadata_that_are_no_file_or_huge_neither_stop_nor_fill_a_listing(
+    tmp_path: Path, hostile: PluginFolder, file: str
+) -> None:
+    """
+    A pipe is not waited for, a device and a sparse file of gigabytes are not read, and the others are listed.
+    """
+    for name in ("piped", "endless", "sparse", "folder"):
+        _write_metadata(tmp_path, name, metadata=METADATA.format(name), entry_points=OFFER.replace("odd", name))
+        (tmp_path / f"{name}-1.0.dist-info" / file).unlink()
+    os.mkfifo(tmp_path / "piped-1.0.dist-info" / file)
+    (tmp_path / "endless-1.0.dist-info" / file).symlink_to("/dev/zero")
+    with (tmp_path / "sparse-1.0.dist-info" / file).open("wb") as opened:
+        opened.truncate(2_000_000_000)
+    (tmp_path / "folder-1.0.dist-info" / file).mkdir()
+    code = (
+        "import json, resource; from gymcore import discover\n"
+        "limit = 1_500_000_000; resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "print(json.dumps({row.distribution: [row.status, row.problem] for row in discover().plugins}))"
+    )
+    environ = {**hostile.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{hostile.environ['PYTHONPATH']}"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True, timeout=60
+    )
+
+    rows = json.loads(done.stdout)
+    assert "Acme.Weather" in rows
+    if file == "METADATA":  # where the entry points cannot be read, nobody knows that there are plugins
+        assert rows["piped"] == rows["endless"] == rows["folder"] == ["broken", "its METADATA is no file"]
+        assert rows["sparse"] == ["broken", "its METADATA is larger than 10,000,000 bytes"]
+
+
+# -- distributions that call themselves something else -----------------------------------------------------------------
+
+EVIL = "[gymcore.agents]\nsimple_agent = evil_package:Agent\n"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "Name: evil-dist\nVersion: 1.0\nKeywords: a\u2028Name: gymcore\u2028Version: 0.1.0\n",
+        "Name: evil-dist\nVersion: 1.0\nKeywords: a\x0cName: gymcore\x0cVersion: 0.1.0\n",
+        "Name: evil-dist\nVersion: 1.0\nKeywords: a\rName: gymcore\rVersion: 0.1.0\n",
+        "Name: evil-dist\nVersion: 1.0\nName: gymcore\nVersion: 0.1.0\n",
+        "Name: evil-dist\r\nVersion: 1.0\r\n\r\nName: gymcore\r\nVersion: 0.1.0\r\n",
+        "name: evil-dist\nVERSION: 1.0\nKeywords: a\n Name: gymcore\n",
+    ],
+)
+def test_a_distribution_is_called_what_its_first_name_says(
+    tmp_path: Path, hostile: PluginFolder, metadata: str
+) -> None:
+    """
+    No text in another field passes for its name, so that the lists hold, and it takes nobody's place.
+    """
+    _write_metadata(tmp_path, "evil_dist", metadata=metadata.encode(), entry_points=EVIL)
+
+    with _on_the_path(tmp_path):
+        blocked = discover(environ={"GYM_PLUGINS_BLOCK": "evil-dist"})
+        open_to_all = discover()
+
+    row = blocked.find("agent", "evil-dist/simple_agent")
+    assert (row.distribution, row.version, row.status) == ("evil-dist", "1.0", "blocked")
+    assert blocked.find("agent", "simple_agent").qualified == "gymcore/simple_agent"
+    assert blocked.find("model", "nop").status == "ok"
+    assert open_to_all.find("agent", "gymcore/simple_agent").status == "conflict"
+
+
+def test_what_calls_itself_gymcore_and_is_not_takes_no_place(tmp_path: Path, hostile_catalog: Catalog) -> None:
+    """
+    The name alone makes nothing gymcore's own: it is a broken row, named after its folder.
+    """
+    _write_metadata(tmp_path, "evil", metadata="Name: GymCore\nVersion: 9.0\n", entry_points=EVIL)
+
+    with _on_the_path(tmp_path):
+        catalog = discover()
+
+    row = next(plugin for plugin in catalog.plugins if plugin.distribution == "evil")
+    assert (row.name, row.status) == ("simple_agent", "broken")
+    assert row.problem == "it calls itself GymCore, and offers what is not in gymcore"
+    assert tuple(plugin for plugin in catalog.plugins if plugin is not row) == hostile_catalog.plugins
+    assert catalog.find("agent", "simple_agent") == hostile_catalog.find("agent", "simple_agent")
 
 
 def test_a_leftover_of_an_older_version_does_not_hide_the_newer(tmp_path: Path, hostile_catalog: Catalog) -> None:
@@ -388,6 +516,22 @@ def test_the_first_of_two_versions_on_the_path_counts(tmp_path: Path, echo_folde
         plugin = discover().find("environment", "echo")
 
     assert (plugin.version, plugin.status) == ("9.0", "ok")
+
+
+def test_a_version_behind_one_that_offers_nothing_is_told_so(tmp_path: Path, echo_folder: Path) -> None:
+    """
+    The first of a name counts also where it offers no plugins, and what is hidden by it says why.
+    """
+    _write_metadata(tmp_path, "gym_plugin_echo", metadata=METADATA.format("gym-plugin-echo").replace("1.0", "2.0"))
+
+    with _on_the_path(tmp_path, echo_folder):
+        hidden = discover().find("environment", "echo")
+    with _on_the_path(echo_folder, tmp_path):
+        found = discover().find("environment", "echo")
+
+    assert (hidden.status, found.status) == ("broken", "ok")
+    told = "gym-plugin-echo 2.0, which comes first on Python's path, offers no plugins: "
+    assert hidden.problem == told + str(tmp_path / "gym_plugin_echo-1.0.dist-info")
 
 
 def test_a_plugin_in_a_zip_archive_is_found_with_its_manifest_and_data(tmp_path: Path, echo_folder: Path) -> None:

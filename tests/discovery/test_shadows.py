@@ -61,6 +61,28 @@ def test_a_folder_of_the_same_name_in_the_current_one_is_refused_with_both_place
     assert "I am not it" not in listed.stdout + chosen.stdout + chosen.stderr
 
 
+@pytest.mark.parametrize("target", ["gym_plugin_echo:Echo", "gym_plugin_echo.environment:Echo"])
+def test_a_file_of_the_packages_name_is_refused_with_both_places(
+    tmp_path: Path, echo_folder: Path, target: str
+) -> None:
+    """
+    The author has made a package, and is not to blame for a module that hides it.
+    """
+    site, above = tmp_path / "site", tmp_path / "above"
+    shutil.copytree(echo_folder, site)
+    info = next(site.glob("gym_plugin_echo-*.dist-info"))
+    (info / "entry_points.txt").write_text(f"[gymcore.environments]\necho = {target}\n")
+    above.mkdir()
+    (above / "gym_plugin_echo.py").write_text("raise RuntimeError('I am not it')\n")
+
+    with _on_the_path(above, site):
+        plugin = discover().find("environment", "echo")
+
+    told = f"is installed in {site / 'gym_plugin_echo'}, but what is found is {above / 'gym_plugin_echo.py'}"
+    assert told in (plugin.problem or "")
+    assert plugin.hint == f"try: take {above} off Python's path (PYTHONPATH), or rename what lies there"
+
+
 def test_a_module_that_was_imported_from_elsewhere_before_is_refused(tmp_path: Path, echo_folder: Path) -> None:
     """
     The path was another one when it was imported, and Python imports no module twice.

@@ -5,19 +5,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
+from io import RawIOBase
 from pathlib import Path
-from typing import IO
 
 import click
 
 from gymcore.builtin.oracle import Oracle
-from gymcore.cli.compose import refuse_no_name
 from gymcore.cli.plan_options import PlanFlags
 from gymcore.cli.play.conversation import Conversation, QuitError, show_items, show_outcome
 from gymcore.cli.play.desk import PERSON, Desk, seated_at
@@ -75,7 +75,8 @@ def command(
     gym play example_single_tool_call
     gym play example_multi_step --task 3 --set environments.example_multi_step.prompt.system='Be brief.'
     """
-    refuse_no_name(out)
+    if out == "":
+        raise click.UsageError("--out is empty; it names a file, such as rollouts.jsonl")
     screen = Screen(sys.stdout)
     file = None if out is None else Path(out).absolute()  # before any plugin is imported, which may go elsewhere
     with redirect_stdout(sys.stderr):
@@ -95,9 +96,7 @@ def command(
             return 0
         if file is not None and lines is not None:
             line = rollout.to_failure_line() if rollout.reward is None else rollout.to_line()
-            with _naming(file):
-                lines.write(line + b"\n")
-                lines.flush()
+            _add(line, lines, file)
             screen.note(f"added to {out}")
     return 0 if rollout.failure is None else 1
 
@@ -148,7 +147,7 @@ def _rows(rows: Iterable[Row], start: int) -> Iterator[Row]:
 
 
 @contextmanager
-def _opened(file: Path | None) -> Iterator[IO[bytes] | None]:
+def _opened(file: Path | None) -> Iterator[RawIOBase | None]:
     """
     Open a file to add a line to, before anybody plays for it; one that is new and stays empty is removed.
 
@@ -160,13 +159,37 @@ def _opened(file: Path | None) -> Iterator[IO[bytes] | None]:
         return
     is_new = not file.exists()
     with _naming(file):
-        lines = file.open("ab")
+        # Without a buffer: what was not written must not be tried again when it is closed.
+        lines = file.open("a+b" if file.is_file() else "ab", buffering=0)
     try:
         with lines:
             yield lines
     finally:
-        if is_new and not file.stat().st_size:
-            file.unlink()
+        with suppress(OSError):  # somebody has removed it
+            if is_new and not file.stat().st_size:
+                file.unlink()
+
+
+def _add(line: bytes, lines: RawIOBase, file: Path) -> None:
+    """
+    Add a line to a file, all of it or nothing; the last one that is there is ended first, where it is not.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with _naming(file):
+        size = lines.seek(0, os.SEEK_END) if lines.seekable() else 0
+        if size:
+            lines.seek(size - 1)
+            line = line if lines.read(1) == b"\n" else b"\n" + line
+        left = memoryview(line + b"\n")
+        try:
+            while left:
+                left = left[lines.write(left) :]
+        except OSError:
+            with suppress(OSError):
+                lines.truncate(size)
+            raise
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gymcore.cli.play.desk import Question
-from gymcore.cli.play.screen import Keyboard, Screen
+from gymcore.cli.play.screen import PROMPT, Keyboard, Screen
 from gymcore.cli.play.typed import TypingError, read_call
 from gymcore.errors import GymcoreError, ModelError, nearest
 from gymcore.records import Rollout, ToolCall
@@ -53,6 +53,7 @@ class Conversation:
         self._solution = solution
         self._keyboard: Keyboard | None = None
         self._tools: dict[str, Item] = {}
+        self._attempt: object = None
         self._request: Request | None = None
         self._said: list[Item] = []
         """What the person said last."""
@@ -66,6 +67,7 @@ class Conversation:
         Raises:
             QuitError: they do not want to.
         """
+        self._notice_attempt(question.attempt)
         if self._is_ended:
             question.refuse(ModelError("the input has ended, and the agent asks on", retryable=False))
             return
@@ -73,7 +75,7 @@ class Conversation:
         self._replies += 1
         parts = self._parts()
         if parts is None:
-            self._is_ended = True
+            self._said = []  # all that came after it has been shown with the question
             self._screen.note("(the input has ended: the rollout is scored as it is, like a reply that was cut off)")
             question.answer([], is_end=True)
             return
@@ -91,6 +93,14 @@ class Conversation:
             if self._said and list(items[place : place + len(self._said)]) == self._said:
                 return items[place + len(self._said) :]
         return ()
+
+    def _notice_attempt(self, attempt: object) -> None:
+        """Say so where the rollout begins again: the runtime plays it once more where its process has died."""
+        if self._attempt is not None and attempt is not self._attempt:
+            self._screen.mistake("the process in which the environment plays has died, and with it this attempt")
+            self._screen.note("(the rollout begins again, as it would in a run; what dies again is a failure)")
+            self._request, self._said = None, []
+        self._attempt = attempt
 
     # -- showing ------------------------------------------------------------------------------------------------------
 
@@ -177,9 +187,13 @@ class Conversation:
                 return [part, *waiting] if isinstance(part, str) else [*waiting, part]
         return None
 
-    def _line(self) -> str | None:
+    def _line(self, prompt: str = PROMPT) -> str | None:
         assert self._keyboard is not None
-        return self._keyboard.line()
+        if self._is_ended:
+            return None
+        line = self._keyboard.line(prompt)
+        self._is_ended = line is None
+        return line
 
     def _part(self, line: str, waiting: list[str | ToolCall]) -> str | ToolCall | None:
         """
@@ -235,13 +249,14 @@ class Conversation:
         hint = f"did you mean {close[0]}?" if close else "/help lists them"
         raise TypingError(f"neither a command nor a tool is called {word}; {hint} (/call {word[1:]} calls it anyway)")
 
-    def _block(self) -> str:
-        """Read an answer of several lines."""
-        assert self._keyboard is not None
-        lines = []
-        while (line := self._keyboard.line(". ")) is not None and line.strip() != '"""':
+    def _block(self) -> str | None:
+        """Read an answer of several lines; None where the input ends before it does."""
+        lines: list[str] = []
+        while (line := self._line(". ")) is not None:
+            if line.strip() == '"""':
+                return "\n".join(lines)
             lines.append(line)
-        return "\n".join(lines)
+        return None
 
 
 def _told(part: str | ToolCall) -> str:

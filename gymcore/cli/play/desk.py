@@ -24,6 +24,8 @@ class Question:
     """A reply that is wanted, and whoever waits for it."""
 
     request: Request
+    attempt: object
+    """The same for all questions of one attempt at the rollout."""
     _loop: asyncio.AbstractEventLoop
     _answer: asyncio.Future[Response]
 
@@ -60,11 +62,11 @@ class Desk:
     def __init__(self) -> None:
         self._questions: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
 
-    async def ask(self, request: Request) -> Response:
+    async def ask(self, request: Request, attempt: object) -> Response:
         """Put a question there, and wait for its answer."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Response] = loop.create_future()
-        self._questions.put(Question(request, loop, answer))
+        self._questions.put(Question(request, attempt, loop, answer))
         return await answer
 
     def close(self) -> None:
@@ -94,6 +96,6 @@ def seated_at(desk: Desk) -> type[Person]:
     class Seated(Person):
         async def respond(self, request: Request, rollout: RolloutContext) -> Response:
             with rollout.clock.stopped():
-                return await desk.ask(request)
+                return await desk.ask(request, rollout.stack)  # which every attempt has of its own
 
     return Seated

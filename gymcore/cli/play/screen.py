@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout, suppress
 from typing import IO, Any
 
-__all__ = ["Keyboard", "Screen"]
+__all__ = ["PROMPT", "Keyboard", "Screen"]
 
 PROMPT = "> "
 

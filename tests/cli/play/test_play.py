@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click import UsageError
 
 from gymcore import Rollout
 from gymcore.cli.play import command
@@ -25,6 +26,8 @@ from gymcore.errors import GymcoreError
 from gymcore.testing import PluginFolder
 
 ENVIRONMENTS = '''
+import os
+
 from gymcore import Config, Environment, Task, option, tool
 
 
@@ -44,6 +47,18 @@ class Broken(Environment[Task]):
 
     def verify(self, trajectory):
         return 1 / 0
+
+
+class Mortal(Environment[Task]):
+    """Ends its process where that is asked for."""
+
+    @tool
+    def die(self) -> str:
+        """Die."""
+        os._exit(3)
+
+    def verify(self, trajectory):
+        return 1.0
 
 
 class Options(Config):
@@ -94,7 +109,12 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> PluginFolder:
     folder = PluginFolder(tmp_path_factory.mktemp("worlds"))
     files = {"worlds/__init__.py": ENVIRONMENTS, "worlds/gym.yaml": MANIFEST, "worlds/rows.jsonl": ROWS}
     files |= {"twice/__init__.py": AGENTS, "twice/gym.yaml": "gym_api: 1\n"}
-    environments = {"duel": "worlds:Duel", "broken": "worlds:Broken", "choosy": "worlds:Choosy"}
+    environments = {
+        "duel": "worlds:Duel",
+        "broken": "worlds:Broken",
+        "choosy": "worlds:Choosy",
+        "mortal": "worlds:Mortal",
+    }
     folder.install(
         "gym-plugin-worlds", files, {"gymcore.environments": environments, "gymcore.agents": {"twice": "twice:Twice"}}
     )
@@ -204,6 +224,65 @@ def test_the_end_of_the_input_cuts_the_reply_off(play: Play) -> None:
     assert "reward 0.5\n  2 turns, ended: truncated\n" in done.stdout
 
 
+def test_what_was_shown_before_the_input_ended_is_not_shown_again(play: Play) -> None:
+    """
+    The last results came with the question that nobody has answered.
+    """
+    done = play("choosy", lines=("/greet",))
+
+    assert done.stdout.count("greet returns") == 1
+    assert "ended: truncated" in done.stdout
+
+
+def test_an_answer_of_several_lines_that_is_not_ended_is_cut_off(play: Play) -> None:
+    """
+    Whatever it would have become, it is not an answer.
+    """
+    done = play("choosy", lines=('"""', "I was about to"))
+
+    assert "(the input has ended" in done.stdout
+    assert "1 turn, ended: truncated" in done.stdout
+
+
+def test_the_death_of_what_plays_the_environment_is_told(play: Play) -> None:
+    """
+    The rollout begins again, as in a run, and who plays is told why; what dies again is a failure.
+    """
+    isolated = ("mortal", "--set", "environments.mortal.isolation=process")
+    done = play(*isolated, lines=("/die", "/die"))
+
+    told = "the process in which the environment plays has died, and with it this attempt"
+    assert after(done.stdout, "/die")[:1] == [told]
+    assert "the agent asks anew" not in done.stdout
+    assert done.stdout.count("You are brief.") == 2
+    assert (done.returncode, "no reward: the rollout failed in worker" in done.stdout) == (1, True)
+
+
+def test_a_line_that_was_not_ended_stays_apart_from_what_is_added(play: Play, tmp_path: Path) -> None:
+    """
+    Half a line of somebody else spoils no rollout.
+    """
+    (tmp_path / "lines.jsonl").write_text('{"half":')
+
+    done = play("duel", "--out", "lines.jsonl", lines=("7",))
+
+    first, second, rest = (tmp_path / "lines.jsonl").read_text().split("\n")
+    assert (done.returncode, first, rest) == (0, '{"half":', "")
+    assert json.loads(second)["reward"] == 1.0
+
+
+def test_a_disk_that_is_full_is_told_so(play: Play) -> None:
+    """
+    The rollout was shown, and the exit code says that it was not kept.
+    """
+    done = play("duel", "--out", "/dev/full", lines=("7",))
+
+    assert done.returncode == 5
+    assert "reward 1" in done.stdout
+    assert "the rollout cannot be written: No space left on device (/dev/full)" in done.stderr
+    assert "bug" not in done.stderr
+
+
 def test_an_agent_that_asks_anew_is_followed(play: Play) -> None:
     """
     Where an agent asks something else than the conversation so far, all of it is shown; one that asks on after the end
@@ -256,6 +335,7 @@ def test_a_broken_verifier_is_a_failure_with_its_place(play: Play, tmp_path: Pat
         (("duel", "--task", "sta"), 2, "no task has the id 'sta'"),
         (("duel", "--split", "train"), 2, "has no split 'train'"),
         (("duel", "--out", "no/such/folder.jsonl"), 5, "No such file or directory"),
+        (("duel", "--out", ""), 2, "--out is empty; it names a file"),
     ],
 )
 def test_a_wrong_request_plays_nothing(
@@ -271,7 +351,7 @@ def test_a_wrong_request_plays_nothing(
     """
     monkeypatch.chdir(tmp_path)
 
-    with worlds, pytest.raises(GymcoreError, match=told) as caught:
+    with worlds, pytest.raises((GymcoreError, UsageError), match=told) as caught:
         command.main(list(arguments), standalone_mode=False)
 
     assert caught.value.exit_code == code
