@@ -17,8 +17,7 @@ from typing import Any
 from gymcore.authoring.checking.findings import Fault, Outcome, Skip, claim, examine
 from gymcore.authoring.checking.project import Offer, Project
 from gymcore.discovery.catalog import GROUPS, normalised
-from gymcore.discovery.manifest import MANIFEST_NAME, Manifest, ManifestError, read_manifest
-from gymcore.discovery.scan import INTERFACE_VERSIONS
+from gymcore.discovery.manifest import INTERFACE_VERSIONS, MANIFEST_NAME, Manifest, ManifestError, read_manifest
 from gymcore.errors import nearest
 
 __all__ = ["BIG_BYTES", "NAME", "broken_plugins", "check_source", "is_file", "read_manifest_of"]
