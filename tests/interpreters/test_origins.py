@@ -39,6 +39,29 @@ def test_an_installed_wheel_is_packed_again_without_what_the_installer_added(ech
     assert all("sha256=" in line for line in record.splitlines() if not line.startswith(names[-1]))
 
 
+def test_an_installed_wheel_is_known_by_its_files_and_not_by_what_is_recorded_of_them(tmp_path: Path) -> None:
+    """
+    A file that was edited in place is another origin, and the file as it was is the first one again; one that is gone
+    is told by whoever packs it.
+    """
+    info = tmp_path / "mine-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 0.1\n")
+    (info / "RECORD").write_text("mine.py,sha256=ofwhatwas,8\nmine-0.1.dist-info/METADATA,,\nmine.pyc,,\n")
+    (tmp_path / "mine.py").write_text("ONE = 1\n")
+    first = origin_of(distribution_in(tmp_path, "mine"), "mine/mine")
+
+    (tmp_path / "mine.py").write_text("ONE = 2\n")
+    assert origin_of(distribution_in(tmp_path, "mine"), "mine/mine").digest != first.digest
+    (tmp_path / "mine.py").write_text("ONE = 1\n")
+    assert origin_of(distribution_in(tmp_path, "mine"), "mine/mine") == first
+
+    (tmp_path / "mine.py").unlink()
+    assert origin_of(distribution_in(tmp_path, "mine"), "mine/mine").digest != first.digest
+    with pytest.raises(FileNotFoundError):
+        pack(distribution_in(tmp_path, "mine"), tmp_path)
+
+
 def test_a_working_copy_is_known_by_its_files(tmp_path: Path) -> None:
     """
     A changed file is another origin; what tools leave beside the code is not, and a folder that is gone is told.
