@@ -40,6 +40,7 @@ WHOLE = "whole.json"
 INSTALL_S = 3600.0
 """Wheels of several gigabytes take a while; what takes longer than this has most likely hung."""
 SHOWN_LINES = 15
+CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Of gymcore. See https://bford.info/cachedir/\n"
 _FORMAT = 1
 _SAYS_WHAT_THERE_IS = (
     *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONSTRAINT", "PIP_PRE"),
@@ -76,6 +77,7 @@ def build_interpreter(plugin: Plugin, environ: Mapping[str, str]) -> Path:
         if not build.is_whole():
             shelf.mkdir(mode=0o700, parents=True, exist_ok=True)
             shelf.chmod(0o700)
+            (shelf / "CACHEDIR.TAG").write_text(CACHE_TAG)  # for backups, and for a project that it lies in
             with _locked(shelf / f"{build.folder.name}.lock") as lock:
                 if not build.is_whole():  # nobody has built it while we waited
                     build.make(lock)

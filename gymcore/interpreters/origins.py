@@ -21,10 +21,15 @@ from typing import Any
 
 from gymcore.documents import DocumentError, decode_json
 from gymcore.errors import PluginError
+from gymcore.run_folder import LOCK_NAME, WRITER_NAME
 
 __all__ = ["Origin", "installed_distribution", "origin_of", "pack"]
 
-_LEFT_OUT = frozenset({"__pycache__", "node_modules", "build", "dist"})
+_LEFT_OUT = frozenset({"__pycache__", "node_modules"})
+_LEFT_OUT_AT_THE_TOP = frozenset({"build", "dist"})
+"""What builds leave beside the code; deeper inside, a package may well have such a name."""
+_OF_NO_SOURCE = ("pyvenv.cfg", "CACHEDIR.TAG", LOCK_NAME, WRITER_NAME)
+"""A folder with one of these is a virtual environment, a cache (https://bford.info/cachedir/) or a run folder."""
 _OF_THE_INSTALLER = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "RECORD.jws", "RECORD.p7s"})
 
 
@@ -112,22 +117,25 @@ def _source_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """
     Yield the files of a project with their names in it.
 
-    What tools leave there is left out: hidden files, bytecode, builds and environments.
+    What tools leave there is left out: hidden files, bytecode, builds, caches, virtual environments and run folders.
     """
     for place, folders, files in os.walk(folder):
         here = Path(place)
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".")
-            and name not in _LEFT_OUT
-            and not name.endswith(".egg-info")
-            and not (here / name / "pyvenv.cfg").exists()
-        ]
+        folders[:] = [name for name in folders if _is_source(here / name, here == folder)]
         for name in files:
             path = here / name
             if not name.startswith(".") and path.is_file():
                 yield path.relative_to(folder).as_posix(), path
+
+
+def _is_source(folder: Path, is_at_the_top: bool) -> bool:
+    if folder.name.startswith(".") or folder.name.endswith(".egg-info") or folder.name in _LEFT_OUT:
+        return False
+    if (folder / "__init__.py").exists():
+        return True
+    if is_at_the_top and folder.name in _LEFT_OUT_AT_THE_TOP:
+        return False
+    return not any((folder / name).exists() for name in _OF_NO_SOURCE)
 
 
 def _installed_files(distribution: Any) -> Iterator[tuple[str, Path]]:
