@@ -186,16 +186,23 @@ def _requirements(catalog: Catalog, installed: Installed) -> Iterator[Check]:
         told |= {(normalised(clash.owner), clash.requirement) for clash in clashes}
         if clashes:
             bad += 1
-            checks.append(_clash_check(name, plugins, clashes))
+            others = [other for other in named if other != name]
+            checks.append(_clash_check(name, plugins, clashes, installed, others))
     verdict = f"{bad} of them do not have it" if bad else "it is installed as they need it"
     yield Check("needs", not bad, f"what {len(named)} distributions need, gymcore with them: {verdict}")
     yield from checks
 
 
-def _clash_check(name: str, plugins: list[Plugin], clashes: list[Clash]) -> Check:
-    first, *others = clashes
-    remarks = [f"it also {clash.describe()}" for clash in others]
-    remarks += remedies_of(clashes)
-    if name != "gymcore":
+def _clash_check(
+    name: str, plugins: list[Plugin], clashes: list[Clash], installed: Installed, others: list[str]
+) -> Check:
+    first, *more = clashes
+    remarks = [f"it also {clash.describe()}" for clash in more]
+    if name == "gymcore":  # whoever cannot live with what it needs cannot live with it
+        return Check("needs", False, f"{name} {first.describe()}", (*remarks, *remedies_of(clashes)))
+    remarks += remedies_of(clashes, installed.against(clashes, others))
+    if installed.against(clashes, ["gymcore"]):
+        remarks.append("no virtual environment of its own helps, because gymcore is in that, too")
+    else:
         remarks += [f"or: --isolate {plugin.name}" for plugin in plugins if plugin.kind == "environment"]
     return Check("needs", False, f"{name} {first.describe()}", tuple(remarks))
