@@ -30,20 +30,21 @@ _HARMLESS = frozenset({"ok", "deprecated", "blocked"})
 """States of a plugin that somebody has wanted, or that do not keep anybody from using it."""
 
 
-def examine(catalog: Catalog, environ: Mapping[str, str]) -> Generator[Check, None, None]:
+def examine(catalog: Catalog | None, environ: Mapping[str, str]) -> Generator[Check, None, None]:
     """
     Look at the installation that this process belongs to.
 
     Args:
-        catalog: What is installed.
+        catalog: What is installed; None where it cannot be found out, and only gymcore itself is looked at.
         environ: Where PATH comes from.
     """
     installed = Installed()
     yield _python()
     yield _gymcore(installed)
     yield _script(environ)
-    yield from _plugins(catalog)
-    yield from _requirements(catalog, installed)
+    if catalog is not None:
+        yield from _plugins(catalog)
+    yield from _requirements(catalog or Catalog(()), installed)
 
 
 def _python() -> Check:
