@@ -3,7 +3,7 @@ Builds virtual environments, each once, and keeps them in the user's cache.
 
 One is whole when it holds the file that is written last; what is left of a build that was killed has none, and is
 removed by whoever builds next. A lock lets two processes build one once, and is held by the installer too, so that
-nobody begins while one that outlived its gymcore still writes.
+nobody begins while one that outlived its gymcore still writes: on Linux none does, and nobody waits for ever.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from gymcore.discovery.requirements import Installed
 from gymcore.errors import PluginError, StorageError
 from gymcore.interpreters.clean_environ import environ_of_installers
 from gymcore.interpreters.core_view import CoreView, core_view
+from gymcore.interpreters.leash import leashed
 from gymcore.interpreters.origins import Origin, installed_distribution, origin_of, pack
 
-__all__ = ["build_interpreter"]
+__all__ = ["build_interpreter", "only_builder"]
 
 WHOLE = "whole.json"
 INSTALL_S = 3600.0
@@ -42,6 +43,7 @@ INSTALL_S = 3600.0
 SHOWN_LINES = 15
 CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Of gymcore. See https://bford.info/cachedir/\n"
 _FORMAT = 1
+_LOOK_AGAIN_S = 0.1
 _SAYS_WHAT_THERE_IS = (
     *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONSTRAINT", "PIP_PRE"),
     *("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX"),
@@ -78,7 +80,7 @@ def build_interpreter(plugin: Plugin, environ: Mapping[str, str]) -> Path:
             shelf.mkdir(mode=0o700, parents=True, exist_ok=True)
             shelf.chmod(0o700)
             (shelf / "CACHEDIR.TAG").write_text(CACHE_TAG)  # for backups, and for a project that it lies in
-            with _locked(shelf / f"{build.folder.name}.lock") as lock:
+            with only_builder(shelf / f"{build.folder.name}.lock", plugin.qualified) as lock:
                 if not build.is_whole():  # nobody has built it while we waited
                     build.make(lock)
     except OSError as error:
@@ -102,18 +104,47 @@ def _digest(origin: Origin, core: CoreView, environ: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Wait until nobody else builds here."""
+def only_builder(path: Path, plugin: str, patience_s: float = INSTALL_S) -> Iterator[int]:
+    """
+    Wait until nobody else builds here, and yield the descriptor of the lock.
+
+    Args:
+        path: The file of the lock; it holds the process id of whoever has it.
+        plugin: For whom, for messages.
+        patience_s: How long to wait.
+
+    Raises:
+        PluginError: somebody else has it for longer.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say(f"another process builds {path.with_suffix('').name}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+        end, is_told = time.monotonic() + patience_s, False
+        while not _took(file):
+            who = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "?"
+            if not is_told:
+                _say(f"another process ({who}) builds {path.with_suffix('').name}; waiting for it")
+                is_told = True
+            if time.monotonic() > end:
+                raise PluginError(
+                    f"another process builds the virtual environment of {plugin}, not done within {patience_s:g} s",
+                    plugin=plugin,
+                    where=str(path),
+                    hints=[f"try: end it: process {who} has started it, and it holds this file (lsof tells which)"],
+                )
+            time.sleep(_LOOK_AGAIN_S)
+        os.ftruncate(file, 0)
+        os.pwrite(file, str(os.getpid()).encode(), 0)
         yield file
     finally:
         os.close(file)
+
+
+def _took(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _say(line: str) -> None:
@@ -226,7 +257,7 @@ class _Build:
         log.flush()
         try:
             done = subprocess.run(
-                command,
+                leashed(command),
                 cwd=self.folder,
                 env=self._environ,
                 stdin=subprocess.DEVNULL,

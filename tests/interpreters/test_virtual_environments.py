@@ -317,7 +317,7 @@ def test_what_cannot_be_had_is_an_error_with_the_last_words_of_the_installer(sho
     log = Path(place.removeprefix("all of it: "))
     assert "gadget" in "\n".join(lines)
     assert lines[-1] in log.read_text()
-    assert [path.suffix for path in sorted((tmp_path / "cache" / "venvs").iterdir())] == [".lock", ".log"]
+    assert [path.suffix for path in sorted((tmp_path / "cache" / "venvs").iterdir())] == [".TAG", ".lock", ".log"]
 
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StorageError, match="no virtual environment can be made"):
