@@ -33,16 +33,16 @@ from gymcore.errors import PluginError, StorageError
 from gymcore.interpreters.clean_environ import environ_of_installers
 from gymcore.interpreters.core_view import CoreView, core_view
 from gymcore.interpreters.leash import leashed
-from gymcore.interpreters.origins import Origin, installed_distribution, origin_of, pack
+from gymcore.interpreters.origins import Origin, installed_distribution, installed_files, origin_of, pack
+from gymcore.interpreters.wholeness import WHOLE_NAME, mark_whole, what_is_gone
 
 __all__ = ["build_interpreter", "only_builder"]
 
-WHOLE = "whole.json"
 INSTALL_S = 3600.0
 """Wheels of several gigabytes take a while; what takes longer than this has most likely hung."""
 SHOWN_LINES = 15
 CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Of gymcore. See https://bford.info/cachedir/\n"
-_FORMAT = 1
+_FORMAT = 2
 _LOOK_AGAIN_S = 0.1
 _SAYS_WHAT_THERE_IS = (
     *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONSTRAINT", "PIP_PRE"),
@@ -76,12 +76,14 @@ def build_interpreter(plugin: Plugin, environ: Mapping[str, str]) -> Path:
     shelf = cache_folder(environ) / "venvs"
     build = _Build(plugin, distribution, origin, core, shelf / f"{normalised(origin.name)}-{digest}", environ)
     try:
-        if not build.is_whole():
+        if build.gone() is not None:
             shelf.mkdir(mode=0o700, parents=True, exist_ok=True)
             shelf.chmod(0o700)
             (shelf / "CACHEDIR.TAG").write_text(CACHE_TAG)  # for backups, and for a project that it lies in
             with only_builder(shelf / f"{build.folder.name}.lock", plugin.qualified) as lock:
-                if not build.is_whole():  # nobody has built it while we waited
+                if (gone := build.gone()) is not None:  # nobody has built it while we waited
+                    if (build.folder / WHOLE_NAME).exists():
+                        _say(f"the virtual environment of {plugin.qualified} is damaged, without {gone}")
                     build.make(lock)
     except OSError as error:
         raise StorageError(
@@ -172,9 +174,9 @@ class _Build:
         self._environ = environ_of_installers(environ)
         self._log = folder.with_suffix(".log")
 
-    def is_whole(self) -> bool:
-        """Whether it was built to its end, and its Python is still there."""
-        return (self.folder / WHOLE).is_file() and self.python.exists()
+    def gone(self) -> Path | None:
+        """Return something that must be there and is not; None where it is built and whole."""
+        return what_is_gone(self.folder, self.python)
 
     def make(self, lock: int) -> None:
         """
@@ -196,10 +198,8 @@ class _Build:
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
-        whole = {"distribution": self._origin.name, "version": self._origin.version, "gymcore": __version__}
-        part = self.folder / f".{WHOLE}.part"
-        part.write_text(json.dumps(whole))
-        part.replace(self.folder / WHOLE)
+        about = {"distribution": self._origin.name, "version": self._origin.version, "gymcore": __version__}
+        mark_whole(self.folder, about, self._parts())
         _say(f"built in {time.monotonic() - started:.1f} s")
 
     def _fill(self, log: IO[bytes], scratch: Path, lock: int) -> None:
@@ -282,6 +282,14 @@ class _Build:
     def _packages(self) -> Path:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         return self.folder / "venv" / "lib" / version / "site-packages"
+
+    def _parts(self) -> Iterator[Path]:
+        """Yield every file of the plugin, what was installed with it, and what is seen of gymcore's installation."""
+        for folder in (self.folder / "core", self._packages()):
+            yield from (path for path in folder.iterdir() if path.name != "__pycache__")
+        there = installed_distribution(self._origin.name, [str(self._packages())])
+        if there is not None:
+            yield from (path for _, path in installed_files(there))
 
     def _check(self) -> None:
         """

@@ -14,7 +14,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from gymcore.documents import DocumentError, decode_json
 from gymcore.errors import PluginError
 from gymcore.run_folder import LOCK_NAME, WRITER_NAME
 
-__all__ = ["Origin", "installed_distribution", "origin_of", "pack"]
+__all__ = ["Origin", "installed_distribution", "installed_files", "origin_of", "pack"]
 
 _LEFT_OUT = frozenset({"__pycache__", "node_modules"})
 _LEFT_OUT_AT_THE_TOP = frozenset({"build", "dist"})
@@ -45,13 +45,14 @@ class Origin:
     """The folder of its project, where it must be built; else it is packed from what is installed."""
 
 
-def installed_distribution(name: str) -> Any:
-    """Return an installed distribution, with its files; None where there is none."""
+def installed_distribution(name: str, path: Sequence[str] | None = None) -> Any:
+    """Return an installed distribution, with its files; None where there is none, on `sys.path` or another path."""
     import importlib_metadata
 
+    finder = importlib_metadata.Distribution
     try:
-        return importlib_metadata.distribution(name)
-    except Exception:  # a finder of somebody else's
+        return next(iter(finder.discover(name=name) if path is None else finder.discover(name=name, path=list(path))))
+    except Exception:  # there is none, or a finder of somebody else's
         return None
 
 
@@ -83,7 +84,7 @@ def origin_of(distribution: Any, plugin: str) -> Origin:
             plugin=plugin,
             hints=[f"try: install it with pip or uv: pip install --force-reinstall {name}"],
         )
-    return Origin(name, version, _digest_of_files(_installed_files(distribution)))
+    return Origin(name, version, _digest_of_files(installed_files(distribution)))
 
 
 def _editable_source(distribution: Any) -> Path | None:
@@ -138,7 +139,7 @@ def _is_source(folder: Path, is_at_the_top: bool) -> bool:
     return not any((folder / name).exists() for name in _OF_NO_SOURCE)
 
 
-def _installed_files(distribution: Any) -> Iterator[tuple[str, Path]]:
+def installed_files(distribution: Any) -> Iterator[tuple[str, Path]]:
     """Yield the files of an installed wheel with their names there, without what the installer has added."""
     root = Path(str(distribution.locate_file("")))
     for line in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
@@ -173,7 +174,7 @@ def pack(distribution: Any, folder: Path) -> Path:
         packed.writestr(entry, data)
 
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_STORED) as packed:
-        for path, file in _installed_files(distribution):
+        for path, file in installed_files(distribution):
             first, *others = path.split("/")
             told = "/".join([info, *others]) if first.endswith(".dist-info") else path
             add(told, file.read_bytes(), file.stat().st_mode & 0o777)

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gymcore.errors import PluginError
 from gymcore.interpreters.building import only_builder
+from gymcore.interpreters.wholeness import mark_whole, what_is_gone
 
 
 def test_who_waits_for_a_build_that_never_ends_is_told_who_builds(tmp_path: Path) -> None:
@@ -31,3 +34,42 @@ def test_who_waits_for_a_build_that_never_ends_is_told_who_builds(tmp_path: Path
     assert f"process {os.getpid()}" in caught.value.hints[0]
     with only_builder(lock, "mine/mine", patience_s=0.0), lock.open() as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda folder: (folder / "whole.json").unlink(), "whole.json"),
+        (lambda folder: (folder / "whole.json").write_text("{"), "whole.json"),
+        (lambda folder: (folder / "whole.json").write_text("{}"), "whole.json"),
+        (lambda folder: (folder / "venv/bin/python").unlink(), "venv/bin/python"),
+        (lambda folder: not_executable(folder / "venv/bin/python"), "venv/bin/python"),
+        (lambda folder: (folder / "mine/deep.py").unlink(), "mine/deep.py"),
+        (lambda folder: (folder / "target").rename(folder / "elsewhere"), "core"),
+        (lambda folder: None, None),
+    ],
+    ids=["unmarked", "torn", "empty", "no python", "no program", "a file", "where a link leads", "nothing"],
+)
+def test_what_is_gone_of_a_virtual_environment_is_seen(
+    tmp_path: Path, harm: Callable[[Path], object], told: str | None
+) -> None:
+    """
+    Of its mark, its Python, the files of its plugin and the links to gymcore; then it is built again.
+    """
+    venv.EnvBuilder(symlinks=True, with_pip=False).create(tmp_path / "venv")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "deep.py").write_text("ONE = 1\n")
+    (tmp_path / "target").write_text("gymcore")
+    (tmp_path / "core").symlink_to(tmp_path / "target")
+    mark_whole(tmp_path, {"distribution": "mine"}, [tmp_path / "mine" / "deep.py", tmp_path / "core"])
+
+    harm(tmp_path)
+
+    gone = what_is_gone(tmp_path, tmp_path / "venv" / "bin" / "python")
+    assert gone == (None if told is None else tmp_path / told)
+
+
+def not_executable(path: Path) -> None:
+    """Put a file in the place of a program."""
+    path.unlink()
+    path.write_text("no program")

@@ -295,7 +295,9 @@ def test_it_is_built_once_for_everybody_who_wants_it_at_once(shop: Shop, tmp_pat
 
     assert {out for out, _ in said} == {f"{left}/venv/bin/python\n"}
     assert sorted("built in" in err for _, err in said) == [False, True]
-    assert (left / "whole.json").exists()
+    holds = json.loads((left / "whole.json").read_text())["holds"]
+    assert {"core/gymcore", "core/pydantic"} < set(holds)
+    assert {"gadget", "gym_plugin_old/gym.yaml"} < {path.partition("/site-packages/")[2] for path in holds}
     assert not (left / "venv" / "rubbish").exists()
     assert stat.S_IMODE((tmp_path / "venvs").stat().st_mode) == 0o700
     assert stat.S_IMODE(left.stat().st_mode) == 0o700
