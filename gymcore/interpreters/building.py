@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -36,10 +37,12 @@ from gymcore.interpreters.leash import leashed
 from gymcore.interpreters.origins import Origin, installed_distribution, installed_files, origin_of, pack
 from gymcore.interpreters.wholeness import WHOLE_NAME, mark_whole, what_is_gone
 
-__all__ = ["build_interpreter", "only_builder"]
+__all__ = ["build_interpreter", "forget_unused", "only_builder"]
 
 INSTALL_S = 3600.0
 """Wheels of several gigabytes take a while; what takes longer than this has most likely hung."""
+UNUSED_S = 30 * 86_400.0
+"""A virtual environment that was not used for so long is removed when another of its distribution is built."""
 SHOWN_LINES = 15
 CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Of gymcore. See https://bford.info/cachedir/\n"
 _FORMAT = 2
@@ -85,6 +88,9 @@ def build_interpreter(plugin: Plugin, environ: Mapping[str, str]) -> Path:
                     if (build.folder / WHOLE_NAME).exists():
                         _say(f"the virtual environment of {plugin.qualified} is damaged, without {gone}")
                     build.make(lock)
+                    forget_unused(shelf, normalised(origin.name), build.folder)
+        with suppress(OSError):  # a cache that is only read
+            os.utime(build.folder / WHOLE_NAME)  # it was used now
     except OSError as error:
         raise StorageError(
             f"no virtual environment can be made for {plugin.qualified}: {error.strerror or error}",
@@ -92,6 +98,31 @@ def build_interpreter(plugin: Plugin, environ: Mapping[str, str]) -> Path:
             hints=["try: another folder, with GYMCORE_CACHE=..."],
         ) from None
     return build.python
+
+
+def forget_unused(shelf: Path, name: str, kept: Path) -> None:
+    """
+    Remove virtual environments of a distribution that nobody has used for long: each change of a plugin leaves one.
+
+    Args:
+        shelf: The folder that they lie in.
+        name: The normalised name of the distribution.
+        kept: The one that stays in any case.
+    """
+    for folder in shelf.iterdir():
+        if folder == kept or not re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", folder.name):
+            continue
+        with suppress(OSError):
+            if time.time() - (folder / WHOLE_NAME).stat().st_mtime < UNUSED_S:
+                continue
+            lock = os.open(shelf / f"{folder.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if _took(lock):
+                    (folder / WHOLE_NAME).unlink()
+                    shutil.rmtree(folder)
+                    folder.with_suffix(".log").unlink()
+            finally:
+                os.close(lock)
 
 
 def _digest(origin: Origin, core: CoreView, environ: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 import venv
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gymcore.errors import PluginError
-from gymcore.interpreters.building import only_builder
+from gymcore.interpreters.building import forget_unused, only_builder
 from gymcore.interpreters.wholeness import mark_whole, what_is_gone
 
 
@@ -34,6 +35,28 @@ def test_who_waits_for_a_build_that_never_ends_is_told_who_builds(tmp_path: Path
     assert f"process {os.getpid()}" in caught.value.hints[0]
     with only_builder(lock, "mine/mine", patience_s=0.0), lock.open() as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_what_nobody_has_used_for_a_month_is_removed(tmp_path: Path) -> None:
+    """
+    Of the same distribution, built to its end, and not while somebody holds its lock.
+    """
+    old, young = time.time() - 31 * 86_400, time.time() - 29 * 86_400
+    shelf = {f"mine-{number:016x}": young if number == 3 else old for number in (1, 2, 3, 4)}
+    for name, used in {**shelf, f"mine-too-{1:016x}": old}.items():
+        (tmp_path / name / "venv").mkdir(parents=True)
+        (tmp_path / f"{name}.log").touch()
+        mark_whole(tmp_path / name, {}, [])
+        os.utime(tmp_path / name / "whole.json", (used, used))
+
+    with only_builder(tmp_path / f"mine-{2:016x}.lock", "mine/mine"):
+        forget_unused(tmp_path, "mine", tmp_path / f"mine-{4:016x}")
+
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [
+        *(f"mine-{number:016x}" for number in (2, 3, 4)),
+        f"mine-too-{1:016x}",
+    ]
+    assert not (tmp_path / f"mine-{1:016x}.log").exists()
 
 
 @pytest.mark.parametrize(
