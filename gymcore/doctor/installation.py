@@ -105,6 +105,10 @@ def _script(environ: Mapping[str, str]) -> Check:
         there = f"; it is {own}" if own.exists() else ""
         remarks.append(f"try: activate its virtual environment{there}; or: python -m gymcore")
         return Check("script", True, "PATH finds no `gym`", tuple(remarks))
+    interpreter = _interpreter_of(Path(found))
+    if interpreter is not None and not interpreter.exists():
+        remarks.append(f"try: pip install --force-reinstall --no-deps gymcore; or: rm {found}; {always}")
+        return Check("script", False, f"PATH finds {found}, whose Python is gone: {interpreter}", tuple(remarks))
     whose = _started_by(Path(found))
     if whose is None:
         remarks.append(f"nobody can say what it starts; {always}")
@@ -132,12 +136,26 @@ def _owners_of_script() -> set[str]:
     return owners
 
 
+def _interpreter_of(script: Path) -> Path | None:
+    """Return what the first line of a script says it is to be run by; None where it is no script."""
+    line = _text_of(script).partition("\n")[0]
+    path = line.removeprefix("#!").split()[:1] if line.startswith("#!") else []
+    return Path(path[0]) if path and path[0].startswith("/") else None
+
+
+def _text_of(script: Path) -> str:
+    try:
+        if not script.is_file():  # reading a pipe would wait for whoever writes into it
+            return ""
+        with script.open("rb") as file:
+            return file.read(10_000).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def _started_by(script: Path) -> str | None:
     """Return the package, or the distribution, that a script starts; None where its text does not tell."""
-    try:
-        text = script.read_bytes()[:10_000].decode("utf-8", "replace")
-    except OSError:
-        return None
+    text = _text_of(script)
     named = _NAMED.search(text)
     if named is not None:
         return normalised(named[1])
