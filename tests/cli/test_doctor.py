@@ -160,9 +160,9 @@ def test_an_endpoint_is_asked_on_request_and_its_key_is_never_shown(gym: Gym) ->
     listens.
     """
     with LoopbackEndpoint(says("OK"), status(401, f"no such key: {KEY}"), status(503)) as endpoint:
-        asked = ("doctor", "--endpoint", endpoint.base_url, "--set", "models.policy.config.max_retries=0", "--json")
+        asked = ("doctor", "--endpoint", endpoint.base_url, "--json")
         well, refused = (gym(*asked, POLICY_API_KEY=KEY) for _ in range(2))
-        late = gym(*asked, "--timeout", "0.5", POLICY_API_KEY=KEY)
+        late = gym(*asked, POLICY_API_KEY=KEY)
         sent = [request.headers.get("authorization") for request in endpoint.requests]
 
     def model(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -176,6 +176,7 @@ def test_an_endpoint_is_asked_on_request_and_its_key_is_never_shown(gym: Gym) ->
     for done in (refused, late):
         assert (done.returncode, done.stderr) == (1, "not well: model\n")
         assert any(remark.startswith("try: ") for remark in model(done)["remarks"])
+    assert "503" in str(model(late))  # and not after half a minute of retries, that nobody has answered
     assert "401" in model(refused)["found"] or "key" in model(refused)["found"]
 
 
