@@ -185,7 +185,7 @@ class Describer:
         raise PluginError(
             f"{self._title} could not be asked about itself: its process {what}",
             plugin=self._plugin.qualified,
-            hints=[*([_told(plain)] if plain else []), self._way_out()],
+            hints=[*([_told(plain)] if plain else []), *([self._way_out()] if "exit code" in what else [])],
         )
 
     def _way_out(self) -> str:

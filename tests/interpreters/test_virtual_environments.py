@@ -242,6 +242,7 @@ def test_rows_are_checked_by_the_model_over_there(shop: Shop, write_rows: Callab
     assert told[0].startswith("number: input should be a valid integer")
     assert told[1].endswith("value error, thirteen brings bad luck")
     assert "its process was killed by signal 6" in told[2]
+    assert "it printed: Fatal Python error: Aborted" in str(caught.value)  # from where it began
     assert told[3] == "number: field required"
     assert caught.value.count == 4
 
