@@ -18,7 +18,7 @@ import click
 
 from gymcore.cli.lazy_group import LazyGroup
 from gymcore.cli.output import be_courteous, lost_output
-from gymcore.errors import GymcoreError
+from gymcore.errors import GymcoreError, PluginError
 
 __all__ = ["COMMANDS", "command_line", "main"]
 
@@ -123,6 +123,17 @@ def _unexpected(error: BaseException) -> int:
         # No code of ours raises these; it is a plugin that ended what is not its own.
         click.echo(f"PluginError: a plugin ended the whole command: {type(error).__name__}: {error}", err=True)
         return 4
+    if isinstance(error, ImportError):
+        with suppress(Exception):
+            from gymcore.discovery.requirements import Installed, remedies_of
+
+            clashes = Installed().clashes("gymcore")
+            if clashes:
+                wrong = PluginError(
+                    f"gymcore {clashes[0].describe()}", hints=[*remedies_of(clashes), "see: gym doctor"]
+                )
+                click.echo(f"PluginError: {wrong}", err=True)
+                return wrong.exit_code
     import traceback
 
     traceback.print_exception(error)

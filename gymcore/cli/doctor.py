@@ -7,16 +7,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, redirect_stdout
 from pathlib import Path
 
 import click
 
-from gymcore.cli.plan_options import PlanFlags
 from gymcore.cli.printable import printable
-from gymcore.discovery import Catalog, discover
-from gymcore.doctor import Check, crash, examine, look
+from gymcore.discovery import discover
+from gymcore.discovery.requirements import Installed
+from gymcore.doctor import Check, examine
+from gymcore.errors import GymcoreError, PluginError
 
 __all__ = ["command"]
 
@@ -61,7 +62,8 @@ def command(
     the power is cut after N operations (as recorded and damaged by rule), and the disk is full at N places. All of it
     happens in a scratch folder inside FOLDER, which is removed afterwards.
 
-    The exit code is 1 when anything is not well; what to try is said below it.
+    The exit code is 1 when anything is not well; what to try is said below it. A wrong request (a plan that cannot be
+    read, a folder that cannot be written) is 2 and a disk that fails 5, when everything else has been looked at.
 
     \b
     gym doctor
@@ -70,49 +72,104 @@ def command(
     """
     if set and not (endpoint or model or plan):
         raise click.UsageError("--set is for what is asked; add --endpoint, --model or --plan")
-    flags = PlanFlags(
-        plan=plan, model="openai_model" if endpoint and not model else model, set=_settings(endpoint, set)
-    )
+    for option, said in (("--endpoint", endpoint), ("--model", model), ("--plan", plan)):
+        if said == "":
+            raise click.UsageError(f"{option} is empty; say which, or leave it out")
+    errors: list[GymcoreError] = []
     is_new = not folder.exists()
     try:
-        with redirect_stdout(sys.stderr):
-            catalog = discover()
-        checks = _told(examine(catalog, os.environ), as_json)
+        checks = _told(_installation(), as_json)
         if endpoint or model or plan:
-            checks += _told(_answers(flags, catalog, timeout), as_json)
-        checks += _told(look(folder), as_json)
-        if times is not None:
+            settings = _settings(endpoint, set)
+            asked = "openai_model" if endpoint and not model else model
+            checks += _told(_tried("model", lambda: _answers(plan, asked, settings, timeout), errors), as_json)
+        disk = _told(_tried("folder", lambda: _looked(folder), errors), as_json)
+        checks += disk
+        if times is not None and all(check.is_well for check in disk):
             if sys.stderr.isatty():
                 click.echo(f"interrupting work in four ways, {times:,} times each ...", err=True)
-            checks += _told(crash(folder, times, seed), as_json)
+            checks += _told(_tried("crash", lambda: _crashed(folder, times, seed), errors), as_json)
     finally:
         if is_new and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     if as_json:
         value = {"folder": str(folder), "seed": seed, "checks": [check.to_dict() for check in checks]}
         click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    # That a plugin cannot be used is what the doctor is to find out; anything else it could not do its work for.
+    errors = [error for error in errors if not isinstance(error, PluginError)]
+    for error in errors:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
     bad = dict.fromkeys(check.name for check in checks if not check.is_well)
     if bad:
         click.echo(f"not well: {', '.join(bad)}", err=True)
-    return 1 if bad else 0
+    return errors[0].exit_code if errors else int(bool(bad))
 
 
 def _settings(endpoint: str | None, settings: Iterable[str]) -> tuple[str, ...]:
     return (*([f"models.policy.config.base_url={endpoint}"] if endpoint else []), *settings)
 
 
-def _answers(flags: PlanFlags, catalog: Catalog, limit_s: float) -> Generator[Check, None, None]:
+def _installation() -> Generator[Check, None, None]:
+    catalog, wrong = None, None
+    with redirect_stdout(sys.stderr):
+        try:
+            catalog = discover()
+        except Exception as error:
+            wrong = _for_want_of_needs("plugins", error)
+    yield from examine(catalog, os.environ)
+    if wrong is not None:
+        yield wrong
+
+
+def _tried(
+    name: str, checks: Callable[[], Generator[Check, None, None]], errors: list[GymcoreError]
+) -> Generator[Check, None, None]:
+    """Yield checks, and one that is not well where they end with an error: the rest is looked at all the same."""
+    try:
+        yield from checks()
+    except GymcoreError as error:
+        errors.append(error)
+        message, *more = str(error).splitlines()
+        yield Check(name, False, message, tuple(line.strip() for line in more))
+    except Exception as error:
+        yield _for_want_of_needs(name, error)
+
+
+def _for_want_of_needs(name: str, error: Exception) -> Check:
+    """Explain an error where gymcore itself does not have what it needs; else it is a bug of ours, and raised."""
+    if not Installed().clashes("gymcore"):
+        raise error
+    remark = "try: first install what gymcore needs, as is said above or below"
+    return Check(name, False, f"cannot be looked at: {type(error).__name__}: {error}", (remark,))
+
+
+def _looked(folder: Path) -> Generator[Check, None, None]:
+    from gymcore.doctor.disk import look
+
+    yield from look(folder)
+
+
+def _crashed(folder: Path, times: int, seed: int) -> Generator[Check, None, None]:
+    from gymcore.doctor.crashes import crash
+
+    yield from crash(folder, times, seed)
+
+
+def _answers(
+    plan: str | None, model: str | None, settings: tuple[str, ...], limit_s: float
+) -> Generator[Check, None, None]:
     """Ask every model of a plan, one after the other."""
+    from gymcore.cli.plan_options import PlanFlags
     from gymcore.composition.routes import Resolver
     from gymcore.doctor.endpoint import ask
     from gymcore.errors import PlanError
     from gymcore.plan import load_environ
 
-    text = flags.to_plan()
+    text = PlanFlags(plan=plan, model=model, set=settings).to_plan()
     if text.plan is None or text.problems:
         raise PlanError(text.problems, source=text.source)
     with redirect_stdout(sys.stderr):
-        resolver = Resolver(text.plan, catalog, load_environ(), text.locate, text.source)
+        resolver = Resolver(text.plan, discover(), load_environ(), text.locate, text.source)
         resolver.resolve_models()
         resolver.raise_errors()
     for choice in resolver.models.values():

@@ -312,9 +312,10 @@ class Resolver:
             hints.append(f"... and {len(others) - 5} more")
         if any(clash.installed is not None for clash in clashes):
             hints.append("a later install has probably replaced it, which installers do without failing")
-        if plugin.kind == "environment":
+        if plugin.kind == "environment" and not self._installed.against(clashes, ["gymcore"]):
             hints.append(f"try: --isolate {where.rpartition('.')[2]}, which gives it a virtual environment of its own")
-        hints += remedies_of(clashes)
+        rest = sorted({each.distribution for each in self.catalog.plugins} - {plugin.distribution})
+        hints += remedies_of(clashes, self._installed.against(clashes, ["gymcore", *rest]))
         hints.append("to use it all the same: --set check.requirements=warn")
         raise PluginError(f"{title} {first.describe()}", plugin=plugin.qualified, where=self.locate(where), hints=hints)
 

@@ -20,7 +20,7 @@ from gymcore.discovery.metadata import read_text
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-__all__ = ["Clash", "Distribution", "Installed", "remedies_of"]
+__all__ = ["Clash", "Distribution", "Installed", "Need", "remedies_of"]
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,33 @@ class Clash:
         return f"{way}needs {self.requirement}, but {self.name} {self.installed} is installed"
 
 
-def remedies_of(clashes: Iterable[Clash]) -> list[str]:
-    """Return what to try against clashes of one distribution, one line each."""
+def remedies_of(clashes: Iterable[Clash], against: Sequence[Need] = ()) -> list[str]:
+    """
+    Return what to try against clashes of one distribution, one line each.
+
+    Args:
+        clashes: All of them.
+        against: What others need of the same distributions and would not have any more, as `Installed.against` tells.
+    """
     clashes = list(clashes)
     wanted = [clash.requirement for clash in clashes if clash.name != "Python"]
+    if against:
+        told = list(dict.fromkeys(f"{need.owner} needs {need.requirement}" for need in against))
+        more = [f"... and {len(told) - 3} more"] if len(told) > 3 else []
+        alone = f"do not install {shlex.join(wanted)} here: {'; '.join([*told[:3], *more])}"
+        return [alone, "try: another version of the plugin, or an environment without the others"]
     hints = [f"try: pip install {shlex.join(wanted)}"] if wanted else []
     if len(wanted) < len(clashes):
         hints.append("try: another Python, or another version of the plugin")
     return hints
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a distribution needs of another."""
+
+    owner: str
+    requirement: str
 
 
 @dataclass(frozen=True)
@@ -147,6 +166,28 @@ class Installed:
                 requirement.marker = None
                 found.append(str(requirement))
         return found
+
+    def against(self, clashes: Iterable[Clash], names: Iterable[str]) -> list[Need]:
+        """
+        Find who would not have what it needs any more, if clashes were mended by installing what is wanted.
+
+        Args:
+            clashes: Of one distribution.
+            names: The distributions that are to be content, with everything that they need in turn.
+        """
+        from packaging.requirements import Requirement
+
+        clashes = [clash for clash in clashes if clash.name != "Python"]
+        owners = {normalised(clash.owner) for clash in clashes}
+        wanted = [Requirement(clash.requirement) for clash in clashes]
+        found: dict[Need, None] = {}
+        for name in dict.fromkeys(map(normalised, names)):
+            for step in self._walk(name):
+                for requirement, _ in step.needs if normalised(step.owner.name) not in owners else ():
+                    if any(_exclude_each_other(requirement, other) for other in wanted):
+                        requirement.marker = None
+                        found[Need(step.owner.name, str(requirement))] = None
+        return list(found)
 
     def _walk(self, name: str, extras: Sequence[str] = ()) -> Iterator[_Step]:
         """Go from a distribution to what it needs, once for each set of extras that is asked for."""
@@ -241,6 +282,31 @@ def _is_met(requirement: Requirement, found: Distribution | None) -> bool:
         return requirement.specifier.contains(Version(found.version), prereleases=True)
     except InvalidVersion:
         return True
+
+
+def _exclude_each_other(one: Requirement, other: Requirement) -> bool:
+    """Whether no version of one distribution can meet both of two requirements."""
+    from packaging.version import InvalidVersion, Version
+
+    if normalised(one.name) != normalised(other.name):
+        return False
+    both = one.specifier & other.specifier
+    # What a set of versions allows changes only at the versions that it names: each of them is tried, and what lies
+    # closely before and after it.
+    tried = [Version("0"), Version("99999")]
+    for specifier in both:
+        try:
+            version = Version(specifier.version.removesuffix(".*"))
+        except InvalidVersion:  # `===` compares letters
+            return False
+        parts = list(version.release)
+        tried += [version, Version(".".join(map(str, [*parts, 0, 0, 1])))]
+        while parts and not parts[-1]:
+            parts.pop()
+        if parts:
+            tried.append(Version(".".join(map(str, [*parts[:-1], parts[-1] - 1, 99999]))))
+        tried.append(Version(".".join(map(str, [*version.release[:-1], version.release[-1] + 1]))))
+    return not any(both.contains(version, prereleases=True) for version in tried)
 
 
 def _python_clash(owner: Distribution, through: tuple[str, ...]) -> Clash | None:

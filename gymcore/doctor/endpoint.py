@@ -70,7 +70,10 @@ def _reinstall(choice: ModelChoice) -> str:
 
 
 async def _asked(choice: ModelChoice, limit_s: float) -> Response:
-    model = choice.model_class(choice.options.config)
+    config: Any = choice.options.config
+    if "max_retries" in type(config).model_fields:  # what came first is the answer; retries would hide it until the end
+        config = config.model_copy(update={"max_retries": 0})
+    model = choice.model_class(config)
     question = Request(input=(message(QUESTION, role="user"),), params={"max_output_tokens": TOKENS})
     task = Task.model_validate({"responses_create_params": {"input": QUESTION}})
     async with AsyncExitStack() as stack:

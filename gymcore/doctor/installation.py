@@ -30,20 +30,21 @@ _HARMLESS = frozenset({"ok", "deprecated", "blocked"})
 """States of a plugin that somebody has wanted, or that do not keep anybody from using it."""
 
 
-def examine(catalog: Catalog, environ: Mapping[str, str]) -> Generator[Check, None, None]:
+def examine(catalog: Catalog | None, environ: Mapping[str, str]) -> Generator[Check, None, None]:
     """
     Look at the installation that this process belongs to.
 
     Args:
-        catalog: What is installed.
+        catalog: What is installed; None where it cannot be found out, and only gymcore itself is looked at.
         environ: Where PATH comes from.
     """
     installed = Installed()
     yield _python()
     yield _gymcore(installed)
     yield _script(environ)
-    yield from _plugins(catalog)
-    yield from _requirements(catalog, installed)
+    if catalog is not None:
+        yield from _plugins(catalog)
+    yield from _requirements(catalog or Catalog(()), installed)
 
 
 def _python() -> Check:
@@ -104,6 +105,10 @@ def _script(environ: Mapping[str, str]) -> Check:
         there = f"; it is {own}" if own.exists() else ""
         remarks.append(f"try: activate its virtual environment{there}; or: python -m gymcore")
         return Check("script", True, "PATH finds no `gym`", tuple(remarks))
+    interpreter = _interpreter_of(Path(found))
+    if interpreter is not None and not interpreter.exists():
+        remarks.append(f"try: pip install --force-reinstall --no-deps gymcore; or: rm {found}; {always}")
+        return Check("script", False, f"PATH finds {found}, whose Python is gone: {interpreter}", tuple(remarks))
     whose = _started_by(Path(found))
     if whose is None:
         remarks.append(f"nobody can say what it starts; {always}")
@@ -131,12 +136,26 @@ def _owners_of_script() -> set[str]:
     return owners
 
 
+def _interpreter_of(script: Path) -> Path | None:
+    """Return what the first line of a script says it is to be run by; None where it is no script."""
+    line = _text_of(script).partition("\n")[0]
+    path = line.removeprefix("#!").split()[:1] if line.startswith("#!") else []
+    return Path(path[0]) if path and path[0].startswith("/") else None
+
+
+def _text_of(script: Path) -> str:
+    try:
+        if not script.is_file():  # reading a pipe would wait for whoever writes into it
+            return ""
+        with script.open("rb") as file:
+            return file.read(10_000).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def _started_by(script: Path) -> str | None:
     """Return the package, or the distribution, that a script starts; None where its text does not tell."""
-    try:
-        text = script.read_bytes()[:10_000].decode("utf-8", "replace")
-    except OSError:
-        return None
+    text = _text_of(script)
     named = _NAMED.search(text)
     if named is not None:
         return normalised(named[1])
@@ -186,16 +205,23 @@ def _requirements(catalog: Catalog, installed: Installed) -> Iterator[Check]:
         told |= {(normalised(clash.owner), clash.requirement) for clash in clashes}
         if clashes:
             bad += 1
-            checks.append(_clash_check(name, plugins, clashes))
+            others = [other for other in named if other != name]
+            checks.append(_clash_check(name, plugins, clashes, installed, others))
     verdict = f"{bad} of them do not have it" if bad else "it is installed as they need it"
     yield Check("needs", not bad, f"what {len(named)} distributions need, gymcore with them: {verdict}")
     yield from checks
 
 
-def _clash_check(name: str, plugins: list[Plugin], clashes: list[Clash]) -> Check:
-    first, *others = clashes
-    remarks = [f"it also {clash.describe()}" for clash in others]
-    remarks += remedies_of(clashes)
-    if name != "gymcore":
+def _clash_check(
+    name: str, plugins: list[Plugin], clashes: list[Clash], installed: Installed, others: list[str]
+) -> Check:
+    first, *more = clashes
+    remarks = [f"it also {clash.describe()}" for clash in more]
+    if name == "gymcore":  # whoever cannot live with what it needs cannot live with it
+        return Check("needs", False, f"{name} {first.describe()}", (*remarks, *remedies_of(clashes)))
+    remarks += remedies_of(clashes, installed.against(clashes, others))
+    if installed.against(clashes, ["gymcore"]):
+        remarks.append("no virtual environment of its own helps, because gymcore is in that, too")
+    else:
         remarks += [f"or: --isolate {plugin.name}" for plugin in plugins if plugin.kind == "environment"]
     return Check("needs", False, f"{name} {first.describe()}", tuple(remarks))

@@ -3,7 +3,7 @@ Builds virtual environments, each once, and keeps them in the user's cache.
 
 One is whole when it holds the file that is written last; what is left of a build that was killed has none, and is
 removed by whoever builds next. A lock lets two processes build one once, and is held by the installer too, so that
-nobody begins while one that outlived its gymcore still writes.
+nobody begins while one that outlived its gymcore still writes: on Linux none does, and nobody waits for ever.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -32,15 +33,20 @@ from gymcore.discovery.requirements import Installed
 from gymcore.errors import PluginError, StorageError
 from gymcore.interpreters.clean_environ import environ_of_installers
 from gymcore.interpreters.core_view import CoreView, core_view
-from gymcore.interpreters.origins import Origin, installed_distribution, origin_of, pack
+from gymcore.interpreters.leash import leashed
+from gymcore.interpreters.origins import Origin, installed_distribution, installed_files, origin_of, pack
+from gymcore.interpreters.wholeness import WHOLE_NAME, mark_whole, what_is_gone
 
-__all__ = ["build_interpreter"]
+__all__ = ["build_interpreter", "forget_unused", "only_builder"]
 
-WHOLE = "whole.json"
 INSTALL_S = 3600.0
 """Wheels of several gigabytes take a while; what takes longer than this has most likely hung."""
+UNUSED_S = 30 * 86_400.0
+"""A virtual environment that was not used for so long is removed when another of its distribution is built."""
 SHOWN_LINES = 15
-_FORMAT = 1
+CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Of gymcore. See https://bford.info/cachedir/\n"
+_FORMAT = 2
+_LOOK_AGAIN_S = 0.1
 _SAYS_WHAT_THERE_IS = (
     *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONSTRAINT", "PIP_PRE"),
     *("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX"),
@@ -73,12 +79,18 @@ def build_interpreter(plugin: Plugin, environ: Mapping[str, str]) -> Path:
     shelf = cache_folder(environ) / "venvs"
     build = _Build(plugin, distribution, origin, core, shelf / f"{normalised(origin.name)}-{digest}", environ)
     try:
-        if not build.is_whole():
+        if build.gone() is not None:
             shelf.mkdir(mode=0o700, parents=True, exist_ok=True)
             shelf.chmod(0o700)
-            with _locked(shelf / f"{build.folder.name}.lock") as lock:
-                if not build.is_whole():  # nobody has built it while we waited
+            (shelf / "CACHEDIR.TAG").write_text(CACHE_TAG)  # for backups, and for a project that it lies in
+            with only_builder(shelf / f"{build.folder.name}.lock", plugin.qualified) as lock:
+                if (gone := build.gone()) is not None:  # nobody has built it while we waited
+                    if (build.folder / WHOLE_NAME).exists():
+                        _say(f"the virtual environment of {plugin.qualified} is damaged, without {gone}")
                     build.make(lock)
+                    forget_unused(shelf, normalised(origin.name), build.folder)
+        with suppress(OSError):  # a cache that is only read
+            os.utime(build.folder / WHOLE_NAME)  # it was used now
     except OSError as error:
         raise StorageError(
             f"no virtual environment can be made for {plugin.qualified}: {error.strerror or error}",
@@ -86,6 +98,31 @@ def build_interpreter(plugin: Plugin, environ: Mapping[str, str]) -> Path:
             hints=["try: another folder, with GYMCORE_CACHE=..."],
         ) from None
     return build.python
+
+
+def forget_unused(shelf: Path, name: str, kept: Path) -> None:
+    """
+    Remove virtual environments of a distribution that nobody has used for long: each change of a plugin leaves one.
+
+    Args:
+        shelf: The folder that they lie in.
+        name: The normalised name of the distribution.
+        kept: The one that stays in any case.
+    """
+    for folder in shelf.iterdir():
+        if folder == kept or not re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", folder.name):
+            continue
+        with suppress(OSError):
+            if time.time() - (folder / WHOLE_NAME).stat().st_mtime < UNUSED_S:
+                continue
+            lock = os.open(shelf / f"{folder.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if _took(lock):
+                    (folder / WHOLE_NAME).unlink()
+                    shutil.rmtree(folder)
+                    folder.with_suffix(".log").unlink()
+            finally:
+                os.close(lock)
 
 
 def _digest(origin: Origin, core: CoreView, environ: Mapping[str, str]) -> str:
@@ -100,18 +137,47 @@ def _digest(origin: Origin, core: CoreView, environ: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Wait until nobody else builds here."""
+def only_builder(path: Path, plugin: str, patience_s: float = INSTALL_S) -> Iterator[int]:
+    """
+    Wait until nobody else builds here, and yield the descriptor of the lock.
+
+    Args:
+        path: The file of the lock; it holds the process id of whoever has it.
+        plugin: For whom, for messages.
+        patience_s: How long to wait.
+
+    Raises:
+        PluginError: somebody else has it for longer.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say(f"another process builds {path.with_suffix('').name}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+        end, is_told = time.monotonic() + patience_s, False
+        while not _took(file):
+            who = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "?"
+            if not is_told:
+                _say(f"another process ({who}) builds {path.with_suffix('').name}; waiting for it")
+                is_told = True
+            if time.monotonic() > end:
+                raise PluginError(
+                    f"another process builds the virtual environment of {plugin}, not done within {patience_s:g} s",
+                    plugin=plugin,
+                    where=str(path),
+                    hints=[f"try: end it: process {who} has started it, and it holds this file (lsof tells which)"],
+                )
+            time.sleep(_LOOK_AGAIN_S)
+        os.ftruncate(file, 0)
+        os.pwrite(file, str(os.getpid()).encode(), 0)
         yield file
     finally:
         os.close(file)
+
+
+def _took(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _say(line: str) -> None:
@@ -139,9 +205,9 @@ class _Build:
         self._environ = environ_of_installers(environ)
         self._log = folder.with_suffix(".log")
 
-    def is_whole(self) -> bool:
-        """Whether it was built to its end, and its Python is still there."""
-        return (self.folder / WHOLE).is_file() and self.python.exists()
+    def gone(self) -> Path | None:
+        """Return something that must be there and is not; None where it is built and whole."""
+        return what_is_gone(self.folder, self.python)
 
     def make(self, lock: int) -> None:
         """
@@ -163,10 +229,8 @@ class _Build:
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
-        whole = {"distribution": self._origin.name, "version": self._origin.version, "gymcore": __version__}
-        part = self.folder / f".{WHOLE}.part"
-        part.write_text(json.dumps(whole))
-        part.replace(self.folder / WHOLE)
+        about = {"distribution": self._origin.name, "version": self._origin.version, "gymcore": __version__}
+        mark_whole(self.folder, about, self._parts())
         _say(f"built in {time.monotonic() - started:.1f} s")
 
     def _fill(self, log: IO[bytes], scratch: Path, lock: int) -> None:
@@ -224,7 +288,7 @@ class _Build:
         log.flush()
         try:
             done = subprocess.run(
-                command,
+                leashed(command),
                 cwd=self.folder,
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
@@ -249,6 +313,14 @@ class _Build:
     def _packages(self) -> Path:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         return self.folder / "venv" / "lib" / version / "site-packages"
+
+    def _parts(self) -> Iterator[Path]:
+        """Yield every file of the plugin, what was installed with it, and what is seen of gymcore's installation."""
+        for folder in (self.folder / "core", self._packages()):
+            yield from (path for path in folder.iterdir() if path.name != "__pycache__")
+        there = installed_distribution(self._origin.name, [str(self._packages())])
+        if there is not None:
+            yield from (path for _, path in installed_files(there))
 
     def _check(self) -> None:
         """

@@ -118,14 +118,23 @@ class Describer:
 
     def _start(self) -> None:
         self._printed = tempfile.TemporaryFile(prefix="gymcore-")  # noqa: SIM115, closed with the process
-        self._process = subprocess.Popen(
-            [str(self.python), "-P", "-m", "gymcore.interpreters.describing", self._plugin.target],
-            env=environ_of_interpreter(self.python, self._environ),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._printed,
-            start_new_session=True,  # Ctrl-C is for this process, which then closes its standard input
-        )
+        try:
+            self._process = subprocess.Popen(
+                [str(self.python), "-P", "-m", "gymcore.interpreters.describing", self._plugin.target],
+                env=environ_of_interpreter(self.python, self._environ),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._printed,
+                start_new_session=True,  # Ctrl-C is for this process, which then closes its standard input
+            )
+        except OSError as error:
+            self._printed.close()
+            raise PluginError(
+                f"{self._title}: the Python of its virtual environment cannot be started: {error.strerror}",
+                plugin=self._plugin.qualified,
+                where=str(self.python),
+                hints=[self._way_out()],
+            ) from None
         self._end = weakref.finalize(self, _end, self._process, self._printed)
         told = self._answer(IMPORT_S)
         if "failed" in told:
@@ -134,7 +143,7 @@ class Describer:
                 f"{self._title} could not be imported in its virtual environment: {told['failed']}",
                 plugin=self._plugin.qualified,
                 where=told["where"],
-                hints=[f"its Python: {self.python}"],
+                hints=[f"its Python: {self.python}", self._way_out()],
             )
         if told["version"] != __version__:
             self.close()
@@ -176,8 +185,19 @@ class Describer:
         raise PluginError(
             f"{self._title} could not be asked about itself: its process {what}",
             plugin=self._plugin.qualified,
-            hints=[f"it printed last: {plain[-KEPT_CHARACTERS:]}"] if plain else [],
+            hints=[*([_told(plain)] if plain else []), *([self._way_out()] if "exit code" in what else [])],
         )
+
+    def _way_out(self) -> str:
+        return f"if its virtual environment is damaged: delete {self.python.parent.parent.parent}, it is built again"
+
+
+def _told(printed: str) -> str:
+    """Return the end of what a process has printed, or the beginning of what Python says of a crash: there it was."""
+    crash = printed.rfind("Fatal Python error")
+    if crash >= 0:
+        return f"it printed: {printed[crash:][:KEPT_CHARACTERS]}"
+    return f"it printed last: {printed[-KEPT_CHARACTERS:]}"
 
 
 def _end(process: subprocess.Popen[bytes], printed: IO[bytes]) -> None:

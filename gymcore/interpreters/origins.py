@@ -14,17 +14,22 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gymcore.documents import DocumentError, decode_json
 from gymcore.errors import PluginError
+from gymcore.run_folder import LOCK_NAME, WRITER_NAME
 
-__all__ = ["Origin", "installed_distribution", "origin_of", "pack"]
+__all__ = ["Origin", "installed_distribution", "installed_files", "origin_of", "pack"]
 
-_LEFT_OUT = frozenset({"__pycache__", "node_modules", "build", "dist"})
+_LEFT_OUT = frozenset({"__pycache__", "node_modules"})
+_LEFT_OUT_AT_THE_TOP = frozenset({"build", "dist"})
+"""What builds leave beside the code; deeper inside, a package may well have such a name."""
+_OF_NO_SOURCE = ("pyvenv.cfg", "CACHEDIR.TAG", LOCK_NAME, WRITER_NAME)
+"""A folder with one of these is a virtual environment, a cache (https://bford.info/cachedir/) or a run folder."""
 _OF_THE_INSTALLER = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "RECORD.jws", "RECORD.p7s"})
 
 
@@ -40,13 +45,14 @@ class Origin:
     """The folder of its project, where it must be built; else it is packed from what is installed."""
 
 
-def installed_distribution(name: str) -> Any:
-    """Return an installed distribution, with its files; None where there is none."""
+def installed_distribution(name: str, path: Sequence[str] | None = None) -> Any:
+    """Return an installed distribution, with its files; None where there is none, on `sys.path` or another path."""
     import importlib_metadata
 
+    finder = importlib_metadata.Distribution
     try:
-        return importlib_metadata.distribution(name)
-    except Exception:  # a finder of somebody else's
+        return next(iter(finder.discover(name=name) if path is None else finder.discover(name=name, path=list(path))))
+    except Exception:  # there is none, or a finder of somebody else's
         return None
 
 
@@ -70,7 +76,7 @@ def origin_of(distribution: Any, plugin: str) -> Origin:
                 plugin=plugin,
                 hints=[f"try: pip install {name} again, from where it is now"],
             )
-        return Origin(name, version, _digest_of_folder(source), source)
+        return Origin(name, version, _digest_of_files(_source_files(source)), source)
     record = distribution.read_text("RECORD")
     if not record:
         raise PluginError(
@@ -78,7 +84,7 @@ def origin_of(distribution: Any, plugin: str) -> Origin:
             plugin=plugin,
             hints=[f"try: install it with pip or uv: pip install --force-reinstall {name}"],
         )
-    return Origin(name, version, hashlib.sha256(record.encode("utf-8", "surrogateescape")).hexdigest())
+    return Origin(name, version, _digest_of_files(installed_files(distribution)))
 
 
 def _editable_source(distribution: Any) -> Path | None:
@@ -95,28 +101,55 @@ def _editable_source(distribution: Any) -> Path | None:
     return Path(os.fsdecode(re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes([int(found[1], 16)]), path)))
 
 
-def _digest_of_folder(folder: Path) -> str:
+def _digest_of_files(named: Iterable[tuple[str, Path]]) -> str:
+    """Return the digest of files as they are now: what RECORD says of them may be out of date."""
     digest = hashlib.sha256()
-    for path in sorted(_source_files(folder)):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode("utf-8", "surrogateescape"))
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for name, path in sorted(named):
+        digest.update(f"{name}\0".encode("utf-8", "surrogateescape"))
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError:  # whoever packs or builds it says so
+            digest.update(b"cannot be read")
     return digest.hexdigest()
 
 
-def _source_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a project, without what tools leave there: hidden ones, bytecode, builds, environments."""
+def _source_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """
+    Yield the files of a project with their names in it.
+
+    What tools leave there is left out: hidden files, bytecode, builds, caches, virtual environments and run folders.
+    """
     for place, folders, files in os.walk(folder):
         here = Path(place)
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".")
-            and name not in _LEFT_OUT
-            and not name.endswith(".egg-info")
-            and not (here / name / "pyvenv.cfg").exists()
-        ]
-        yield from (here / name for name in files if not name.startswith(".") and (here / name).is_file())
+        folders[:] = [name for name in folders if _is_source(here / name, here == folder)]
+        for name in files:
+            path = here / name
+            if not name.startswith(".") and path.is_file():
+                yield path.relative_to(folder).as_posix(), path
+
+
+def _is_source(folder: Path, is_at_the_top: bool) -> bool:
+    if folder.name.startswith(".") or folder.name.endswith(".egg-info") or folder.name in _LEFT_OUT:
+        return False
+    if (folder / "__init__.py").exists():
+        return True
+    if is_at_the_top and folder.name in _LEFT_OUT_AT_THE_TOP:
+        return False
+    return not any((folder / name).exists() for name in _OF_NO_SOURCE)
+
+
+def installed_files(distribution: Any) -> Iterator[tuple[str, Path]]:
+    """Yield the files of an installed wheel with their names there, without what the installer has added."""
+    root = Path(str(distribution.locate_file("")))
+    for line in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+        path = line[0] if line else ""
+        parts = path.split("/")
+        if not path or path.startswith("/") or ".." in parts or path.endswith(".pyc"):
+            continue
+        if parts[0].endswith(".dist-info") and (parts[-1] in _OF_THE_INSTALLER or path.endswith("/WHEEL")):
+            continue
+        yield path, root / path
 
 
 def pack(distribution: Any, folder: Path) -> Path:
@@ -128,7 +161,6 @@ def pack(distribution: Any, folder: Path) -> Path:
     Raises:
         OSError: one of its files is not there any more.
     """
-    root = Path(str(distribution.locate_file("")))
     name = str(distribution.metadata["Name"]).replace("-", "_").replace(".", "_")
     wheel = folder / f"{name}-{distribution.version}-py3-none-any.whl"
     info = f"{name}-{distribution.version}.dist-info"
@@ -142,17 +174,10 @@ def pack(distribution: Any, folder: Path) -> Path:
         packed.writestr(entry, data)
 
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_STORED) as packed:
-        for line in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
-            path = line[0] if line else ""
-            parts = path.split("/")
-            if not path or path.startswith("/") or ".." in parts or path.endswith(".pyc"):
-                continue
-            if parts[0].endswith(".dist-info"):
-                if parts[-1] in _OF_THE_INSTALLER or path.endswith("/WHEEL"):
-                    continue
-                path = "/".join([info, *parts[1:]])
-            file = root / line[0]
-            add(path, file.read_bytes(), file.stat().st_mode & 0o777)
+        for path, file in installed_files(distribution):
+            first, *others = path.split("/")
+            told = "/".join([info, *others]) if first.endswith(".dist-info") else path
+            add(told, file.read_bytes(), file.stat().st_mode & 0o777)
         # What was compiled was compiled for the interpreter that it goes to.
         add(f"{info}/WHEEL", b"Wheel-Version: 1.0\nGenerator: gymcore\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         text = io.StringIO()

@@ -93,7 +93,65 @@ def test_what_is_not_well_is_named_with_what_to_try(gym: Gym, tmp_path_factory: 
     ill = next(
         remarks for found, remarks in told.items() if found.startswith("gym-plugin-ill needs click<2, but click")
     )
-    assert ill == ["try: pip install 'click<2'", "or: --isolate ill", "or: --isolate worse"]
+    assert ill[0].startswith("do not install 'click<2' here: gymcore needs click")
+    assert ill[-1] == "no virtual environment of its own helps, because gymcore is in that, too"
+
+
+def test_a_gymcore_without_what_it_needs_is_told_so(gym: Gym, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """
+    Also where nothing else works, because a plugin has brought a pydantic of long ago: no traceback, and what to try.
+    """
+    folder = PluginFolder(tmp_path_factory.mktemp("old"))
+    info = folder.folder / "pydantic-1.10.dist-info"
+    for part in (folder.folder / "pydantic", info):
+        part.mkdir()
+    (folder.folder / "pydantic" / "__init__.py").write_text("VERSION = '1.10'\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pydantic\nVersion: 1.10\n")
+
+    done = gym("doctor", "--json", folder=folder)
+    other = gym("run", "--env", "example_multi_step", folder=folder)
+
+    assert (done.returncode, done.stderr) == (1, "not well: needs, folder\n")
+    checks = json.loads(done.stdout)["checks"]
+    (wrong,) = (check for check in checks if check["found"].startswith("gymcore needs pydantic"))
+    assert "but pydantic 1.10 is installed" in wrong["found"]
+    assert wrong["remarks"][-1].startswith("try: pip install 'pydantic")
+    assert other.returncode == 4
+    assert other.stderr.startswith("PluginError: gymcore needs pydantic")
+    assert "Traceback" not in other.stderr
+
+
+def test_what_cannot_be_asked_or_written_keeps_nothing_else_from_being_looked_at(
+    gym: Gym, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """
+    A model whose plugin does not have what it needs, and a folder that is a file: both are told in one document.
+    """
+    folder = PluginFolder(tmp_path_factory.mktemp("poor"))
+    files = {"poor/__init__.py": "raise SystemExit('imported')\n", "poor/gym.yaml": "gym_api: 1\n"}
+    groups = {"gymcore.models": {"poor": "poor:Poor"}}
+    folder.install("gym-plugin-poor", files, groups, dependencies=["gym-plugin-nowhere"])
+    (tmp_path / "file").write_text("mine")
+
+    poor = gym("doctor", "--json", "--model", "poor", folder=folder)
+    both = gym("doctor", "--json", "--model", "poor", "file", folder=folder)
+
+    assert (poor.returncode, poor.stderr) == (1, "not well: needs, model\n")
+    names = [(check["name"], check["is_well"]) for check in json.loads(poor.stdout)["checks"]]
+    assert names[-4:] == [("model", False), ("folder", True), ("lock", True), ("store", True)]
+    assert both.returncode == 2
+    (wrong,) = (check for check in json.loads(both.stdout)["checks"] if check["name"] == "folder")
+    assert wrong["found"].startswith("the folder cannot be written: ")
+
+
+def test_an_empty_address_is_a_wrong_request(gym: Gym) -> None:
+    """
+    As a variable that is not set leaves it: nothing would be asked.
+    """
+    done = gym("doctor", "--endpoint", "")
+
+    assert done.returncode == 2
+    assert "--endpoint is empty" in done.stderr
 
 
 def test_an_endpoint_is_asked_on_request_and_its_key_is_never_shown(gym: Gym) -> None:
@@ -102,9 +160,9 @@ def test_an_endpoint_is_asked_on_request_and_its_key_is_never_shown(gym: Gym) ->
     listens.
     """
     with LoopbackEndpoint(says("OK"), status(401, f"no such key: {KEY}"), status(503)) as endpoint:
-        asked = ("doctor", "--endpoint", endpoint.base_url, "--set", "models.policy.config.max_retries=0", "--json")
+        asked = ("doctor", "--endpoint", endpoint.base_url, "--json")
         well, refused = (gym(*asked, POLICY_API_KEY=KEY) for _ in range(2))
-        late = gym(*asked, "--timeout", "0.5", POLICY_API_KEY=KEY)
+        late = gym(*asked, POLICY_API_KEY=KEY)
         sent = [request.headers.get("authorization") for request in endpoint.requests]
 
     def model(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -118,6 +176,7 @@ def test_an_endpoint_is_asked_on_request_and_its_key_is_never_shown(gym: Gym) ->
     for done in (refused, late):
         assert (done.returncode, done.stderr) == (1, "not well: model\n")
         assert any(remark.startswith("try: ") for remark in model(done)["remarks"])
+    assert "503" in str(model(late))  # and not after half a minute of retries, that nobody has answered
     assert "401" in model(refused)["found"] or "key" in model(refused)["found"]
 
 

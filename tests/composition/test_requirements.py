@@ -58,8 +58,8 @@ def test_a_chosen_plugin_that_needs_another_version_is_refused_by_name(weather: 
     assert error.message.startswith("the environment 'weather' (gym-plugin-weather 0.1.0) needs click<2, but click ")
     assert error.message.endswith(" is installed")
     assert "it also needs gym-plugin-nowhere>=3, which is not installed" in error.hints
-    assert "try: pip install 'click<2' 'gym-plugin-nowhere>=3'" in error.hints
-    assert any("--isolate weather" in hint for hint in error.hints)
+    assert any(hint.startswith("do not install 'click<2' 'gym-plugin-nowhere>=3' here: ") for hint in error.hints)
+    assert not any("--isolate" in hint for hint in error.hints)  # gymcore would be in that environment, too
     assert "gym_plugin_weather" not in sys.modules
 
 

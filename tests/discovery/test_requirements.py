@@ -161,3 +161,41 @@ def test_what_is_needed_for_the_extras_of_another_is_told(install: Install, tmp_
 
     assert Installed([str(tmp_path)]).for_extras("plugin", "core") == ["arrow>=15"]
     assert Installed([str(tmp_path)]).for_extras("core", "plugin") == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "needed", "is_lost"),
+    [
+        ("<2", ">=2.7", True),
+        ("==2.10", "==3.7", True),
+        ("==1.*", ">=2,<3", True),
+        ("~=1.4", ">1.4,!=1.5", False),
+        ("<2", ">=1,<3", False),
+        ("<1.0", ">=0.9.5", False),
+        (">=3,<9", "", False),
+        ("<2", "===special", False),
+        (">2,<3", ">2.0", False),
+    ],
+)
+def test_a_remedy_that_others_could_not_live_with_is_none(
+    install: Install, tmp_path: Path, wanted: str, needed: str, is_lost: bool
+) -> None:
+    """
+    What another distribution needs, itself or through what it needs, must stay possible; if not, it is named instead.
+    """
+    install("plugin", "0.1", f"shared{wanted}")
+    install("other", "1", "middle")
+    install("middle", "1", f"shared{needed}")
+    install("shared", "1000")
+    installed = Installed([str(tmp_path)])
+    clashes = installed.clashes("plugin")
+
+    against = installed.against(clashes, ["other", "plugin"])
+
+    told = remedies_of(clashes, against)
+    assert [need.owner for need in against] == (["middle"] if is_lost else [])
+    if is_lost:
+        assert "here: middle needs shared" in told[0]
+        assert "pip install" not in str(told)
+    else:
+        assert told == [f"try: pip install '{clashes[0].requirement}'"]

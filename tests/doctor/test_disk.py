@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gymcore.collection import Journal
-from gymcore.doctor import Check, look
-from gymcore.doctor.disk import file_system_of
+from gymcore.doctor import Check
+from gymcore.doctor.disk import file_system_of, look
 from gymcore.doctor.scratch import scratch_in
 from gymcore.doctor.workload import make_rollout
 from gymcore.errors import RunFolderError

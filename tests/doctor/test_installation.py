@@ -4,6 +4,8 @@ Whose command `gym` is, found out by what stands in it: real scripts, as install
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,7 +79,7 @@ def test_a_command_is_told_by_what_it_starts(tmp_path: Path, text: str, is_well:
     Another's is not well, and `gymcore` is the way out; what cannot be told is no accusation.
     """
     script = tmp_path / "gym"
-    script.write_text(text)
+    script.write_text(text.replace("/usr/bin/python3", sys.executable))
     script.chmod(0o755)
 
     (check,) = look("script", tmp_path)
@@ -86,6 +88,32 @@ def test_a_command_is_told_by_what_it_starts(tmp_path: Path, text: str, is_well:
     assert check.found.startswith(f"PATH finds {script}")
     assert check.found.endswith(starts)
     assert is_well or "pip install --force-reinstall --no-deps gymcore" in check.remarks[-1]
+
+
+def test_a_command_whose_python_is_gone_is_not_well(tmp_path: Path) -> None:
+    """
+    As a virtual environment that was moved leaves it; a shell says no more than that there is no such file.
+    """
+    script = tmp_path / "gym"
+    gone = tmp_path / "venv" / "bin" / "python"
+    script.write_text(PIP.format(module="gymcore.__main__", name="main").replace("/usr/bin/python3", str(gone)))
+    script.chmod(0o755)
+
+    (check,) = look("script", tmp_path)
+
+    assert not check.is_well
+    assert check.found == f"PATH finds {script}, whose Python is gone: {gone}"
+
+
+def test_a_pipe_in_the_place_of_the_command_is_not_waited_for(tmp_path: Path) -> None:
+    """
+    Nobody writes into it, so reading it would take for ever.
+    """
+    os.mkfifo(tmp_path / "gym", 0o755)
+
+    (check,) = look("script", tmp_path)
+
+    assert check.remarks[0].startswith("nobody can say what it starts")
 
 
 def test_who_else_installs_the_command_is_named(rival: PluginFolder, tmp_path: Path) -> None:

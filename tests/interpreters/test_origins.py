@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import importlib_metadata
 import pytest
 
 from gymcore import PluginError
-from gymcore.interpreters.origins import origin_of, pack
+from gymcore.interpreters.origins import Origin, origin_of, pack
 
 
 def distribution_in(folder: Path, name: str) -> Any:
@@ -39,9 +40,33 @@ def test_an_installed_wheel_is_packed_again_without_what_the_installer_added(ech
     assert all("sha256=" in line for line in record.splitlines() if not line.startswith(names[-1]))
 
 
-def test_a_working_copy_is_known_by_its_files(tmp_path: Path) -> None:
+def test_an_installed_wheel_is_known_by_its_files_and_not_by_what_is_recorded_of_them(tmp_path: Path) -> None:
     """
-    A changed file is another origin; what tools leave beside the code is not, and a folder that is gone is told.
+    A file that was edited in place is another origin, and the file as it was is the first one again; one that is gone
+    is told by whoever packs it.
+    """
+    info = tmp_path / "mine-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 0.1\n")
+    (info / "RECORD").write_text("mine.py,sha256=ofwhatwas,8\nmine-0.1.dist-info/METADATA,,\nmine.pyc,,\n")
+    (tmp_path / "mine.py").write_text("ONE = 1\n")
+    first = origin_of(distribution_in(tmp_path, "mine"), "mine/mine")
+
+    (tmp_path / "mine.py").write_text("ONE = 2\n")
+    assert origin_of(distribution_in(tmp_path, "mine"), "mine/mine").digest != first.digest
+    (tmp_path / "mine.py").write_text("ONE = 1\n")
+    assert origin_of(distribution_in(tmp_path, "mine"), "mine/mine") == first
+
+    (tmp_path / "mine.py").unlink()
+    assert origin_of(distribution_in(tmp_path, "mine"), "mine/mine").digest != first.digest
+    with pytest.raises(FileNotFoundError):
+        pack(distribution_in(tmp_path, "mine"), tmp_path)
+
+
+@pytest.fixture
+def working_copy(tmp_path: Path) -> tuple[Path, Callable[[], Origin]]:
+    """
+    A project that is installed editable, and what finds out where it can be had.
     """
     project, site = tmp_path / "my project", tmp_path / "site"
     info = site / "mine-0.1.dist-info"
@@ -50,23 +75,75 @@ def test_a_working_copy_is_known_by_its_files(tmp_path: Path) -> None:
     (project / "mine.py").write_text("ONE = 1\n")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 0.1\n")
     (info / "direct_url.json").write_text(json.dumps({"url": project.as_uri(), "dir_info": {"editable": True}}))
-    first = origin_of(distribution_in(site, "mine"), "mine/mine")
+    return project, lambda: origin_of(distribution_in(site, "mine"), "mine/mine")
+
+
+def test_a_working_copy_is_known_by_its_files(working_copy: tuple[Path, Callable[[], Origin]], tmp_path: Path) -> None:
+    """
+    A changed file is another origin, and a folder that is gone is told.
+    """
+    project, origin = working_copy
+    first = origin()
     assert first.source == project
 
-    (project / "__pycache__").mkdir()
-    (project / "__pycache__" / "mine.pyc").write_text("bytecode")
-    (project / ".git").mkdir()
-    (project / ".git" / "HEAD").write_text("main")
-    (project / "own").mkdir()
-    (project / "own" / "pyvenv.cfg").write_text("home = /usr/bin\n")
-    assert origin_of(distribution_in(site, "mine"), "mine/mine") == first
-
     (project / "mine.py").write_text("ONE = 2\n")
-    assert origin_of(distribution_in(site, "mine"), "mine/mine").digest != first.digest
+    assert origin().digest != first.digest
 
     project.rename(tmp_path / "elsewhere")
     with pytest.raises(PluginError, match=r"was installed from .*my project, which is not there any more"):
-        origin_of(distribution_in(site, "mine"), "mine/mine")
+        origin()
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "__pycache__/mine.pyc",
+        "deep/__pycache__/mine.pyc",
+        ".git/HEAD",
+        "own/pyvenv.cfg",
+        "build/lib/mine.py",
+        "dist/mine-0.1.tar.gz",
+        "src/mine.egg-info/PKG-INFO",
+        "runs/first/gym.lock",
+        "runs/begun/.writer",
+        "cache/venvs/CACHEDIR.TAG",
+    ],
+)
+def test_what_tools_and_runs_leave_in_a_working_copy_is_none_of_its_files(
+    working_copy: tuple[Path, Callable[[], Origin]], left: str
+) -> None:
+    """
+    Else every run whose folder lies in the project would build anew.
+    """
+    project, origin = working_copy
+    first = origin()
+
+    (project / left).parent.mkdir(parents=True)
+    (project / left).write_text("left")
+    (project / left).with_name("rollouts.jsonl").write_text("{}")
+
+    assert origin() == first
+
+
+@pytest.mark.parametrize(
+    "path", ["src/dist/__init__.py", "mine/build/steps.py", "build/__init__.py", "recorded/__init__.py"]
+)
+def test_a_package_of_any_name_is_part_of_a_working_copy(
+    working_copy: tuple[Path, Callable[[], Origin]], path: str
+) -> None:
+    """
+    Below the top `build` and `dist` are packages like others, and one that brings a lock as its data is no run folder.
+    """
+    project, origin = working_copy
+    (project / path).parent.mkdir(parents=True)
+    (project / path).write_text("ONE = 1\n")
+    (project / "recorded").mkdir(exist_ok=True)
+    (project / "recorded" / "gym.lock").write_text("{}")
+    first = origin()
+
+    (project / path).write_text("ONE = 2\n")
+
+    assert origin().digest != first.digest
 
 
 def test_files_that_nobody_lists_cannot_be_packed(tmp_path: Path) -> None:

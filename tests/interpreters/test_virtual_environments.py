@@ -242,6 +242,7 @@ def test_rows_are_checked_by_the_model_over_there(shop: Shop, write_rows: Callab
     assert told[0].startswith("number: input should be a valid integer")
     assert told[1].endswith("value error, thirteen brings bad luck")
     assert "its process was killed by signal 6" in told[2]
+    assert "it printed: Fatal Python error: Aborted" in str(caught.value)  # from where it began
     assert told[3] == "number: field required"
     assert caught.value.count == 4
 
@@ -295,7 +296,9 @@ def test_it_is_built_once_for_everybody_who_wants_it_at_once(shop: Shop, tmp_pat
 
     assert {out for out, _ in said} == {f"{left}/venv/bin/python\n"}
     assert sorted("built in" in err for _, err in said) == [False, True]
-    assert (left / "whole.json").exists()
+    holds = json.loads((left / "whole.json").read_text())["holds"]
+    assert {"core/gymcore", "core/pydantic"} < set(holds)
+    assert {"gadget", "gym_plugin_old/gym.yaml"} < {path.partition("/site-packages/")[2] for path in holds}
     assert not (left / "venv" / "rubbish").exists()
     assert stat.S_IMODE((tmp_path / "venvs").stat().st_mode) == 0o700
     assert stat.S_IMODE(left.stat().st_mode) == 0o700
@@ -317,7 +320,7 @@ def test_what_cannot_be_had_is_an_error_with_the_last_words_of_the_installer(sho
     log = Path(place.removeprefix("all of it: "))
     assert "gadget" in "\n".join(lines)
     assert lines[-1] in log.read_text()
-    assert [path.suffix for path in sorted((tmp_path / "cache" / "venvs").iterdir())] == [".lock", ".log"]
+    assert [path.suffix for path in sorted((tmp_path / "cache" / "venvs").iterdir())] == [".TAG", ".lock", ".log"]
 
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StorageError, match="no virtual environment can be made"):

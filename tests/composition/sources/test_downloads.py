@@ -329,3 +329,4 @@ def test_the_cache_is_where_the_environment_says() -> None:
     assert cache_folder({"XDG_CACHE_HOME": "/x"}) == Path("/x/gymcore")
     assert cache_folder({"XDG_CACHE_HOME": "x"}) == home
     assert cache_folder({"XDG_CACHE_HOME": "/x", "GYMCORE_CACHE": "/y"}) == Path("/y")
+    assert cache_folder({"GYMCORE_CACHE": "mine"}) == Path.cwd() / "mine"  # installers work in another folder
