@@ -87,7 +87,7 @@ def test_a_plan_without_models_is_played_by_the_oracle(tmp_path: Path) -> None:
         ("mix: {seed: 1}\nmix: {seed: 2}\n", ":2", "the key 'mix' stands twice"),
         ("environments:\n  a: {}\n  a: {}\n", ":3", "the key 'a' stands twice"),
         ("mix:\n  seed: 010\n", ":2", "in quotes"),
-        (b"mix: \xff", "plan.yaml", "not UTF-8"),
+        (b"mix: \xff", "plan.yaml:1", "not UTF-8"),
         ("- a\n- b\n", "plan.yaml", "a plan is a mapping"),
         ("just words", "plan.yaml", "a plan is a mapping"),
     ],

@@ -296,4 +296,6 @@ def test_a_whole_run_warns_of_nothing(tmp_path: Path) -> None:
 
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
 
-    assert (done.stdout, done.stderr) == ("10\n", "")
+    # Python's developer mode also tells of steps that took long: how busy the machine is belongs to another test.
+    told = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert (done.stdout, told) == ("10\n", [])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gymcore.collection import Collection, Journal
-from gymcore.composition.locking.lock import LOCK_FORMAT
+from gymcore.composition.locking.lock import LOCK_FORMAT, encode_lock
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError, RunFolderError, StorageError
 from gymcore.plan import Plan
@@ -264,7 +264,7 @@ def test_the_plan_says_how_many_rollouts_there_are_to_be(tmp_path: Path) -> None
     )
     lock = {"format": LOCK_FORMAT, "environments": {"one": {"tasks": 5}, "two": {"tasks": 7}}}
     (tmp_path / "plan.yaml").write_text(plan.to_yaml())
-    (tmp_path / "gym.lock").write_text(json.dumps(lock))
+    (tmp_path / "gym.lock").write_bytes(encode_lock(lock))
 
     result = written(tmp_path, [rollout("a", environment="two")])
 

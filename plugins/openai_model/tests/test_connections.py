@@ -699,7 +699,7 @@ async def work(address):
         asyncio.create_task(transport.handle_async_request(httpx.Request("POST", address, content=b"{}")))
         for _ in range(100)
     ]
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(1)
 
 asyncio.run(work(httpx.URL(sys.argv[1])))
 """

@@ -714,7 +714,8 @@ def test_reads_the_usual_variables():
     assert problems == []
     assert options.config.base_url == "http://host/v1"
     assert options.config.api_key.get_secret_value() == "sk-secret"
-    assert options.meaning == {"model": "small"}
+    assert options.meaning == {"model": "${POLICY_MODEL_NAME}"}
+    assert options.marks.keys() == {"model"}
     assert "sk-secret" not in repr(options)
 
 
