@@ -22,11 +22,11 @@ from gymcore.composition.rows.prompts import compile_prompt
 from gymcore.composition.rows.reader import RowSource, numbered_lines
 from gymcore.datasets.checking import Checked, check_data
 from gymcore.discovery import Catalog
-from gymcore.documents import DocumentError, decode_json
+from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.errors import DataError, GymcoreError, ModelError
 from gymcore.interfaces import Environment, Tool
 from gymcore.plan import PromptPlan
-from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Rollout, ToolCall
+from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Failure, Rollout, Row, ToolCall, Trajectory
 from gymcore.runtime.in_process import TimeLimits
 from gymcore.testing.replies import Reply, says
 from gymcore.testing.suites.arguments import (
@@ -55,6 +55,7 @@ __all__ = ["EnvironmentSuite"]
 _NAMES = ("id", "uuid", "index", "idx")
 """Keys that tell rows apart and say nothing."""
 _SHOWN = 3
+_NOT_TRIED = Outcome(ended="it was not tried, as another one ended the interpreter")
 
 
 @dataclass(frozen=True)
@@ -208,11 +209,31 @@ class EnvironmentSuite(PluginSuite):
         return self.once("played", self._play_all)
 
     def _play_all(self) -> list[tuple[Attempt, Rollout]]:
+        """Play here what the watched interpreter has survived; what it has not is a failure, and is not tried here."""
+        tried = [(attempt, outcome) for attempt, outcome in self._tried() if outcome is not None]
+        calm = iter(self._play([attempt for attempt, outcome in tried if not outcome.ended]))
+        return [(attempt, _ended(attempt, outcome) if outcome.ended else next(calm)) for attempt, outcome in tried]
+
+    def _tried(self) -> list[tuple[Attempt, Outcome | None]]:
+        """Return every plain attempt with what came of its first try, which was in an interpreter of its own."""
+        return self.once("tried", self._try_all)
+
+    def _try_all(self) -> list[tuple[Attempt, Outcome | None]]:
+        attempts = self._plain_attempts()
+        return list(zip(attempts, self._first_tries(attempts), strict=True))
+
+    def _plain_attempts(self) -> list[Attempt]:
         rows = self._rows()
         attempts = [attempt for where, row in rows for attempt in unsolved_attempts(where, row)]
         if self.environment().is_solvable():
             attempts += [Attempt("solve", where, row) for where, row in rows]
-        return list(zip(attempts, self._play(attempts), strict=True))
+        return attempts
+
+    def _first_tries(self, attempts: Sequence[Attempt]) -> Sequence[Outcome | None]:
+        """Play attempts where they can do no harm; None for one that was not tried, as one like it did harm."""
+        jobs = [_job_of("again", attempt.name, attempt) for attempt in attempts]
+        with tempfile.TemporaryDirectory(prefix="gymcore-canary-") as folder:
+            return probe(self._probe_with(folder, self.timeout_s), jobs, _other_seed(), max_starts=5, max_late=2)
 
     def _replayed(self) -> list[tuple[Attempt, Rollout]]:
         """Return the attempts that were scored, each with the script by which it is played again."""
@@ -286,23 +307,30 @@ class EnvironmentSuite(PluginSuite):
     # -- what is played in an interpreter of its own ------------------------------------------------------------------
 
     def _outcomes(self, group: str) -> list[tuple[Job, Outcome]]:
-        """Return the outcomes of one group of jobs; all groups are played together."""
+        """Return the outcomes of one group of jobs; all groups but `again` are played together."""
+        if group == "again":
+            tried = [(attempt, outcome) for attempt, outcome in self._tried() if outcome is not None]
+            return [(_job_of(group, attempt.name, attempt), outcome) for attempt, outcome in tried]
         done = self.once("outcomes", self._probe)
         return [(job, outcome) for job, outcome in done if job.group == group and outcome is not None]
 
     def _probe(self) -> list[tuple[Job, Outcome | None]]:
+        tries = [outcome for _, outcome in self._tried() if outcome is not None]
+        if all(outcome.ended for outcome in tries):
+            raise SkipTest("no attempt comes back: see test_attempts_are_scored")
         with tempfile.TemporaryDirectory(prefix="gymcore-canary-") as folder:
             jobs = list(self._jobs(folder))
-            what = Probe(
-                name=self.installed().qualified,
-                config=self.asked(),
-                judges=self._place_of_judges(),
-                limit_s=self.verify_timeout_s,
-                canary=folder,
-            )
-            # Another seed than this interpreter has, which is the first thing to differ where a set is gone through.
-            seed = 1 if os.environ.get("PYTHONHASHSEED") != "1" else 2
-            return list(zip(jobs, probe(what, jobs, seed), strict=True))
+            what = self._probe_with(folder, self.verify_timeout_s)
+            return list(zip(jobs, probe(what, jobs, _other_seed()), strict=True))
+
+    def _probe_with(self, canary: str, limit_s: float) -> Probe:
+        return Probe(
+            name=self.installed().qualified,
+            config=self.asked(),
+            judges=self._place_of_judges(),
+            limit_s=limit_s,
+            canary=canary,
+        )
 
     def _place_of_judges(self) -> tuple[str, str] | None:
         if not self.judges:
@@ -321,9 +349,6 @@ class EnvironmentSuite(PluginSuite):
         def job(group: str, sort: str, told: str, replies: Iterable[Reply], on: Mapping[str, Any] = row) -> Job:
             return Job(group, f"{group}/{sort}", told, on, [reply_to_json(reply) for reply in replies])
 
-        for attempt, _ in self._replayed():
-            replies = [reply for reply in attempt.replies or () if isinstance(reply, Reply)]
-            yield job("again", attempt.told(), attempt.told(), replies, attempt.row)
         for name, tool in tools.items():
             for arguments in valid_arguments(tool):
                 text = json.dumps(arguments)
@@ -547,6 +572,8 @@ class EnvironmentSuite(PluginSuite):
         if not self.environment().is_solvable():
             raise SkipTest("the environment has no reference solution (solve)")
         solved = [(attempt, rollout) for attempt, rollout in self._played() if attempt.name == "solve"]
+        if not solved:
+            raise SkipTest("no reference solution was tried: see test_attempts_are_scored")
         failed = [
             f"{attempt.where}: the reference solution fails: {_told_failure(rollout.failure.model_dump())}"
             for attempt, rollout in solved
@@ -678,7 +705,13 @@ class EnvironmentSuite(PluginSuite):
     def _played_cases(self) -> list[tuple[_Case, Rollout]]:
         def play() -> list[tuple[_Case, Rollout]]:
             cases = self._cases()
-            return list(zip(cases, self._play([case.attempt for case in cases]) if cases else [], strict=True))
+            attempts = [case.attempt for case in cases]
+            tries = [outcome or _NOT_TRIED for outcome in self._first_tries(attempts)] if cases else []
+            calm = iter(self._play([one for one, outcome in zip(attempts, tries, strict=True) if not outcome.ended]))
+            return [
+                (case, _ended(case.attempt, outcome) if outcome.ended else next(calm))
+                for case, outcome in zip(cases, tries, strict=True)
+            ]
 
         return self.once("played cases", play)
 
@@ -710,10 +743,11 @@ class EnvironmentSuite(PluginSuite):
         A run is played by many workers, and resumed by others.
         """
         self._require_steady()
-        outcomes = self._outcomes("again")
+        outcomes = [outcome for _, outcome in self._outcomes("again")]
         faults = []
-        for (attempt, rollout), (_, outcome) in zip(self._replayed(), outcomes, strict=False):
-            assert rollout.reward is not None
+        for (attempt, rollout), outcome in zip(self._played(), outcomes, strict=True):
+            if rollout.reward is None:
+                continue
             seen = (outcome.reward, outcome.parts, outcome.metrics)
             here = (rollout.reward.value, rollout.reward.parts, rollout.reward.metrics)
             if outcome.failure is not None:
@@ -851,6 +885,9 @@ class EnvironmentSuite(PluginSuite):
         return self.once("leftovers", self._find_leftovers)
 
     def _find_leftovers(self) -> Any:
+        ended = [job.told for group in ("again", "valid") for job, outcome in self._outcomes(group) if outcome.ended]
+        if ended:
+            raise SkipTest(f"it would end this interpreter, or never come back ({ended[0]})")
         where, row = self._rows()[0]
         solutions = self._solutions()
         script = [reply for reply in (solutions[0][0].replies if solutions else ()) or () if isinstance(reply, Reply)]
@@ -903,12 +940,33 @@ def _listed(faults: Iterable[str], count: int | None = None) -> str:
 def _told_failure(failure: Mapping[str, Any] | None) -> str:
     if failure is None:
         return "it fails"
+    if failure["error"] == "Ended":
+        return str(failure["message"])
     place = f" ({failure['location']})" if failure.get("location") else ""
     return f"fails in {failure['stage']} with {failure['error']}: {failure['message'][:300]}{place}"
 
 
 def _told_warning(warning: Any) -> str:
     return f"{warning.message}: {', '.join(warning.examples)}"
+
+
+def _job_of(group: str, sort: str, attempt: Attempt) -> Job:
+    replies = None
+    if attempt.replies is not None:
+        replies = [reply_to_json(reply) for reply in attempt.replies if isinstance(reply, Reply)]
+    return Job(group, f"{group}/{sort}", attempt.told(), attempt.row, replies)
+
+
+def _ended(attempt: Attempt, outcome: Outcome) -> Rollout:
+    """Return the failure of an attempt that has ended its interpreter."""
+    failure = Failure(stage="verify", error="Ended", message=str(outcome.ended), retryable=False)
+    row = {**attempt.row, "environment": "under_test"}
+    return Rollout(Row(encode_json(row), row), 0, Trajectory(), failure=failure)
+
+
+def _other_seed() -> int:
+    """Return another seed of hashes than this interpreter has: what goes through a set is the first to differ."""
+    return 1 if os.environ.get("PYTHONHASHSEED") != "1" else 2
 
 
 def _is_about_finite(failure: Mapping[str, Any]) -> bool:

@@ -25,6 +25,7 @@ __all__ = ["Job", "Outcome", "Probe", "probe", "watched"]
 
 START_S = 60.0
 MAX_STARTS = 12
+_LATE = "it did not come back"
 
 
 @dataclass(frozen=True)
@@ -74,23 +75,34 @@ class Probe:
     """An empty folder that nobody has a reason to open."""
 
 
-def probe(what: Probe, jobs: Sequence[Job], hash_seed: int) -> list[Outcome | None]:
+def probe(
+    what: Probe, jobs: Sequence[Job], hash_seed: int, *, max_starts: int = MAX_STARTS, max_late: int = MAX_STARTS
+) -> list[Outcome | None]:
     """
     Play jobs in an interpreter of their own; one that hangs or crashes ends it, and the next one goes on.
+
+    Args:
+        what: What is played.
+        jobs: How.
+        hash_seed: How hashes are salted.
+        max_starts: How many interpreters may be ended.
+        max_late: How many of them because a job did not come back.
 
     Returns:
         The outcome of each job; None where it was not tried, because another of its sort has ended the interpreter.
     """
     outcomes: list[Outcome | None] = [None] * len(jobs)
     left = list(range(len(jobs)))
-    for _ in range(MAX_STARTS):
-        if not left:
+    late = 0
+    for _ in range(max_starts):
+        if not left or late == max_late:
             break
         number, ended = _play(what, jobs, left, outcomes, hash_seed)
         if ended is None:
             break
         if number is None:
             raise AssertionError(f"{what.name} cannot be played in another interpreter: {ended}")
+        late += ended.startswith(_LATE)
         outcomes[number] = Outcome(ended=ended)
         left = [other for other in left if outcomes[other] is None and jobs[other].sort != jobs[number].sort]
     return outcomes
@@ -141,7 +153,7 @@ def _follow(
             try:
                 line = lines.get(timeout=START_S if current is None else limit_s + 1)
             except queue.Empty:
-                return current, f"it did not come back within {limit_s:g} s"
+                return current, f"{_LATE} within {limit_s:g} s"
             if not line:
                 code = process.wait(10)
                 end = f"signal {-code}" if code < 0 else f"exit code {code}"

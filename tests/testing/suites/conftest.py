@@ -213,6 +213,18 @@ FAULTS: dict[str, Fault] = {
         (("        text = trajectory", "        trajectory.turns[-1].output[0]\n        text = trajectory"),),
         told="nop: fails in verify with IndexError",
     ),
+    "verifier_exits": Fault(
+        ("test_attempts_are_scored", "test_verifier_finishes_in_time"),
+        (("        text = trajectory", "        trajectory.text or os._exit(0)\n        text = trajectory"),),
+        told="nop: it ended the interpreter with exit code 0",
+        probed=("again",),
+    ),
+    "open_hangs": Fault(
+        "test_attempts_are_scored",
+        ((OPENS, OPENS + "        while True:\n            pass\n"),),
+        told="nop: it did not come back within 1 s",
+        probed=("again",),
+    ),
     # -- the verifier
     "flaky": Fault("test_verifier_is_deterministic", ((PAYS, METRICS % "'luck': random.random()"),)),
     "hash_order": Fault(
