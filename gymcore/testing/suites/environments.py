@@ -31,6 +31,7 @@ from gymcore.runtime.in_process import TimeLimits
 from gymcore.testing.replies import Reply, says
 from gymcore.testing.suites.arguments import (
     BAIT,
+    answer_slots,
     hostile_arguments,
     payloads,
     placed_in_arguments,
@@ -238,7 +239,7 @@ class EnvironmentSuite(PluginSuite):
     def _replayed(self) -> list[tuple[Attempt, Rollout]]:
         """Return the attempts that were scored, each with the script by which it is played again."""
         return [
-            (replace(attempt, replies=replies_of(rollout.trajectory)), rollout)
+            (attempt if attempt.replies else replace(attempt, replies=replies_of(rollout.trajectory)), rollout)
             for attempt, rollout in self._played()
             if rollout.reward is not None
         ]
@@ -346,8 +347,15 @@ class EnvironmentSuite(PluginSuite):
         where, row = rows[0]
         tools = self.environment().tools
 
-        def job(group: str, sort: str, told: str, replies: Iterable[Reply], on: Mapping[str, Any] = row) -> Job:
-            return Job(group, f"{group}/{sort}", told, on, [reply_to_json(reply) for reply in replies])
+        def job(
+            group: str,
+            sort: str,
+            told: str,
+            replies: Iterable[Reply],
+            on: Mapping[str, Any] = row,
+            is_rubbish: bool = False,
+        ) -> Job:
+            return Job(group, f"{group}/{sort}", told, on, [reply_to_json(reply) for reply in replies], is_rubbish)
 
         for name, tool in tools.items():
             for arguments in valid_arguments(tool):
@@ -355,22 +363,44 @@ class EnvironmentSuite(PluginSuite):
                 yield job("valid", name, f"{name}({_short(text)})", [_calling(name, text), says("Done.")])
             for told, text in hostile_arguments(tool):
                 yield job("hostile", name, f"{name}: {told}", [_calling(name, text), says("Done.")])
-        solutions = self._solutions()[:1]
+        solved = self._solutions()
+        solutions = solved[:1]
+        slots = answer_slots([words for attempt, _ in solved if (words := _last_words(attempt.replies or ()))])
         for told, text in payloads(canary).items():
             for number, answer in enumerate(wrapped(text)):
-                yield job("canary", "answer", f"{where}: the answer is {told}", [says(answer)])
-                for attempt, rollout in solutions if number < 3 else ():
-                    script = _with_answer(replies_of(rollout.trajectory), answer)
+                yield job("canary", "answer", f"{where}: the answer is {told}", [says(answer)], is_rubbish=True)
+                for attempt, _ in solutions if number < 3 else ():
+                    script = _with_answer(_replies(attempt), answer)
                     yield job("canary", "answer", f"{attempt.where}: the answer is {told}", script, attempt.row)
+            yield from self._slotted("canary", told, text, slots, solutions, job)
             yield from self._placed("canary", told, text, tools, solutions, job)
         for text in BAIT:
             told = f"{text[:12]!r}{'...' if len(text) > 12 else ''} ({len(text)} characters)"
-            yield job("bait", "answer", f"{where}: the answer is {told}", [says(text)])
-            yield job("bait", "answer", f"{where}: the answer is {told}", [says(f"The answer is \\boxed{{{text}}}.")])
-            for attempt, rollout in solutions:
-                script = _with_answer(replies_of(rollout.trajectory), text)
+            what = f"{where}: the answer is {told}"
+            yield job("bait", "answer", what, [says(text)], is_rubbish=True)
+            yield job("bait", "answer", what, [says(f"The answer is \\boxed{{{text}}}.")], is_rubbish=True)
+            for attempt, _ in solutions:
+                script = _with_answer(_replies(attempt), text)
                 yield job("bait", "answer", f"{attempt.where}: the answer is {told}", script, attempt.row)
+            yield from self._slotted("bait", told, text, slots, solutions, job)
             yield from self._placed("bait", told, text, tools, solutions, job)
+
+    def _slotted(
+        self,
+        group: str,
+        told: str,
+        text: str,
+        slots: Sequence[tuple[str, str, bool]],
+        solutions: Sequence[tuple[Attempt, Rollout]],
+        job: Callable[..., Job],
+    ) -> Iterator[Job]:
+        """Yield jobs in which a text stands where the reference solution has its answer."""
+        for attempt, _ in solutions:
+            for before, after, is_bare in slots:
+                script = _with_answer(_replies(attempt), f"{before}{text}{after}")
+                is_rubbish = is_bare and len(script) == 1
+                what = f"{attempt.where}: the answer is {told}, written as in the solution ({before[-20:]}...)"
+                yield job(group, "answer", what, script, attempt.row, is_rubbish=is_rubbish)
 
     def _placed(
         self,
@@ -386,8 +416,8 @@ class EnvironmentSuite(PluginSuite):
             for argument, arguments in placed_in_arguments(tool, text):
                 what = f"{name}: the argument {argument!r} is {told}"
                 yield job(group, name, what, [_calling(name, arguments), says("Done.")])
-                for attempt, rollout in solutions:
-                    script = _with_call(replies_of(rollout.trajectory), name, arguments)
+                for attempt, _ in solutions:
+                    script = _with_call(_replies(attempt), name, arguments)
                     if script is not None:
                         yield job(group, name, what, script, attempt.row)
 
@@ -604,11 +634,19 @@ class EnvironmentSuite(PluginSuite):
     @check(fix="Let the verifier compare what was parsed, and pay nothing where nothing could be parsed.")
     def test_garbled_answers_earn_less(self) -> None:
         """
-        Rubbish earns less than the top reward, and so do calls of tools that do not exist.
+        Rubbish earns less than the top reward: long, odd and hostile answers, and calls of tools that do not exist.
 
         What cannot be read must not be taken for right.
         """
         self._earn_less("garbled", "garbled calls")
+        top = self.top()
+        paid = [
+            f"{job.told} earns {outcome.reward:g}, the top reward"
+            for group in ("bait", *(() if self.executes_code else ("canary",)))
+            for job, outcome in self._outcomes(group)
+            if job.is_rubbish and outcome.reward is not None and outcome.reward >= top and not outcome.found
+        ]
+        assert not paid, _listed(paid)
 
     @check(fix="Let the verifier look at the whole answer; `trajectory.is_truncated` says that it was cut off.")
     def test_truncated_answers_earn_less(self) -> None:
@@ -1017,6 +1055,15 @@ def _content(row: Mapping[str, Any]) -> bytes:
 
 def _calling(name: str, arguments: str) -> Reply:
     return Reply((ToolCall(name, arguments),))
+
+
+def _replies(attempt: Attempt) -> list[Reply]:
+    return [reply for reply in attempt.replies or () if isinstance(reply, Reply)]
+
+
+def _last_words(replies: Sequence[Reply | Exception]) -> str:
+    parts = [part for reply in replies if isinstance(reply, Reply) for part in reply.parts]
+    return parts[-1] if parts and isinstance(parts[-1], str) else ""
 
 
 def _with_answer(replies: Sequence[Reply], answer: str) -> list[Reply]:

@@ -154,6 +154,7 @@ class Fault:
         }
 
 
+QUIETLY = "        except Exception:\n            pass\n"
 PAYS = "        return Reward(value=self.config.top if is_right else 0.0)\n"
 NOTES = '        return f"noted {len(text)} characters"\n'
 OPENS = "        self.memory = 0\n"
@@ -178,6 +179,12 @@ FAULTS: dict[str, Fault] = {
     "silence_pays": Fault("test_silence_earns_less", (("is_right = text ==", "is_right = not text or text =="),)),
     "rubbish_pays": Fault(
         "test_garbled_answers_earn_less", (("is_right = text ==", "is_right = ']}' in text or text =="),)
+    ),
+    "length_pays": Fault(
+        "test_garbled_answers_earn_less",
+        (("is_right = text ==", "is_right = len(text) > 2000 or text =="), ("and self.memory == self.task.total", "")),
+        told="(5000 characters) earns 1, the top reward",
+        probed=("bait",),
     ),
     "beginnings_pay": Fault(
         "test_truncated_answers_earn_less",
@@ -243,6 +250,30 @@ FAULTS: dict[str, Fault] = {
         told="the trajectory's turns[0].output",
         probed=("again",),
     ),
+    "tidied_trajectory": Fault(
+        "test_verifier_changes_nothing",
+        (
+            (
+                "        text = trajectory",
+                "        for item in trajectory.items:\n            for part in item.get('content', ()):\n"
+                "                part['text'] = part['text'].strip()\n        text = trajectory",
+            ),
+        ),
+        told="the trajectory's turns[0].output",
+        probed=("again",),
+    ),
+    "reply_rewrites": Fault(
+        "test_verifier_changes_nothing",
+        (
+            (
+                "    def verify",
+                "    async def reply(self, turn: Any) -> None:\n"
+                "        [item.pop('status', None) for item in turn.output]\n\n    def verify",
+            ),
+        ),
+        told="changes what the model said",
+        probed=("again",),
+    ),
     "mutated_task": Fault(
         "test_verifier_changes_nothing",
         (("        text = trajectory", "        self.task.numbers.sort(reverse=True)\n        text = trajectory"),),
@@ -295,6 +326,92 @@ FAULTS: dict[str, Fault] = {
             ),
         ),
         told="note: the argument 'text' is a path: the file is opened whose path the model gave",
+        probed=("canary",),
+    ),
+    "evaluates_after_a_mark": Fault(
+        "test_model_output_is_not_executed",
+        (
+            ("yield say(str(self.task.total))", "yield say(f'#### {self.task.total}')"),
+            (
+                "        text = trajectory.text.strip()\n",
+                "        found = re.search('#### (.+)', trajectory.text)\n        text = found[1] if found else ''\n"
+                "        try:\n            text = str(eval(text, {'__builtins__': {}}))\n"
+                "        except Exception:\n            pass\n",
+            ),
+        ),
+        told="written as in the solution (#### ...): Python code that the model wrote is run",
+        probed=("canary",),
+    ),
+    "imports_names": Fault(
+        "test_model_output_is_not_executed",
+        ((NOTES, "        try:\n            __import__('importlib').import_module(text)\n" + QUIETLY + NOTES),),
+        told="a module is imported whose name the model gave",
+        probed=("canary",),
+    ),
+    "formats": Fault(
+        "test_model_output_is_not_executed",
+        ((NOTES, "        try:\n            text.format(self=self)\n" + QUIETLY + NOTES),),
+        told="is a format string: a text that the model wrote is used as a format",
+        probed=("canary",),
+    ),
+    "goes_up": Fault(
+        "test_model_output_is_not_executed",
+        ((NOTES, "        try:\n            os.remove(os.path.dirname(__file__) + '/' + text)\n" + QUIETLY + NOTES),),
+        told="is a way up: the file is given to os.remove() whose path the model gave",
+        probed=("canary",),
+    ),
+    "pastes_sql": Fault(
+        "test_model_output_is_not_executed",
+        (
+            (
+                NOTES,
+                "        try:\n            DATA.execute(f\"select 1 where 'x' = '{text}'\")\n" + QUIETLY + NOTES,
+            ),
+            ("class Sum(", "DATA = sqlite3.connect(':memory:', check_same_thread=False)\n\n\nclass Sum("),
+            ("import re\n", "import re\nimport sqlite3\n"),
+        ),
+        told="is a piece of SQL: SQL that the model wrote is part of a statement",
+        probed=("canary",),
+    ),
+    "asks_with_parameters": Fault(
+        (),
+        (
+            (NOTES, "        self.data.execute('select 1 where ? = 1', (text,)).close()\n" + NOTES),
+            (OPENS, OPENS + "        self.data = sqlite3.connect(':memory:')\n"),
+            (
+                "    @tool\n    def add",
+                "    async def close(self) -> None:\n        self.data.close()\n\n    @tool\n    def add",
+            ),
+            ("import re\n", "import re\nimport sqlite3\n"),
+        ),
+        probed=("canary",),
+    ),
+    "asks_a_program": Fault(
+        (),
+        (
+            (
+                NOTES,
+                "        subprocess.run(['grep', '-q', '-e', text.replace('\\0', '')], input=b'', check=False)\n"
+                "        subprocess.run(['sh', '-c', ': \"$1\"', 'it', text.replace('\\0', '')], check=False)\n"
+                + NOTES,
+            ),
+            ("import re\n", "import re\nimport subprocess\n"),
+            ("text: str", "text: Annotated[str, Field(max_length=500)]"),
+        ),
+        probed=("canary",),
+    ),
+    "runs_a_shell": Fault(
+        "test_model_output_is_not_executed",
+        (
+            (
+                NOTES,
+                "        subprocess.run(['env', 'bash', '-ec', f'true {text}'.replace('\\0', '')], check=False)\n"
+                + NOTES,
+            ),
+            ("import re\n", "import re\nimport subprocess\n"),
+            ("text: str", "text: Annotated[str, Field(max_length=500)]"),
+        ),
+        told="a command that the model wrote is run",
         probed=("canary",),
     ),
     "backtracks": Fault(
