@@ -11,7 +11,8 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +27,7 @@ from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.errors import DataError, GymcoreError, ModelError
 from gymcore.interfaces import Environment, Tool
 from gymcore.plan import PromptPlan
-from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Failure, Rollout, Row, ToolCall, Trajectory
+from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Failure, Rollout, Row, Task, ToolCall, Trajectory
 from gymcore.runtime.in_process import TimeLimits
 from gymcore.testing.replies import Reply, says
 from gymcore.testing.suites.arguments import (
@@ -54,7 +55,7 @@ from gymcore.testing.suites.suite import PluginSuite, check
 __all__ = ["EnvironmentSuite"]
 
 _NAMES = ("id", "uuid", "index", "idx")
-"""Keys that tell rows apart and say nothing."""
+"""Keys that tell rows apart and say nothing, unless the task model names them."""
 _SHOWN = 3
 _NOT_TRIED = Outcome(ended="it was not tried, as another one ended the interpreter")
 
@@ -67,6 +68,9 @@ class _Row:
     """As it is played."""
     content: bytes
     """A digest of what it says."""
+    task: bytes
+    """A digest of what it asks and of what the task model names."""
+    prompt: bytes
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ class EnvironmentSuite(PluginSuite):
     """How many rows of each split are held against each other; all are validated."""
     judges: ClassVar[Judges] = {}
     """Models that the verifier asks, by name: a model, or a function from the question to the answer."""
-    top_reward: ClassVar[float | None] = None
-    """What a solved task earns; None for the upper end of the manifest's `reward_range`, or 1.0."""
+    top_reward: ClassVar[float | str | None] = None
+    """What a solved task earns, or the row's key that says so; None for the upper end of the `reward_range`, or 1.0."""
     deterministic: ClassVar[bool] = True
     """Whether the same replies earn the same reward each time."""
     executes_code: ClassVar[bool] = False
@@ -120,9 +124,19 @@ class EnvironmentSuite(PluginSuite):
         """Return the lowest and the highest reward: what the manifest says, else 0 to 1."""
         return self.installed().manifest.reward_range or (0.0, 1.0)
 
-    def top(self) -> float:
-        """Return what a solved task earns."""
-        return self.reward_range()[1] if self.top_reward is None else self.top_reward
+    def top(self, row: Mapping[str, Any]) -> float:
+        """Return what a task earns when it is solved; override it where a number or a key does not say it."""
+        if self.top_reward is None:
+            return self.reward_range()[1]
+        if not isinstance(self.top_reward, str):
+            return self.top_reward
+        assert self.top_reward in row, f"a row has no {self.top_reward!r}, which top_reward names"
+        return float(row[self.top_reward])
+
+    def _is_top(self, reward: float, row: Mapping[str, Any]) -> bool:
+        """Whether a reward is what a solved task earns, but for the rounding of a sum."""
+        top = self.top(row)
+        return reward > top or math.isclose(reward, top, rel_tol=1e-9, abs_tol=1e-9)
 
     def _isolation(self) -> str:
         return self.installed().manifest.isolation or "none"
@@ -166,7 +180,7 @@ class EnvironmentSuite(PluginSuite):
                                 model.model_validate(row)
                             except Exception:  # what is wrong with it, another check says
                                 continue
-                            yield _Row(split, f"{path}:{number}", line, _content(row))
+                            yield _Row(split, f"{path}:{number}", line, *_digests(row, model.model_fields))
                 except GymcoreError:
                     continue
 
@@ -191,14 +205,15 @@ class EnvironmentSuite(PluginSuite):
             raise SkipTest("there is no valid row to play; give the suite some in `rows`")
         return [(where, {**row, "task_id": f"under_test/{number}"}) for number, (where, row) in enumerate(chosen)]
 
-    def _play(self, attempts: Sequence[Attempt], at_once: int = 1) -> list[Rollout]:
-        limits = TimeLimits(rollout_s=self.timeout_s, tool_s=self.timeout_s, verify_s=self.timeout_s)
+    def _play(self, attempts: Sequence[Attempt], at_once: int = 1, limit_s: float | None = None) -> list[Rollout]:
+        limit_s = limit_s or self.timeout_s
+        limits = TimeLimits(rollout_s=limit_s, tool_s=limit_s, verify_s=limit_s)
         return asyncio.run(
             play_attempts(
                 self.environment(),
                 attempts,
                 self.options(),
-                judges=self.judges,
+                judges=self.judges or {},
                 at_once=at_once,
                 limits=limits,
                 isolation=self._isolation(),
@@ -242,14 +257,16 @@ class EnvironmentSuite(PluginSuite):
             (attempt if attempt.replies else replace(attempt, replies=replies_of(rollout.trajectory)), rollout)
             for attempt, rollout in self._played()
             if rollout.reward is not None
-        ]
+        ] + [(case.attempt, rollout) for case, rollout in self._played_cases() if rollout.reward is not None]
 
     def _solutions(self) -> list[tuple[Attempt, Rollout]]:
-        """Return the solutions that earned the top reward, as scripts."""
+        """Return the solutions that earned the top reward, as scripts; the reference solution's first."""
         return [
             (attempt, rollout)
             for attempt, rollout in self._replayed()
-            if attempt.name == "solve" and rollout.reward is not None and rollout.reward.value == self.top()
+            if attempt.name in ("solve", "case")
+            and rollout.reward is not None
+            and self._is_top(rollout.reward.value, attempt.row)
         ]
 
     def _rewards_of(self, *names: str) -> list[tuple[Attempt, float]]:
@@ -277,8 +294,7 @@ class EnvironmentSuite(PluginSuite):
         return len(unsolved) == 1 and rewards.get("solve") == unsolved
 
     def _earn_less(self, *names: str) -> None:
-        top = self.top()
-        paid = [(attempt, value) for attempt, value in self._rewards_of(*names) if value >= top]
+        paid = [(attempt, value) for attempt, value in self._rewards_of(*names) if self._is_top(value, attempt.row)]
         assert not paid, _listed(f"{attempt.told()} earns {value:g}, the top reward" for attempt, value in paid)
 
     def _is_steady(self) -> bool:
@@ -469,20 +485,24 @@ class EnvironmentSuite(PluginSuite):
     @check(fix="Remove the row from one of the splits, or set `splits_overlap` where that is meant.")
     def test_splits_do_not_overlap(self) -> None:
         """
-        No row stands in two splits, whatever its id; `example` may show rows of the others.
+        No row stands in two splits, whatever its id, nor its prompt, unless many rows share that; `example` may show
+        rows of the others.
 
         What was trained on measures nothing.
         """
         if self.splits_overlap:
             raise SkipTest("rows may stand in two splits (splits_overlap)")
         seen: dict[bytes, _Row] = {}
+        asked: dict[bytes, _Row] = {}
         shared = []
-        for row in self._all_rows():
-            if row.split == "example":
-                continue
-            first = seen.setdefault(row.content, row)
+        rows = [row for row in self._all_rows() if row.split != "example"]
+        often = Counter((row.split, row.prompt) for row in rows)
+        for row in rows:
+            first, says = seen.setdefault(row.task, row), "says"
+            if first.split == row.split and often[row.split, row.prompt] == 1:
+                first, says = asked.setdefault(row.prompt, row), "asks"
             if first.split != row.split:
-                shared.append(f"{row.where} ({row.split}) says the same as {first.where} ({first.split})")
+                shared.append(f"{row.where} ({row.split}) {says} the same as {first.where} ({first.split})")
         assert not shared, _listed(shared)
 
     @check(
@@ -591,7 +611,7 @@ class EnvironmentSuite(PluginSuite):
 
     @check(
         fix="Mend `solve()`, the verifier or the row that is named; where tasks earn less even when they are solved, "
-        "set `top_reward`."
+        "set `top_reward` to a number, or to the key of the row that says how much."
     )
     def test_reference_solution_earns_the_top_reward(self) -> None:
         """
@@ -612,11 +632,11 @@ class EnvironmentSuite(PluginSuite):
         assert not failed, _listed(failed)
         low, high = self.reward_range()
         poor = [
-            f"{attempt.where}: the reference solution earns {rollout.reward.value:g}, and not {self.top():g}"
+            f"{attempt.where}: the reference solution earns {rollout.reward.value:g}, and not {self.top(attempt.row):g}"
             for attempt, rollout in solved
             if rollout.reward is not None
-            and rollout.reward.value != self.top()
-            and low <= rollout.reward.value <= high  # else another check says so
+            and not self._is_top(rollout.reward.value, attempt.row)
+            and _is_within(rollout.reward.value, low, high)  # else another check says so
         ]
         if poor and self._is_constant():
             raise SkipTest("every attempt earns the same: see test_reward_discriminates")
@@ -639,12 +659,14 @@ class EnvironmentSuite(PluginSuite):
         What cannot be read must not be taken for right.
         """
         self._earn_less("garbled", "garbled calls")
-        top = self.top()
         paid = [
             f"{job.told} earns {outcome.reward:g}, the top reward"
             for group in ("bait", *(() if self.executes_code else ("canary",)))
             for job, outcome in self._outcomes(group)
-            if job.is_rubbish and outcome.reward is not None and outcome.reward >= top and not outcome.found
+            if job.is_rubbish
+            and outcome.reward is not None
+            and not outcome.found
+            and self._is_top(outcome.reward, job.row)
         ]
         assert not paid, _listed(paid)
 
@@ -676,13 +698,13 @@ class EnvironmentSuite(PluginSuite):
         faults += [
             f"{attempt.told()} earns {rollout.reward.value:g}, which is not from {low:g} to {high:g}"
             for attempt, rollout in self._played()
-            if rollout.reward is not None and not low <= rollout.reward.value <= high
+            if rollout.reward is not None and not _is_within(rollout.reward.value, low, high)
         ]
         for group in ("bait", "canary", "hostile"):
             if faults:
                 break
             for job, outcome in self._outcomes(group):
-                if outcome.reward is not None and not low <= outcome.reward <= high:
+                if outcome.reward is not None and not _is_within(outcome.reward, low, high):
                     faults.append(f"{job.told} earns {outcome.reward:g}, which is not from {low:g} to {high:g}")
                 elif outcome.failure is not None and _is_about_finite(outcome.failure):
                     faults.append(f"{job.told} earns no finite number")
@@ -880,13 +902,16 @@ class EnvironmentSuite(PluginSuite):
         replayed = self._replayed()
         if not replayed:
             raise SkipTest("nothing was scored: see test_attempts_are_scored")
-        count = max(1, self.concurrency)
+        # Where a verifier computes for long, and many must wait for it, that is no time-out of theirs.
+        alone_s = sum(rollout.duration_s for _, rollout in replayed) / len(replayed)
+        count = max(2, min(self.concurrency, int(3 * self.timeout_s / alone_s) if alone_s > 0 else self.concurrency))
+        limit_s = self.timeout_s + 2 * count * alone_s
         # In strides, so that neighbours are of different tasks and different kinds.
         stride = next(
             step for step in range(len(replayed) // 2 + 1, len(replayed) * 2 + 2) if _is_coprime(step, len(replayed))
         )
         mixed = [replayed[number * stride % len(replayed)] for number in range(count)]
-        together = self._play([attempt for attempt, _ in mixed], at_once=count)
+        together = self._play([attempt for attempt, _ in mixed], at_once=count, limit_s=limit_s)
         faults = [
             f"{attempt.told()}, among {count} at once, {difference}"
             for (attempt, alone), rollout in zip(mixed, together, strict=True)
@@ -940,7 +965,7 @@ class EnvironmentSuite(PluginSuite):
             "a model's error": Attempt("a model's error", where, row, (*script[:1], ModelError("the model gives up"))),
             "a model's bug": Attempt("a model's bug", where, row, (*script[:1], ZeroDivisionError("a bug"))),
         }
-        return find_leftovers(self.environment(), attempts, self.options(), self.judges)
+        return find_leftovers(self.environment(), attempts, self.options(), self.judges or {})
 
     @check(fix="Use only what JSON has: texts without lone surrogates, finite numbers, keys that are texts.")
     def test_rollout_survives_json(self) -> None:
@@ -1040,6 +1065,12 @@ def _shown(reward: tuple[Any, Any, Any]) -> str:
     )
 
 
+def _is_within(reward: float, low: float, high: float) -> bool:
+    """Whether a reward is in its range, but for the rounding of a sum."""
+    margin = 1e-9 * max(1.0, abs(low), abs(high))
+    return low - margin <= reward <= high + margin
+
+
 def _is_coprime(left: int, right: int) -> bool:
     return math.gcd(left, right) == 1
 
@@ -1048,9 +1079,21 @@ def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _content(row: Mapping[str, Any]) -> bytes:
-    said = {key: value for key, value in row.items() if key not in ROUTE_KEYS and key.lower() not in _NAMES}
-    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).digest()
+def _digests(row: Mapping[str, Any], named: Collection[str]) -> tuple[bytes, bytes, bytes]:
+    """Return digests of what a row says, of what of it the task model names, and of its prompt."""
+    prompt = {"responses_create_params": row.get("responses_create_params")}
+    own = {key: row[key] for key in row if key in named and key not in Task.model_fields}
+    said = {
+        key: value
+        for key, value in row.items()
+        if key not in ROUTE_KEYS and (key in named or key.lower() not in _NAMES)
+    }
+    task = {**prompt, **own} if any(name not in Task.model_fields for name in named) else said
+    content, tasked, asked = (
+        hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
+        for value in (said, task, prompt)
+    )
+    return content, tasked, asked
 
 
 def _calling(name: str, arguments: str) -> Reply:

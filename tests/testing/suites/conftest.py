@@ -126,6 +126,9 @@ class Fault:
     """The groups of attempts in an interpreter of their own that find it; `all` for every one."""
     rows: tuple[object, ...] = field(default_factory=lambda: tuple(row(number) for number in range(12)))
 
+    leaves_out_validation: bool = False
+    """Whether the validation split holds only the further rows."""
+
     @property
     def checks(self) -> tuple[str, ...]:
         """
@@ -149,7 +152,11 @@ class Fault:
             f"{package}/gym.yaml": manifest,
             f"{package}/data/train.jsonl": "".join(json.dumps(item) + "\n" for item in (*self.rows, *self.train)),
             f"{package}/data/validation.jsonl": "".join(
-                json.dumps(item) + "\n" for item in (*(row(number) for number in range(20, 26)), *self.validation)
+                json.dumps(item) + "\n"
+                for item in (
+                    *(row(number) for number in range(20, 20 if self.leaves_out_validation else 26)),
+                    *self.validation,
+                )
             ),
         }
 
@@ -204,6 +211,19 @@ FAULTS: dict[str, Fault] = {
         "test_rewards_are_finite_and_in_range",
         ((PAYS, "        return self.config.top if is_right else 0.0 if text else float('nan')\n"),),
         told="no finite number",
+    ),
+    "sums_of_floats": Fault(
+        (),
+        (
+            (
+                PAYS,
+                "        return sum([1 / (9 if self.task.total % 2 else 10)] * (9 if self.task.total % 2 else 10)) if is_right else 0.0\n",
+            ),
+        ),
+    ),
+    "paid_by_the_row": Fault((), ((PAYS, "        return getattr(self.task, 'points', 1.0) if is_right else 0.0\n"),)),
+    "paid_by_the_row_for_silence": Fault(
+        (), ((PAYS, "        return getattr(self.task, 'points', 1.0) if is_right else 0.0 if text else 0.25\n"),)
     ),
     "solve_fails": Fault(
         "test_reference_solution_earns_the_top_reward",
@@ -463,6 +483,13 @@ FAULTS: dict[str, Fault] = {
         (("self.memory", "Adder.memory"),),
         told="among 60 at once",
     ),
+    "unsolvable_and_shared": Fault(
+        (),
+        (
+            ("self.memory", "Adder.memory"),
+            ("    async def solve", "    async def resolve"),
+        ),
+    ),
     "unclosed_file": Fault(
         "test_nothing_is_left_open",
         ((OPENS, OPENS + "        self.file = tempfile.TemporaryFile()\n"),),
@@ -513,6 +540,28 @@ FAULTS: dict[str, Fault] = {
     ),
     "overlap": Fault(
         "test_splits_do_not_overlap", validation=(row(3),), told="data/validation.jsonl:7 (validation) says the same"
+    ),
+    "overlap_under_other_keys": Fault(
+        "test_splits_do_not_overlap",
+        validation=({**row(3), "split": "validation", "question_id": 31},),
+        told="data/validation.jsonl:7 (validation) says the same as data/train.jsonl:4 (train)",
+    ),
+    "overlap_of_prompts": Fault(
+        "test_splits_do_not_overlap",
+        (("    numbers: list[int]", "    question_id: int = 0\n    numbers: list[int]"),),
+        validation=({**row(3), "question_id": 31},),
+        told="data/validation.jsonl:7 (validation) asks the same as data/train.jsonl:4 (train)",
+    ),
+    "levels": Fault(
+        (),
+        (
+            ("    numbers: list[int]\n    total: int\n", "    index: int\n"),
+            ("self.task.numbers", "(self.task.index, 7)"),
+            ("self.task.total", "(self.task.index + 7)"),
+        ),
+        rows=tuple({"responses_create_params": {"input": "Play the level."}, "index": n} for n in range(6)),
+        validation=tuple({"responses_create_params": {"input": "Play the level."}, "index": n} for n in range(6, 9)),
+        leaves_out_validation=True,
     ),
     # -- options and the target
     "loose_options": Fault(

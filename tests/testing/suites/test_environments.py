@@ -17,12 +17,14 @@ from pydantic import SecretStr
 
 from gymcore import Config, option
 from gymcore.testing import EnvironmentSuite, PluginFolder
+from gymcore.testing.replies import calls, says
 from gymcore.testing.suites import CheckOutcome, PluginSuite, checks_of, run_checks
 from gymcore.testing.suites.attempts import Attempt
+from gymcore.testing.suites.environments import _Case
 from gymcore.testing.suites.imports import Imported
 from gymcore.testing.suites.probe import Job, Outcome
 
-from .conftest import FAULTS
+from .conftest import FAULTS, row
 
 
 class Brief(EnvironmentSuite):
@@ -189,3 +191,54 @@ def test_a_required_secret_is_no_fault_of_the_options() -> None:
             return Keyed(key=SecretStr("correct-horse"), size=3)
 
     Suite().test_options_survive_json()
+
+
+POINTS = [{**row(number), "points": (0.25, 0.5, 1.0)[number % 3]} for number in range(6)]
+
+
+@pytest.mark.xdist_group("faulty-0")
+def test_the_top_reward_may_stand_in_the_row(faulty: PluginFolder) -> None:
+    """
+    Then each task is held against its own; silence that earns what a cheap task pays is found.
+    """
+    switches = {"rows": POINTS, "top_reward": "points", "tasks": 0}
+
+    assert failed(suite_for("paid_by_the_row", **switches)) == {}
+    assert set(failed(suite_for("paid_by_the_row_for_silence", **switches))) == {"test_silence_earns_less"}
+
+
+@pytest.mark.xdist_group("faulty-0")
+def test_cases_are_played_with_the_others(faulty: PluginFolder) -> None:
+    """
+    Without a reference solution, two solved cases show that rollouts share what their tools remember.
+    """
+
+    class TestIt(Brief):
+        plugin = "unsolvable_and_shared"
+
+        def _read_cases(self) -> Iterator[_Case]:
+            for number in (3, 4):
+                numbers = row(number)["numbers"]
+                assert isinstance(numbers, list)
+                script = (*(calls("add", number=item) for item in numbers), says(str(row(number)["total"])))
+                yield _Case(f"cases.jsonl:{number}", Attempt("case", f"cases.jsonl:{number}", row(number), script), 1.0)
+
+    assert set(failed(TestIt)) == {"test_rollouts_share_no_state"}
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("plugn", "plugin"), ("top_rewrd", "top_reward"), ("answer_in_prompts", "")]
+)
+def test_a_misspelt_switch_is_refused(name: str, near: str) -> None:
+    """
+    It would be ignored; the nearest one is named.
+    """
+    with pytest.raises(TypeError, match=f"TestIt.{name}: there is no such switch; try: {near}"):
+        type("TestIt", (EnvironmentSuite,), {name: "x"})
+
+
+def test_no_judges_may_be_none(faulty: PluginFolder) -> None:
+    """
+    As somebody writes it who has none.
+    """
+    assert failed(suite_for("correct", judges=None)) == {}
