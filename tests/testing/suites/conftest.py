@@ -217,7 +217,7 @@ FAULTS: dict[str, Fault] = {
         (
             (
                 PAYS,
-                "        return sum([1 / (9 if self.task.total % 2 else 10)] * (9 if self.task.total % 2 else 10)) if is_right else 0.0\n",
+                "        n = 9 + self.task.total % 2\n        return sum([1 / n] * n) if is_right else 0.0\n",
             ),
         ),
     ),
@@ -502,6 +502,69 @@ FAULTS: dict[str, Fault] = {
             ("class Sum(", "FILES = []\n\n\nclass Sum("),
         ),
         told="is still open",
+    ),
+    "kept_process": Fault(
+        "test_nothing_is_left_open",
+        (
+            (
+                OPENS,
+                OPENS
+                + "        if self.task.total == 98:\n            KEPT.append(subprocess.Popen(['sleep', '5']))\n",
+            ),
+            ("class Sum(", "KEPT = []\n\n\nclass Sum("),
+            ("import re\n", "import re\nimport subprocess\n"),
+        ),
+        told="(sleep) is still there",
+    ),
+    "kept_folder": Fault(
+        "test_nothing_is_left_open",
+        ((OPENS, OPENS + "        self.folder = tempfile.mkdtemp(prefix='kept-')\n"),),
+        told="kept-",
+    ),
+    "late_and_forgotten": Fault(
+        "test_nothing_is_left_open",
+        (
+            (
+                OPENS,
+                OPENS + "        await asyncio.sleep(0.06 * (self.task.total == 98))\n"
+                "        self.is_done = False\n        self.file = open(os.devnull)\n",
+            ),
+            (
+                "    def verify(self, trajectory: Trajectory) -> Reward:\n",
+                "    async def close(self) -> None:\n        if self.is_done:\n            self.file.close()\n\n"
+                "    def verify(self, trajectory: Trajectory) -> Reward:\n        self.is_done = True\n",
+            ),
+        ),
+        told="after a cancellation",
+    ),
+    "tool_leaks_when_cancelled": Fault(
+        "test_nothing_is_left_open",
+        (
+            ("    def add", "    async def add"),
+            (
+                "        self.memory += number\n",
+                "        FILES.append(tempfile.TemporaryFile())\n        await asyncio.sleep(0.01)\n"
+                "        FILES.pop().close()\n        self.memory += number\n",
+            ),
+            ("class Sum(", "FILES = []\n\n\nclass Sum("),
+        ),
+        told="after a cancellation inside its own tool",
+    ),
+    "leaks_when_verify_breaks": Fault(
+        "test_nothing_is_left_open",
+        (
+            (OPENS, OPENS + "        FILES[id(self)] = tempfile.TemporaryFile()\n"),
+            (
+                "    def verify(self, trajectory: Trajectory) -> Reward:\n",
+                "    async def close(self) -> None:\n        if getattr(self, 'is_done', True):\n"
+                "            FILES.pop(id(self)).close()\n\n"
+                "    def verify(self, trajectory: Trajectory) -> Reward:\n",
+            ),
+            ("        self.memory += number\n", "        self.is_done = False\n        self.memory += number\n"),
+            ("        text = trajectory", "        self.is_done = True\n        text = trajectory"),
+            ("class Sum(", "FILES = {}\n\n\nclass Sum("),
+        ),
+        told="after a verifier that breaks",
     ),
     "forgotten_task": Fault(
         "test_nothing_is_left_open",
