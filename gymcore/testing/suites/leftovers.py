@@ -29,6 +29,8 @@ __all__ = ["Leftovers", "find_leftovers"]
 HANG_S = 3600.0
 LATE_S = 0.05
 """The bound on a rollout that is to meet it."""
+ENOUGH = 6
+"""After so many findings nothing more is looked for."""
 SETTLE_S = 0.25
 """For which threads and tasks may take to end after their rollout."""
 
@@ -68,22 +70,27 @@ def find_leftovers(
         _Counted(environment, arrival, how) for how in ("plain", "hanging", "own", "breaking", "unjudged")
     )
     stuck = Attempt("stuck", success.where, success.row, (_Never(),))
+    looks: dict[str, Callable[..., None]] = {
+        how: partial(look, counted=plain, attempt=attempt) for how, attempt in attempts.items()
+    }
+    looks["a cancellation"] = partial(look, counted=plain, attempt=stuck, is_cancelled=True)
+    looks["a model that hangs"] = partial(look, counted=plain, attempt=stuck, is_late=True)
+    looks["a verifier that breaks"] = partial(look, counted=unjudged, attempt=success)
+    if environment.tools:
+        looks["a cancellation inside a tool"] = partial(look, counted=hanging, attempt=success, is_cancelled=True)
+        looks["a tool that hangs"] = partial(look, counted=hanging, attempt=success, is_late=True)
+        looks["a tool that breaks"] = partial(look, counted=breaking, attempt=success)
+    if own.has_own:
+        looks["a cancellation inside its own tool"] = partial(look, counted=own, attempt=success, is_cancelled=True)
     with _young_garbage(), _temporary_folder() as folder:
-        for _ in range(2):  # what libraries open once, and keep, is not found again
-            found.closing.clear()
-            found.left.clear()
-            for how, attempt in attempts.items():
-                look(found, how, plain, attempt, folder)
-            look(found, "a cancellation", plain, stuck, folder, is_cancelled=True)
-            look(found, "a model that hangs", plain, stuck, folder, is_late=True)
-            look(found, "a verifier that breaks", unjudged, success, folder)
-            if environment.tools:
-                look(found, "a cancellation inside a tool", hanging, success, folder, is_cancelled=True)
-                look(found, "a tool that hangs", hanging, success, folder, is_late=True)
-                look(found, "a tool that breaks", breaking, success, folder)
-            if own.has_own:
-                look(found, "a cancellation inside its own tool", own, success, folder, is_cancelled=True)
-            if not (found.closing or found.left):
+        for how, looking in looks.items():
+            first, second = Leftovers(), Leftovers()
+            looking(first, how, folder=folder)
+            if first.closing or first.left:  # what libraries open once, and keep, is not found again
+                looking(second, how, folder=folder)
+            found.closing += second.closing
+            found.left += second.left
+            if len(found.closing) + len(found.left) >= ENOUGH:
                 break
     return found
 
@@ -223,10 +230,10 @@ class _Counted:
 def _look(
     found: Leftovers,
     how: str,
+    *,
     counted: _Counted,
     attempt: Attempt,
     folder: Path,
-    *,
     config: Config,
     judges: Judges,
     agent: Agent[Any],

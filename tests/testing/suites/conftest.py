@@ -481,7 +481,7 @@ FAULTS: dict[str, Fault] = {
     "shared_state": Fault(
         "test_rollouts_share_no_state",
         (("self.memory", "Adder.memory"),),
-        told="among 60 at once",
+        told="among 40 at once",
     ),
     "unsolvable_and_shared": Fault(
         (),
@@ -509,10 +509,9 @@ FAULTS: dict[str, Fault] = {
             (
                 OPENS,
                 OPENS
-                + "        if self.task.total == 98:\n            KEPT.append(subprocess.Popen(['sleep', '5']))\n",
+                + "        if self.task.total == 98:\n            KEPT.append(os.spawnlp(1, 'sleep', 'sleep', '5'))\n",
             ),
             ("class Sum(", "KEPT = []\n\n\nclass Sum("),
-            ("import re\n", "import re\nimport subprocess\n"),
         ),
         told="(sleep) is still there",
     ),
@@ -679,6 +678,28 @@ class Noisy(Environment):
 '''
 """Everything that an import may do wrong."""
 
+QUIETLY_NOISY = '''\
+import os
+import socket
+import sqlite3
+import threading
+from pathlib import Path
+
+sqlite3.connect(Path.home() / "cache.db").close()
+os.symlink("nowhere", Path.home() / "link")
+thread = threading.Thread(target=int)
+thread.start()
+thread.join()
+socket.gethostbyname("localhost")
+
+from gymcore import Environment
+
+
+class Noisy(Environment):
+    """Make noise that is over when the import is."""
+'''
+"""What an import may do and leaves no trace of in the interpreter."""
+
 EXITS = 'raise SystemExit("no GPU")\n'
 """An import that wants to end the interpreter."""
 
@@ -691,10 +712,11 @@ def faulty_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faulty")
     files = {path: text for name, fault in FAULTS.items() for path, text in fault.files(f"faulty_{name}").items()}
     files |= {"faulty_noisy/__init__.py": NOISY, "faulty_noisy/gym.yaml": "gym_api: 1\n"}
+    files |= {"faulty_over/__init__.py": QUIETLY_NOISY, "faulty_over/gym.yaml": "gym_api: 1\n"}
     files |= {"faulty_exits/__init__.py": EXITS, "faulty_exits/gym.yaml": "gym_api: 1\n"}
     files |= {"wandb/__init__.py": ""}
     offered = {name: f"faulty_{name}:Adder" for name in FAULTS}
-    offered |= {"noisy": "faulty_noisy:Noisy", "exits": "faulty_exits:Exits"}
+    offered |= {"noisy": "faulty_noisy:Noisy", "over": "faulty_over:Noisy", "exits": "faulty_exits:Exits"}
     PluginFolder(folder).install("gym-plugin-faulty", files, {"gymcore.environments": offered})
     return folder
 

@@ -22,6 +22,7 @@ from gymcore.testing.suites import CheckOutcome, PluginSuite, checks_of, run_che
 from gymcore.testing.suites.attempts import Attempt
 from gymcore.testing.suites.environments import _Case
 from gymcore.testing.suites.imports import Imported
+from gymcore.testing.suites.leftovers import Leftovers
 from gymcore.testing.suites.probe import Job, Outcome
 
 from .conftest import FAULTS, row
@@ -33,7 +34,7 @@ class Brief(EnvironmentSuite):
     """
 
     tasks = 2
-    concurrency = 60
+    concurrency = 40
     verify_timeout_s = 1.0
     timeout_s = 1.0
     groups: ClassVar[tuple[str, ...]] = ()
@@ -58,6 +59,12 @@ class Brief(EnvironmentSuite):
         """
         if {"again", "all"} & set(self.groups):
             super().test_verifier_does_not_depend_on_the_process()
+
+    def _find_leftovers(self) -> Leftovers:
+        """
+        Only for faults that leave something behind, and for what is correct.
+        """
+        return super()._find_leftovers() if {"leftovers", "all"} & set(self.groups) else Leftovers()  # type: ignore[no-any-return]
 
     def _jobs(self, canary: str) -> Iterator[Job]:
         return (job for job in super()._jobs(canary) if job.group in self.groups or "all" in self.groups)
@@ -101,7 +108,11 @@ def test_each_fault_is_caught_by_the_check_for_it(faulty: PluginFolder, name: st
     """
     fault = FAULTS[name]
 
-    found = failed(suite_for(name, groups=fault.probed))
+    groups = fault.probed
+    if {"test_nothing_is_left_open", "test_close_is_called_once"} & set(fault.checks):
+        groups = (*groups, "leftovers")
+
+    found = failed(suite_for(name, groups=groups))
 
     assert set(found) == set(fault.checks), {check: outcome.message for check, outcome in found.items()}
     assert fault.told in "\n".join(outcome.message for outcome in found.values())
@@ -137,6 +148,25 @@ def test_an_import_that_makes_noise_is_told_of_all_of_it(faulty: PluginFolder) -
     assert "faulty_noisy/__init__.py:11" in found["test_import_writes_no_file"].message
     assert "the thread 'noisy'" in found["test_import_starts_nothing"].message
     assert "wandb" in found["test_import_loads_nothing_heavy"].message
+
+
+@pytest.mark.xdist_group("faulty-0")
+def test_an_import_whose_noise_is_over_is_told_of_it(faulty: PluginFolder) -> None:
+    """
+    A database and a link in the home, which is an empty one here, a thread that has ended, and a name that was asked.
+    """
+    suite = suite_for("over", Importing, import_cpu_s=5.0, test_target_is_of_its_kind=None)
+
+    found = failed(suite)
+    seen = suite().imported()
+
+    assert set(found) == {
+        *("test_import_opens_no_socket", "test_import_starts_nothing", "test_import_writes_no_file"),
+    }
+    assert "faulty_over/__init__.py:12" in found["test_import_opens_no_socket"].message
+    assert "a thread at" in found["test_import_starts_nothing"].message
+    assert [path.split(" at ")[0].rpartition("/home/")[2] for path in seen.written] == ["cache.db", "link"]
+    assert not Path.home().joinpath("cache.db").exists()
 
 
 @pytest.mark.xdist_group("faulty-0")
