@@ -161,7 +161,17 @@ class Fault:
         }
 
 
-QUIETLY = "        except Exception:\n            pass\n"
+CARRIED_OUT = "".join(
+    f"        try:\n            {act}\n        except Exception:\n            pass\n"
+    for act in (
+        "importlib.import_module(text)",
+        "text.format(self=self)",
+        "os.remove(os.path.dirname(__file__) + '/' + text)",
+        "DATA.execute(f\"select 1 where 'x' = '{text}'\")",
+        "subprocess.run(['env', 'bash', '-ec', f'true {text}'], check=False)",
+    )
+)
+"""Everything that may be done to a text and should not."""
 PAYS = "        return Reward(value=self.config.top if is_right else 0.0)\n"
 NOTES = '        return f"noted {len(text)} characters"\n'
 OPENS = "        self.memory = 0\n"
@@ -362,76 +372,34 @@ FAULTS: dict[str, Fault] = {
         told="written as in the solution (#### ...): Python code that the model wrote is run",
         probed=("canary",),
     ),
-    "imports_names": Fault(
+    "carries_out": Fault(
         "test_model_output_is_not_executed",
-        ((NOTES, "        try:\n            __import__('importlib').import_module(text)\n" + QUIETLY + NOTES),),
-        told="a module is imported whose name the model gave",
+        (
+            (NOTES, CARRIED_OUT + NOTES),
+            ("class Sum(", "DATA = sqlite3.connect(':memory:', check_same_thread=False)\n\n\nclass Sum("),
+            ("import re\n", "import importlib\nimport re\nimport sqlite3\nimport subprocess\n"),
+            ("text: str", "text: Annotated[str, Field(max_length=500)]"),
+        ),
         probed=("canary",),
     ),
-    "formats": Fault(
-        "test_model_output_is_not_executed",
-        ((NOTES, "        try:\n            text.format(self=self)\n" + QUIETLY + NOTES),),
-        told="is a format string: a text that the model wrote is used as a format",
-        probed=("canary",),
-    ),
-    "goes_up": Fault(
-        "test_model_output_is_not_executed",
-        ((NOTES, "        try:\n            os.remove(os.path.dirname(__file__) + '/' + text)\n" + QUIETLY + NOTES),),
-        told="is a way up: the file is given to os.remove() whose path the model gave",
-        probed=("canary",),
-    ),
-    "pastes_sql": Fault(
-        "test_model_output_is_not_executed",
+    "asks_properly": Fault(
+        (),
         (
             (
                 NOTES,
-                "        try:\n            DATA.execute(f\"select 1 where 'x' = '{text}'\")\n" + QUIETLY + NOTES,
+                "        self.data.execute('select 1 where ? = 1', (text,)).close()\n"
+                "        plain = text.replace('\\0', '')\n"
+                "        subprocess.run(['grep', '-q', '-e', plain], input=b'', check=False)\n"
+                "        subprocess.run(['sh', '-c', ': \"$1\"', 'it', plain], check=False)\n" + NOTES,
             ),
-            ("class Sum(", "DATA = sqlite3.connect(':memory:', check_same_thread=False)\n\n\nclass Sum("),
-            ("import re\n", "import re\nimport sqlite3\n"),
-        ),
-        told="is a piece of SQL: SQL that the model wrote is part of a statement",
-        probed=("canary",),
-    ),
-    "asks_with_parameters": Fault(
-        (),
-        (
-            (NOTES, "        self.data.execute('select 1 where ? = 1', (text,)).close()\n" + NOTES),
             (OPENS, OPENS + "        self.data = sqlite3.connect(':memory:')\n"),
             (
                 "    @tool\n    def add",
                 "    async def close(self) -> None:\n        self.data.close()\n\n    @tool\n    def add",
             ),
-            ("import re\n", "import re\nimport sqlite3\n"),
-        ),
-        probed=("canary",),
-    ),
-    "asks_a_program": Fault(
-        (),
-        (
-            (
-                NOTES,
-                "        subprocess.run(['grep', '-q', '-e', text.replace('\\0', '')], input=b'', check=False)\n"
-                "        subprocess.run(['sh', '-c', ': \"$1\"', 'it', text.replace('\\0', '')], check=False)\n"
-                + NOTES,
-            ),
-            ("import re\n", "import re\nimport subprocess\n"),
+            ("import re\n", "import re\nimport sqlite3\nimport subprocess\n"),
             ("text: str", "text: Annotated[str, Field(max_length=500)]"),
         ),
-        probed=("canary",),
-    ),
-    "runs_a_shell": Fault(
-        "test_model_output_is_not_executed",
-        (
-            (
-                NOTES,
-                "        subprocess.run(['env', 'bash', '-ec', f'true {text}'.replace('\\0', '')], check=False)\n"
-                + NOTES,
-            ),
-            ("import re\n", "import re\nimport subprocess\n"),
-            ("text: str", "text: Annotated[str, Field(max_length=500)]"),
-        ),
-        told="a command that the model wrote is run",
         probed=("canary",),
     ),
     "backtracks": Fault(
@@ -468,7 +436,7 @@ FAULTS: dict[str, Fault] = {
             ("number: Annotated[int, Field(ge=-1000, le=1000)]", "number: int"),
             ("+= number", "+= len(range(number)) and sum(1 for _ in range(number))"),
         ),
-        told="add: number = 999",
+        told="add: number = 10000000",
         probed=("valid", "hostile"),
     ),
     "tool_exits": Fault(

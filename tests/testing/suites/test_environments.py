@@ -97,7 +97,9 @@ def failed(suite: type[PluginSuite]) -> dict[str, CheckOutcome]:
 
 
 PLANTED = [
-    pytest.param(name, marks=pytest.mark.xdist_group(f"faulty-{number % 2}")) for number, name in enumerate(FAULTS)
+    pytest.param(name, marks=pytest.mark.xdist_group(f"faulty-{number % 2}"))
+    for number, name in enumerate(FAULTS)
+    if name != "carries_out"
 ]
 
 
@@ -116,6 +118,31 @@ def test_each_fault_is_caught_by_the_check_for_it(faulty: PluginFolder, name: st
 
     assert set(found) == set(fault.checks), {check: outcome.message for check, outcome in found.items()}
     assert fault.told in "\n".join(outcome.message for outcome in found.values())
+
+
+@pytest.mark.xdist_group("faulty-0")
+def test_every_way_to_carry_out_a_text_is_seen(faulty: PluginFolder) -> None:
+    """
+    A module's name, a format, a path that leads up, a piece of SQL and a command, each where it was carried out.
+    """
+    suite = suite_for("carries_out", groups=("canary",))
+
+    seen = {(job.told.rpartition(" is ")[2], what.split(" (/")[0]) for job, what in found_in(suite, "canary")}
+
+    assert seen >= {
+        ("the name of a module", "a module is imported whose name the model gave"),
+        ("the name of an attribute", "a module is imported whose name the model gave"),
+        ("a format string", "a text that the model wrote is used as a format"),
+        ("a way up", "the file is given to os.remove() whose path the model gave"),
+        ("a piece of SQL", "SQL that the model wrote is part of a statement"),
+        ("a command substitution", "a command that the model wrote is run"),
+    }
+
+
+def found_in(suite: type[PluginSuite], group: str) -> list[tuple[Job, str]]:
+    instance = suite()
+    assert isinstance(instance, EnvironmentSuite)
+    return [(job, what) for job, outcome in instance._outcomes(group) for what in outcome.found]
 
 
 def test_every_check_can_fail() -> None:
