@@ -126,6 +126,8 @@ class Fault:
     """The groups of attempts in an interpreter of their own that find it; `all` for every one."""
     rows: tuple[object, ...] = field(default_factory=lambda: tuple(row(number) for number in range(12)))
 
+    timeout_s: float = 20.0
+    """How long a rollout may take; less where one never ends."""
     leaves_out_validation: bool = False
     """Whether the validation split holds only the further rows."""
 
@@ -260,6 +262,7 @@ FAULTS: dict[str, Fault] = {
         "test_attempts_are_scored",
         ((OPENS, OPENS + "        while True:\n            pass\n"),),
         told="nop: it did not come back within 1 s",
+        timeout_s=1.0,
         probed=("again",),
     ),
     # -- the verifier

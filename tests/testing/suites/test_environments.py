@@ -36,7 +36,6 @@ class Brief(EnvironmentSuite):
     tasks = 2
     concurrency = 40
     verify_timeout_s = 1.0
-    timeout_s = 1.0
     groups: ClassVar[tuple[str, ...]] = ()
 
     def imported(self) -> Imported:
@@ -114,7 +113,7 @@ def test_each_fault_is_caught_by_the_check_for_it(faulty: PluginFolder, name: st
     if {"test_nothing_is_left_open", "test_close_is_called_once"} & set(fault.checks):
         groups = (*groups, "leftovers")
 
-    found = failed(suite_for(name, groups=groups))
+    found = failed(suite_for(name, groups=groups, timeout_s=fault.timeout_s))
 
     assert set(found) == set(fault.checks), {check: outcome.message for check, outcome in found.items()}
     assert fault.told in "\n".join(outcome.message for outcome in found.values())
