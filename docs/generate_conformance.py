@@ -32,7 +32,7 @@ What every environment, agent and model should hold, as classes that a plugin's 
 - Attributes of the class are switches.
 - A check that does not hold says what was seen, where, why it matters and what to change.
 - A check that does not apply is skipped with its reason; so is one that another check's fault has made pointless.
-- What may hang, crash or do harm is played in an interpreter of its own.
+- Every attempt is played first in an interpreter of its own, which may hang or crash; what has come back from there is played again here, many at once.
 - Nothing of the plugin is looked at while tests are collected.
 - Under pytest-xdist, give the class `@pytest.mark.xdist_group`, so that what its checks share is made once.
 - A check that is newer than the gymcore that a plugin asks for (`gymcore>=0.1`) warns while it is new, and fails from the next minor release on.
@@ -46,6 +46,8 @@ With `--from` it takes the classes in these files whose `plugin` is `NAME`, with
 A test that takes arguments needs pytest, and is skipped.
 With `--json` it prints one object for each check as it ends, with `check`, `status` (`passed`, `failed`, `skipped` or `warned`), `message`, `why`, `fix` and `seconds`, and at last `{"done": true}`.
 Whatever the plugin prints goes to stderr.
+The checks run in an interpreter of their own: a plugin that ends it, crashes it or never comes back has failed the check that was running, with the exit code, the signal or the line, and the next checks are run in another one.
+`--check-timeout` and `--timeout` say how many seconds one check, and all of them, may take.
 It exits with 0 when no check has failed, else with 1.
 `gymcore.testing.suites.run_suite(kind, name, files)` does the same in Python.
 

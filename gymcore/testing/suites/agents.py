@@ -26,12 +26,14 @@ __all__ = ["AgentSuite"]
 
 Script = Sequence[Sequence[Item] | Exception]
 """What a model replies, in order: the items of each reply."""
+Answering = Callable[[int, RolloutContext, Request], Sequence[Item]]
+"""What a model replies to the how-manieth request of a rollout."""
 
 
 class _Model(Model):
     """Replies by a script, says nothing more after its end, and remembers what it was asked."""
 
-    def __init__(self, script: Script | Callable[[int, RolloutContext], Sequence[Item]], status: str) -> None:
+    def __init__(self, script: Script | Answering, status: str) -> None:
         super().__init__(Config())
         self._script = script
         self._status = status
@@ -43,7 +45,7 @@ class _Model(Model):
         await asyncio.sleep(0)
         number = rollout.state[self] = rollout.state.get(self, -1) + 1
         if callable(self._script):
-            output = self._script(number, rollout)
+            output = self._script(number, rollout, request)
         else:
             reply: Sequence[Item] | Exception = self._script[number] if number < len(self._script) else ()
             if isinstance(reply, Exception):
@@ -84,7 +86,7 @@ class AgentSuite(PluginSuite):
 
     def _play(
         self,
-        script: Script | Callable[[int, RolloutContext], Sequence[Item]],
+        script: Script | Answering,
         *,
         status: str = "completed",
         count: int = 1,
@@ -146,7 +148,7 @@ class AgentSuite(PluginSuite):
         """
         self._calling()
 
-        def solve(number: int, rollout: RolloutContext) -> list[Item]:
+        def solve(number: int, rollout: RolloutContext, _: Request) -> list[Item]:
             if number == 0:
                 return [function_call("look_up", "{}", "call_1")]
             return [message(rollout.environment.task.word)]
@@ -252,7 +254,7 @@ class AgentSuite(PluginSuite):
 
         Some model will, and pays for every reply until the rollout is cut off without a reward.
         """
-        rollouts, requests = self._play(lambda number, _: [function_call("look_up", "{}", f"call_{number}")])
+        rollouts, requests = self._play(lambda number, *_: [function_call("look_up", "{}", f"call_{number}")])
         asked = len(requests)
         assert asked <= self.max_replies, (
             f"a model that never stops was asked {asked} times; at most {self.max_replies}"
@@ -268,7 +270,7 @@ class AgentSuite(PluginSuite):
         """
         option = self._option(self.turn_limit, "turn_limit")
         _, requests = self._play(
-            lambda number, _: [function_call("look_up", "{}", f"call_{number}")], options={option: 3}
+            lambda number, *_: [function_call("look_up", "{}", f"call_{number}")], options={option: 3}
         )
         wanted = 3 if self.calls_tools else 1
         assert len(requests) == wanted, f"with {option}: 3 the model was asked {len(requests)} times, and not {wanted}"
@@ -282,7 +284,7 @@ class AgentSuite(PluginSuite):
         """
         option = self._option(self.output_limit, "output_limit")
 
-        def talk(number: int, _: RolloutContext) -> list[Item]:
+        def talk(number: int, *_: Any) -> list[Item]:
             return [message("word " * 20), function_call("look_up", "{}", f"call_{number}")]
 
         _, requests = self._play(talk, options={option: 150})
@@ -311,24 +313,41 @@ class AgentSuite(PluginSuite):
     @check(fix="Keep the state of a rollout in local variables of `play()`; the instance serves all rollouts at once.")
     def test_rollouts_share_no_state(self) -> None:
         """
-        Two hundred rollouts at once each see their own conversation.
+        Two hundred rollouts at once each ask about their own task, call their own tools, and see their own results.
 
         One instance plays all rollouts of a run.
         """
 
-        def solve(number: int, rollout: RolloutContext) -> list[Item]:
+        asked: dict[str, list[Request]] = {}
+
+        def solve(number: int, rollout: RolloutContext, request: Request) -> list[Item]:
             word = rollout.environment.task.word
-            if number < int(word[-1]) % 4 and self.calls_tools:
+            asked.setdefault(word, []).append(request)
+            if not self.calls_tools:
+                return [message(word)]
+            if number == 0:
+                return [function_call("look_up", "{}", "call_0")]
+            if number <= int(word[-1]) % 4:
                 return [function_call("repeat", f'{{"text": "{word}"}}', f"call_{number}")]
             return [message(word)]
 
         rollouts, _ = self._play(solve, count=self.concurrency)
+        among = f"among {self.concurrency} at once, the rollout of"
+        for number in range(len(rollouts)):
+            row = world_row(number)
+            word, prompt = row["word"], row["responses_create_params"]["input"][0]["content"]
+            for request in asked.get(word, ()):
+                first = text_of(request.input[0]) if request.input else ""
+                assert first == prompt, f"{among} {word} asks the model {first!r:.200}, and not {prompt!r}"
+                foreign = [item for item in request.input[1:] if word not in str(item) and "look_up" not in str(item)]
+                assert not foreign, f"{among} {word} tells the model {foreign[0]!r:.200}"
         for number, rollout in enumerate(rollouts):
             _assert_scored(rollout)
             word = world_row(number)["word"]
-            foreign = [item for item in rollout.trajectory.items if word not in str(item) and "error" not in str(item)]
-            assert not foreign, f"among {self.concurrency} at once, the rollout of {word} holds {foreign[0]!r:.200}"
-            assert rollout.trajectory.turns, f"among {self.concurrency} at once, the rollout of {word} is empty"
+            items = [item for item in rollout.trajectory.items if item.get("name") != "look_up"]
+            foreign = [item for item in items if word not in str(item) and "error" not in str(item)]
+            assert not foreign, f"{among} {word} holds {foreign[0]!r:.200}"
+            assert rollout.trajectory.turns, f"{among} {word} is empty"
 
     @check(fix="Use `async with asyncio.TaskGroup()` for what runs side by side, and let cancellations pass.")
     def test_nothing_is_left_open(self) -> None:

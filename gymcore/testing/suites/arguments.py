@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,8 +16,12 @@ from gymcore.interfaces import Tool
 
 __all__ = [
     "BAIT",
+    "CANARY_FILE",
+    "FORMAT",
     "MAGIC_NUMBERS",
+    "SQL",
     "TOKEN",
+    "answer_slots",
     "hostile_arguments",
     "payloads",
     "placed_in_arguments",
@@ -26,6 +31,12 @@ __all__ = [
 
 TOKEN = "GYMCORE_CANARY_5b1e"
 """Stands in everything that nobody may carry out."""
+CANARY_FILE = f"{TOKEN}.txt"
+"""The one file of a folder in which nobody has a reason to open anything."""
+SQL = f"x' OR '{TOKEN}'='{TOKEN}"
+"""What is part of a statement only where it was pasted into it: a parameter has its quotes doubled."""
+FORMAT = "{" + TOKEN + "}"
+"""What `str.format` takes for a field."""
 MAGIC_NUMBERS = (7310429581, 7310429582)
 """What a sum consists of that nobody may work out by running it, and what comes of it."""
 
@@ -55,6 +66,11 @@ BAIT = (
     "1/" + "3" * 2000,
     "2" + "**2" * 40,
     "\u0661" * 100,
+    "10000000",
+    "1000000000000",
+    "(a+)+$",
+    "(.+)+\x01",
+    "a" * 30 + " (a+)+$",
 )
 """Texts for which a careless pattern, or a careless sum, takes for ever."""
 
@@ -77,6 +93,7 @@ _HOSTILE_STRINGS = (
     "{0.__class__} {x} {} %s %n %(x)s ${x} {{ x }}",
     "\\",
     "(?P<a>",
+    "(.+)+\x01",
     "[[[",
     "NaN",
     "-inf",
@@ -112,6 +129,9 @@ _WRONG_VALUES = (
         "1e400",
         "NaN",
         "-Infinity",
+        "10000000",
+        "10000000000",
+        "1000000000000",
         "9" * 400,
         "9" * 30,
         '""',
@@ -231,7 +251,7 @@ def payloads(folder: str) -> dict[str, str]:
     Return texts that do something where they are carried out, and nothing where they are read.
 
     Args:
-        folder: An empty folder; nobody has a reason to open anything in it.
+        folder: A folder with `CANARY_FILE`; nobody has a reason to open anything in it.
     """
     pickled = b"cos\nsystem\n(S'echo " + TOKEN.encode() + b"'\ntR."
     return {
@@ -247,7 +267,12 @@ def payloads(folder: str) -> dict[str, str]:
         "a command substitution": f"$(echo {TOKEN})",
         "a template": "{{ " + TOKEN + ".__class__ }}",
         "an f-string": "{__import__('os').environ.__setitem__('" + TOKEN + "', '1')}",
-        "a path": f"{folder}/{TOKEN}",
+        "a path": f"{folder}/{CANARY_FILE}",
+        "a way up": "../" * 12 + f"{folder}/{CANARY_FILE}".lstrip("/"),
+        "the name of a module": TOKEN,
+        "the name of an attribute": f"{TOKEN}.run",
+        "a piece of SQL": SQL,
+        "a format string": FORMAT,
     }
 
 
@@ -261,3 +286,35 @@ def wrapped(text: str) -> list[str]:
         f"```python\n{text}\n```",
         json.dumps({"answer": text}),
     ]
+
+
+def answer_slots(texts: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """
+    Return where the answer stands in the last words of reference solutions.
+
+    Args:
+        texts: The last words of solutions of different tasks; the answer is where they differ.
+
+    Returns:
+        What stands before and after the answer, and whether nothing of the first solution's answer is left in that.
+    """
+    found: list[tuple[str, str, bool]] = []
+    if len(set(texts)) > 1:
+        before = _common_beginning(texts)
+        after = _common_beginning([text[len(before) :][::-1] for text in texts])[::-1]
+        # Answers may begin or end alike, and their beginnings and ends are theirs.
+        found.append((re.sub(r"[\w.,+-]+\Z", "", before), re.sub(r"\A[\w.,+-]+", "", after), True))
+    for pattern in (r"-?\d[\d.,]*", r"\S+"):
+        for match in list(re.finditer(pattern, texts[0]))[-1:] if texts else ():
+            found.append((texts[0][: match.start()], texts[0][match.end() :], False))
+    slots = {(before, after): is_bare for before, after, is_bare in reversed(found) if before or after}
+    return [(before, after, is_bare) for (before, after), is_bare in slots.items()]
+
+
+def _common_beginning(texts: Sequence[str]) -> str:
+    length = 0
+    for letters in zip(*texts, strict=False):
+        if len(set(letters)) > 1:
+            break
+        length += 1
+    return texts[0][:length]

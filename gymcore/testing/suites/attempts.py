@@ -5,6 +5,7 @@ Attempts: how a model that is not there behaves in one rollout, and playing many
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -71,9 +72,16 @@ class Cast(Model):
         self._attempts = attempts
         self._is_restless = is_restless
         self._oracle = Oracle()
+        self.said: dict[int, list[str]] = {}
+        """The items that each rollout was given, as JSON, before anybody could change them."""
 
     async def respond(self, request: Request, rollout: RolloutContext) -> Response:
         """Give the next reply of this rollout's script."""
+        response = await self._reply(request, rollout)
+        self.said.setdefault(rollout.key[2], []).extend(map(json.dumps, response.output))
+        return response
+
+    async def _reply(self, request: Request, rollout: RolloutContext) -> Response:
         number = rollout.key[2]
         count: int = rollout.state.get(self, 0) + 1
         rollout.state[self] = count

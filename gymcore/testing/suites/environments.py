@@ -11,7 +11,8 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,15 +23,16 @@ from gymcore.composition.rows.prompts import compile_prompt
 from gymcore.composition.rows.reader import RowSource, numbered_lines
 from gymcore.datasets.checking import Checked, check_data
 from gymcore.discovery import Catalog
-from gymcore.documents import DocumentError, decode_json
+from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.errors import DataError, GymcoreError, ModelError
 from gymcore.interfaces import Environment, Tool
 from gymcore.plan import PromptPlan
-from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Rollout, ToolCall
+from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Failure, Rollout, Row, Task, ToolCall, Trajectory
 from gymcore.runtime.in_process import TimeLimits
 from gymcore.testing.replies import Reply, says
 from gymcore.testing.suites.arguments import (
     BAIT,
+    answer_slots,
     hostile_arguments,
     payloads,
     placed_in_arguments,
@@ -53,8 +55,9 @@ from gymcore.testing.suites.suite import PluginSuite, check
 __all__ = ["EnvironmentSuite"]
 
 _NAMES = ("id", "uuid", "index", "idx")
-"""Keys that tell rows apart and say nothing."""
+"""Keys that tell rows apart and say nothing, unless the task model names them."""
 _SHOWN = 3
+_NOT_TRIED = Outcome(ended="it was not tried, as another one ended the interpreter")
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ class _Row:
     """As it is played."""
     content: bytes
     """A digest of what it says."""
+    task: bytes
+    """A digest of what it asks and of what the task model names."""
+    prompt: bytes
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,8 @@ class EnvironmentSuite(PluginSuite):
     """How many rows of each split are held against each other; all are validated."""
     judges: ClassVar[Judges] = {}
     """Models that the verifier asks, by name: a model, or a function from the question to the answer."""
-    top_reward: ClassVar[float | None] = None
-    """What a solved task earns; None for the upper end of the manifest's `reward_range`, or 1.0."""
+    top_reward: ClassVar[float | str | None] = None
+    """What a solved task earns, or the row's key that says so; None for the upper end of the `reward_range`, or 1.0."""
     deterministic: ClassVar[bool] = True
     """Whether the same replies earn the same reward each time."""
     executes_code: ClassVar[bool] = False
@@ -118,9 +124,19 @@ class EnvironmentSuite(PluginSuite):
         """Return the lowest and the highest reward: what the manifest says, else 0 to 1."""
         return self.installed().manifest.reward_range or (0.0, 1.0)
 
-    def top(self) -> float:
-        """Return what a solved task earns."""
-        return self.reward_range()[1] if self.top_reward is None else self.top_reward
+    def top(self, row: Mapping[str, Any]) -> float:
+        """Return what a task earns when it is solved; override it where a number or a key does not say it."""
+        if self.top_reward is None:
+            return self.reward_range()[1]
+        if not isinstance(self.top_reward, str):
+            return self.top_reward
+        assert self.top_reward in row, f"a row has no {self.top_reward!r}, which top_reward names"
+        return float(row[self.top_reward])
+
+    def _is_top(self, reward: float, row: Mapping[str, Any]) -> bool:
+        """Whether a reward is what a solved task earns, but for the rounding of a sum."""
+        top = self.top(row)
+        return reward > top or math.isclose(reward, top, rel_tol=1e-9, abs_tol=1e-9)
 
     def _isolation(self) -> str:
         return self.installed().manifest.isolation or "none"
@@ -164,7 +180,7 @@ class EnvironmentSuite(PluginSuite):
                                 model.model_validate(row)
                             except Exception:  # what is wrong with it, another check says
                                 continue
-                            yield _Row(split, f"{path}:{number}", line, _content(row))
+                            yield _Row(split, f"{path}:{number}", line, *_digests(row, model.model_fields))
                 except GymcoreError:
                     continue
 
@@ -189,14 +205,15 @@ class EnvironmentSuite(PluginSuite):
             raise SkipTest("there is no valid row to play; give the suite some in `rows`")
         return [(where, {**row, "task_id": f"under_test/{number}"}) for number, (where, row) in enumerate(chosen)]
 
-    def _play(self, attempts: Sequence[Attempt], at_once: int = 1) -> list[Rollout]:
-        limits = TimeLimits(rollout_s=self.timeout_s, tool_s=self.timeout_s, verify_s=self.timeout_s)
+    def _play(self, attempts: Sequence[Attempt], at_once: int = 1, limit_s: float | None = None) -> list[Rollout]:
+        limit_s = limit_s or self.timeout_s
+        limits = TimeLimits(rollout_s=limit_s, tool_s=limit_s, verify_s=limit_s)
         return asyncio.run(
             play_attempts(
                 self.environment(),
                 attempts,
                 self.options(),
-                judges=self.judges,
+                judges=self.judges or {},
                 at_once=at_once,
                 limits=limits,
                 isolation=self._isolation(),
@@ -208,26 +225,48 @@ class EnvironmentSuite(PluginSuite):
         return self.once("played", self._play_all)
 
     def _play_all(self) -> list[tuple[Attempt, Rollout]]:
+        """Play here what the watched interpreter has survived; what it has not is a failure, and is not tried here."""
+        tried = [(attempt, outcome) for attempt, outcome in self._tried() if outcome is not None]
+        calm = iter(self._play([attempt for attempt, outcome in tried if not outcome.ended]))
+        return [(attempt, _ended(attempt, outcome) if outcome.ended else next(calm)) for attempt, outcome in tried]
+
+    def _tried(self) -> list[tuple[Attempt, Outcome | None]]:
+        """Return every plain attempt with what came of its first try, which was in an interpreter of its own."""
+        return self.once("tried", self._try_all)
+
+    def _try_all(self) -> list[tuple[Attempt, Outcome | None]]:
+        attempts = self._plain_attempts()
+        return list(zip(attempts, self._first_tries(attempts), strict=True))
+
+    def _plain_attempts(self) -> list[Attempt]:
         rows = self._rows()
         attempts = [attempt for where, row in rows for attempt in unsolved_attempts(where, row)]
         if self.environment().is_solvable():
             attempts += [Attempt("solve", where, row) for where, row in rows]
-        return list(zip(attempts, self._play(attempts), strict=True))
+        return attempts
+
+    def _first_tries(self, attempts: Sequence[Attempt]) -> Sequence[Outcome | None]:
+        """Play attempts where they can do no harm; None for one that was not tried, as one like it did harm."""
+        jobs = [_job_of("again", attempt.name, attempt) for attempt in attempts]
+        with tempfile.TemporaryDirectory(prefix="gymcore-canary-") as folder:
+            return probe(self._probe_with(folder, self.timeout_s), jobs, _other_seed(), max_starts=5, max_late=2)
 
     def _replayed(self) -> list[tuple[Attempt, Rollout]]:
         """Return the attempts that were scored, each with the script by which it is played again."""
         return [
-            (replace(attempt, replies=replies_of(rollout.trajectory)), rollout)
+            (attempt if attempt.replies else replace(attempt, replies=replies_of(rollout.trajectory)), rollout)
             for attempt, rollout in self._played()
             if rollout.reward is not None
-        ]
+        ] + [(case.attempt, rollout) for case, rollout in self._played_cases() if rollout.reward is not None]
 
     def _solutions(self) -> list[tuple[Attempt, Rollout]]:
-        """Return the solutions that earned the top reward, as scripts."""
+        """Return the solutions that earned the top reward, as scripts; the reference solution's first."""
         return [
             (attempt, rollout)
             for attempt, rollout in self._replayed()
-            if attempt.name == "solve" and rollout.reward is not None and rollout.reward.value == self.top()
+            if attempt.name in ("solve", "case")
+            and rollout.reward is not None
+            and self._is_top(rollout.reward.value, attempt.row)
         ]
 
     def _rewards_of(self, *names: str) -> list[tuple[Attempt, float]]:
@@ -255,8 +294,7 @@ class EnvironmentSuite(PluginSuite):
         return len(unsolved) == 1 and rewards.get("solve") == unsolved
 
     def _earn_less(self, *names: str) -> None:
-        top = self.top()
-        paid = [(attempt, value) for attempt, value in self._rewards_of(*names) if value >= top]
+        paid = [(attempt, value) for attempt, value in self._rewards_of(*names) if self._is_top(value, attempt.row)]
         assert not paid, _listed(f"{attempt.told()} earns {value:g}, the top reward" for attempt, value in paid)
 
     def _is_steady(self) -> bool:
@@ -286,23 +324,30 @@ class EnvironmentSuite(PluginSuite):
     # -- what is played in an interpreter of its own ------------------------------------------------------------------
 
     def _outcomes(self, group: str) -> list[tuple[Job, Outcome]]:
-        """Return the outcomes of one group of jobs; all groups are played together."""
+        """Return the outcomes of one group of jobs; all groups but `again` are played together."""
+        if group == "again":
+            tried = [(attempt, outcome) for attempt, outcome in self._tried() if outcome is not None]
+            return [(_job_of(group, attempt.name, attempt), outcome) for attempt, outcome in tried]
         done = self.once("outcomes", self._probe)
         return [(job, outcome) for job, outcome in done if job.group == group and outcome is not None]
 
     def _probe(self) -> list[tuple[Job, Outcome | None]]:
+        tries = [outcome for _, outcome in self._tried() if outcome is not None]
+        if all(outcome.ended for outcome in tries):
+            raise SkipTest("no attempt comes back: see test_attempts_are_scored")
         with tempfile.TemporaryDirectory(prefix="gymcore-canary-") as folder:
             jobs = list(self._jobs(folder))
-            what = Probe(
-                name=self.installed().qualified,
-                config=self.asked(),
-                judges=self._place_of_judges(),
-                limit_s=self.verify_timeout_s,
-                canary=folder,
-            )
-            # Another seed than this interpreter has, which is the first thing to differ where a set is gone through.
-            seed = 1 if os.environ.get("PYTHONHASHSEED") != "1" else 2
-            return list(zip(jobs, probe(what, jobs, seed), strict=True))
+            what = self._probe_with(folder, self.verify_timeout_s)
+            return list(zip(jobs, probe(what, jobs, _other_seed()), strict=True))
+
+    def _probe_with(self, canary: str, limit_s: float) -> Probe:
+        return Probe(
+            name=self.installed().qualified,
+            config=self.asked(),
+            judges=self._place_of_judges(),
+            limit_s=limit_s,
+            canary=canary,
+        )
 
     def _place_of_judges(self) -> tuple[str, str] | None:
         if not self.judges:
@@ -318,34 +363,60 @@ class EnvironmentSuite(PluginSuite):
         where, row = rows[0]
         tools = self.environment().tools
 
-        def job(group: str, sort: str, told: str, replies: Iterable[Reply], on: Mapping[str, Any] = row) -> Job:
-            return Job(group, f"{group}/{sort}", told, on, [reply_to_json(reply) for reply in replies])
+        def job(
+            group: str,
+            sort: str,
+            told: str,
+            replies: Iterable[Reply],
+            on: Mapping[str, Any] = row,
+            is_rubbish: bool = False,
+        ) -> Job:
+            return Job(group, f"{group}/{sort}", told, on, [reply_to_json(reply) for reply in replies], is_rubbish)
 
-        for attempt, _ in self._replayed():
-            replies = [reply for reply in attempt.replies or () if isinstance(reply, Reply)]
-            yield job("again", attempt.told(), attempt.told(), replies, attempt.row)
         for name, tool in tools.items():
             for arguments in valid_arguments(tool):
                 text = json.dumps(arguments)
                 yield job("valid", name, f"{name}({_short(text)})", [_calling(name, text), says("Done.")])
             for told, text in hostile_arguments(tool):
                 yield job("hostile", name, f"{name}: {told}", [_calling(name, text), says("Done.")])
-        solutions = self._solutions()[:1]
+        solved = self._solutions()
+        solutions = solved[:1]
+        slots = answer_slots([words for attempt, _ in solved if (words := _last_words(attempt.replies or ()))])
         for told, text in payloads(canary).items():
             for number, answer in enumerate(wrapped(text)):
-                yield job("canary", "answer", f"{where}: the answer is {told}", [says(answer)])
-                for attempt, rollout in solutions if number < 3 else ():
-                    script = _with_answer(replies_of(rollout.trajectory), answer)
+                yield job("canary", "answer", f"{where}: the answer is {told}", [says(answer)], is_rubbish=True)
+                for attempt, _ in solutions if number < 3 else ():
+                    script = _with_answer(_replies(attempt), answer)
                     yield job("canary", "answer", f"{attempt.where}: the answer is {told}", script, attempt.row)
+            yield from self._slotted("canary", told, text, slots, solutions, job)
             yield from self._placed("canary", told, text, tools, solutions, job)
         for text in BAIT:
             told = f"{text[:12]!r}{'...' if len(text) > 12 else ''} ({len(text)} characters)"
-            yield job("bait", "answer", f"{where}: the answer is {told}", [says(text)])
-            yield job("bait", "answer", f"{where}: the answer is {told}", [says(f"The answer is \\boxed{{{text}}}.")])
-            for attempt, rollout in solutions:
-                script = _with_answer(replies_of(rollout.trajectory), text)
+            what = f"{where}: the answer is {told}"
+            yield job("bait", "answer", what, [says(text)], is_rubbish=True)
+            yield job("bait", "answer", what, [says(f"The answer is \\boxed{{{text}}}.")], is_rubbish=True)
+            for attempt, _ in solutions:
+                script = _with_answer(_replies(attempt), text)
                 yield job("bait", "answer", f"{attempt.where}: the answer is {told}", script, attempt.row)
+            yield from self._slotted("bait", told, text, slots, solutions, job)
             yield from self._placed("bait", told, text, tools, solutions, job)
+
+    def _slotted(
+        self,
+        group: str,
+        told: str,
+        text: str,
+        slots: Sequence[tuple[str, str, bool]],
+        solutions: Sequence[tuple[Attempt, Rollout]],
+        job: Callable[..., Job],
+    ) -> Iterator[Job]:
+        """Yield jobs in which a text stands where the reference solution has its answer."""
+        for attempt, _ in solutions:
+            for before, after, is_bare in slots:
+                script = _with_answer(_replies(attempt), f"{before}{text}{after}")
+                is_rubbish = is_bare and len(script) == 1
+                what = f"{attempt.where}: the answer is {told}, written as in the solution ({before[-20:]}...)"
+                yield job(group, "answer", what, script, attempt.row, is_rubbish=is_rubbish)
 
     def _placed(
         self,
@@ -361,8 +432,8 @@ class EnvironmentSuite(PluginSuite):
             for argument, arguments in placed_in_arguments(tool, text):
                 what = f"{name}: the argument {argument!r} is {told}"
                 yield job(group, name, what, [_calling(name, arguments), says("Done.")])
-                for attempt, rollout in solutions:
-                    script = _with_call(replies_of(rollout.trajectory), name, arguments)
+                for attempt, _ in solutions:
+                    script = _with_call(_replies(attempt), name, arguments)
                     if script is not None:
                         yield job(group, name, what, script, attempt.row)
 
@@ -414,20 +485,24 @@ class EnvironmentSuite(PluginSuite):
     @check(fix="Remove the row from one of the splits, or set `splits_overlap` where that is meant.")
     def test_splits_do_not_overlap(self) -> None:
         """
-        No row stands in two splits, whatever its id; `example` may show rows of the others.
+        No row stands in two splits, whatever its id, nor its prompt, unless many rows share that; `example` may show
+        rows of the others.
 
         What was trained on measures nothing.
         """
         if self.splits_overlap:
             raise SkipTest("rows may stand in two splits (splits_overlap)")
         seen: dict[bytes, _Row] = {}
+        asked: dict[bytes, _Row] = {}
         shared = []
-        for row in self._all_rows():
-            if row.split == "example":
-                continue
-            first = seen.setdefault(row.content, row)
+        rows = [row for row in self._all_rows() if row.split != "example"]
+        often = Counter((row.split, row.prompt) for row in rows)
+        for row in rows:
+            first, says = seen.setdefault(row.task, row), "says"
+            if first.split == row.split and often[row.split, row.prompt] == 1:
+                first, says = asked.setdefault(row.prompt, row), "asks"
             if first.split != row.split:
-                shared.append(f"{row.where} ({row.split}) says the same as {first.where} ({first.split})")
+                shared.append(f"{row.where} ({row.split}) {says} the same as {first.where} ({first.split})")
         assert not shared, _listed(shared)
 
     @check(
@@ -536,7 +611,7 @@ class EnvironmentSuite(PluginSuite):
 
     @check(
         fix="Mend `solve()`, the verifier or the row that is named; where tasks earn less even when they are solved, "
-        "set `top_reward`."
+        "set `top_reward` to a number, or to the key of the row that says how much."
     )
     def test_reference_solution_earns_the_top_reward(self) -> None:
         """
@@ -547,6 +622,8 @@ class EnvironmentSuite(PluginSuite):
         if not self.environment().is_solvable():
             raise SkipTest("the environment has no reference solution (solve)")
         solved = [(attempt, rollout) for attempt, rollout in self._played() if attempt.name == "solve"]
+        if not solved:
+            raise SkipTest("no reference solution was tried: see test_attempts_are_scored")
         failed = [
             f"{attempt.where}: the reference solution fails: {_told_failure(rollout.failure.model_dump())}"
             for attempt, rollout in solved
@@ -555,11 +632,11 @@ class EnvironmentSuite(PluginSuite):
         assert not failed, _listed(failed)
         low, high = self.reward_range()
         poor = [
-            f"{attempt.where}: the reference solution earns {rollout.reward.value:g}, and not {self.top():g}"
+            f"{attempt.where}: the reference solution earns {rollout.reward.value:g}, and not {self.top(attempt.row):g}"
             for attempt, rollout in solved
             if rollout.reward is not None
-            and rollout.reward.value != self.top()
-            and low <= rollout.reward.value <= high  # else another check says so
+            and not self._is_top(rollout.reward.value, attempt.row)
+            and _is_within(rollout.reward.value, low, high)  # else another check says so
         ]
         if poor and self._is_constant():
             raise SkipTest("every attempt earns the same: see test_reward_discriminates")
@@ -577,11 +654,21 @@ class EnvironmentSuite(PluginSuite):
     @check(fix="Let the verifier compare what was parsed, and pay nothing where nothing could be parsed.")
     def test_garbled_answers_earn_less(self) -> None:
         """
-        Rubbish earns less than the top reward, and so do calls of tools that do not exist.
+        Rubbish earns less than the top reward: long, odd and hostile answers, and calls of tools that do not exist.
 
         What cannot be read must not be taken for right.
         """
         self._earn_less("garbled", "garbled calls")
+        paid = [
+            f"{job.told} earns {outcome.reward:g}, the top reward"
+            for group in ("bait", *(() if self.executes_code else ("canary",)))
+            for job, outcome in self._outcomes(group)
+            if job.is_rubbish
+            and outcome.reward is not None
+            and not outcome.found
+            and self._is_top(outcome.reward, job.row)
+        ]
+        assert not paid, _listed(paid)
 
     @check(fix="Let the verifier look at the whole answer; `trajectory.is_truncated` says that it was cut off.")
     def test_truncated_answers_earn_less(self) -> None:
@@ -611,13 +698,13 @@ class EnvironmentSuite(PluginSuite):
         faults += [
             f"{attempt.told()} earns {rollout.reward.value:g}, which is not from {low:g} to {high:g}"
             for attempt, rollout in self._played()
-            if rollout.reward is not None and not low <= rollout.reward.value <= high
+            if rollout.reward is not None and not _is_within(rollout.reward.value, low, high)
         ]
         for group in ("bait", "canary", "hostile"):
             if faults:
                 break
             for job, outcome in self._outcomes(group):
-                if outcome.reward is not None and not low <= outcome.reward <= high:
+                if outcome.reward is not None and not _is_within(outcome.reward, low, high):
                     faults.append(f"{job.told} earns {outcome.reward:g}, which is not from {low:g} to {high:g}")
                 elif outcome.failure is not None and _is_about_finite(outcome.failure):
                     faults.append(f"{job.told} earns no finite number")
@@ -678,7 +765,13 @@ class EnvironmentSuite(PluginSuite):
     def _played_cases(self) -> list[tuple[_Case, Rollout]]:
         def play() -> list[tuple[_Case, Rollout]]:
             cases = self._cases()
-            return list(zip(cases, self._play([case.attempt for case in cases]) if cases else [], strict=True))
+            attempts = [case.attempt for case in cases]
+            tries = [outcome or _NOT_TRIED for outcome in self._first_tries(attempts)] if cases else []
+            calm = iter(self._play([one for one, outcome in zip(attempts, tries, strict=True) if not outcome.ended]))
+            return [
+                (case, _ended(case.attempt, outcome) if outcome.ended else next(calm))
+                for case, outcome in zip(cases, tries, strict=True)
+            ]
 
         return self.once("played cases", play)
 
@@ -710,10 +803,11 @@ class EnvironmentSuite(PluginSuite):
         A run is played by many workers, and resumed by others.
         """
         self._require_steady()
-        outcomes = self._outcomes("again")
+        outcomes = [outcome for _, outcome in self._outcomes("again")]
         faults = []
-        for (attempt, rollout), (_, outcome) in zip(self._replayed(), outcomes, strict=False):
-            assert rollout.reward is not None
+        for (attempt, rollout), outcome in zip(self._played(), outcomes, strict=True):
+            if rollout.reward is None:
+                continue
             seen = (outcome.reward, outcome.parts, outcome.metrics)
             here = (rollout.reward.value, rollout.reward.parts, rollout.reward.metrics)
             if outcome.failure is not None:
@@ -808,13 +902,16 @@ class EnvironmentSuite(PluginSuite):
         replayed = self._replayed()
         if not replayed:
             raise SkipTest("nothing was scored: see test_attempts_are_scored")
-        count = max(1, self.concurrency)
+        # Where a verifier computes for long, and many must wait for it, that is no time-out of theirs.
+        alone_s = sum(rollout.duration_s for _, rollout in replayed) / len(replayed)
+        count = max(2, min(self.concurrency, int(3 * self.timeout_s / alone_s) if alone_s > 0 else self.concurrency))
+        limit_s = self.timeout_s + 2 * count * alone_s
         # In strides, so that neighbours are of different tasks and different kinds.
         stride = next(
             step for step in range(len(replayed) // 2 + 1, len(replayed) * 2 + 2) if _is_coprime(step, len(replayed))
         )
         mixed = [replayed[number * stride % len(replayed)] for number in range(count)]
-        together = self._play([attempt for attempt, _ in mixed], at_once=count)
+        together = self._play([attempt for attempt, _ in mixed], at_once=count, limit_s=limit_s)
         faults = [
             f"{attempt.told()}, among {count} at once, {difference}"
             for (attempt, alone), rollout in zip(mixed, together, strict=True)
@@ -851,6 +948,9 @@ class EnvironmentSuite(PluginSuite):
         return self.once("leftovers", self._find_leftovers)
 
     def _find_leftovers(self) -> Any:
+        ended = [job.told for group in ("again", "valid") for job, outcome in self._outcomes(group) if outcome.ended]
+        if ended:
+            raise SkipTest(f"it would end this interpreter, or never come back ({ended[0]})")
         where, row = self._rows()[0]
         solutions = self._solutions()
         script = [reply for reply in (solutions[0][0].replies if solutions else ()) or () if isinstance(reply, Reply)]
@@ -865,7 +965,7 @@ class EnvironmentSuite(PluginSuite):
             "a model's error": Attempt("a model's error", where, row, (*script[:1], ModelError("the model gives up"))),
             "a model's bug": Attempt("a model's bug", where, row, (*script[:1], ZeroDivisionError("a bug"))),
         }
-        return find_leftovers(self.environment(), attempts, self.options(), self.judges)
+        return find_leftovers(self.environment(), attempts, self.options(), self.judges or {})
 
     @check(fix="Use only what JSON has: texts without lone surrogates, finite numbers, keys that are texts.")
     def test_rollout_survives_json(self) -> None:
@@ -903,12 +1003,33 @@ def _listed(faults: Iterable[str], count: int | None = None) -> str:
 def _told_failure(failure: Mapping[str, Any] | None) -> str:
     if failure is None:
         return "it fails"
+    if failure["error"] == "Ended":
+        return str(failure["message"])
     place = f" ({failure['location']})" if failure.get("location") else ""
     return f"fails in {failure['stage']} with {failure['error']}: {failure['message'][:300]}{place}"
 
 
 def _told_warning(warning: Any) -> str:
     return f"{warning.message}: {', '.join(warning.examples)}"
+
+
+def _job_of(group: str, sort: str, attempt: Attempt) -> Job:
+    replies = None
+    if attempt.replies is not None:
+        replies = [reply_to_json(reply) for reply in attempt.replies if isinstance(reply, Reply)]
+    return Job(group, f"{group}/{sort}", attempt.told(), attempt.row, replies)
+
+
+def _ended(attempt: Attempt, outcome: Outcome) -> Rollout:
+    """Return the failure of an attempt that has ended its interpreter."""
+    failure = Failure(stage="verify", error="Ended", message=str(outcome.ended), retryable=False)
+    row = {**attempt.row, "environment": "under_test"}
+    return Rollout(Row(encode_json(row), row), 0, Trajectory(), failure=failure)
+
+
+def _other_seed() -> int:
+    """Return another seed of hashes than this interpreter has: what goes through a set is the first to differ."""
+    return 1 if os.environ.get("PYTHONHASHSEED") != "1" else 2
 
 
 def _is_about_finite(failure: Mapping[str, Any]) -> bool:
@@ -944,6 +1065,12 @@ def _shown(reward: tuple[Any, Any, Any]) -> str:
     )
 
 
+def _is_within(reward: float, low: float, high: float) -> bool:
+    """Whether a reward is in its range, but for the rounding of a sum."""
+    margin = 1e-9 * max(1.0, abs(low), abs(high))
+    return low - margin <= reward <= high + margin
+
+
 def _is_coprime(left: int, right: int) -> bool:
     return math.gcd(left, right) == 1
 
@@ -952,13 +1079,34 @@ def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _content(row: Mapping[str, Any]) -> bytes:
-    said = {key: value for key, value in row.items() if key not in ROUTE_KEYS and key.lower() not in _NAMES}
-    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).digest()
+def _digests(row: Mapping[str, Any], named: Collection[str]) -> tuple[bytes, bytes, bytes]:
+    """Return digests of what a row says, of what of it the task model names, and of its prompt."""
+    prompt = {"responses_create_params": row.get("responses_create_params")}
+    own = {key: row[key] for key in row if key in named and key not in Task.model_fields}
+    said = {
+        key: value
+        for key, value in row.items()
+        if key not in ROUTE_KEYS and (key in named or key.lower() not in _NAMES)
+    }
+    task = {**prompt, **own} if any(name not in Task.model_fields for name in named) else said
+    content, tasked, asked = (
+        hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
+        for value in (said, task, prompt)
+    )
+    return content, tasked, asked
 
 
 def _calling(name: str, arguments: str) -> Reply:
     return Reply((ToolCall(name, arguments),))
+
+
+def _replies(attempt: Attempt) -> list[Reply]:
+    return [reply for reply in attempt.replies or () if isinstance(reply, Reply)]
+
+
+def _last_words(replies: Sequence[Reply | Exception]) -> str:
+    parts = [part for reply in replies if isinstance(reply, Reply) for part in reply.parts]
+    return parts[-1] if parts and isinstance(parts[-1], str) else ""
 
 
 def _with_answer(replies: Sequence[Reply], answer: str) -> list[Reply]:

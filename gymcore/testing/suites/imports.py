@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -57,16 +58,26 @@ def import_path() -> list[str]:
 
 
 def probe_import(plugin: Plugin) -> Imported:
-    """Import a plugin in a fresh interpreter, in an empty folder, and return what it did."""
+    """Import a plugin in a fresh interpreter, in an empty folder and with an empty home, and return what it did."""
     job = {"path": import_path(), "kind": plugin.kind, "name": plugin.qualified}
     with tempfile.TemporaryDirectory(prefix="gymcore-import-") as folder:
         result = Path(folder, "result.json")
         empty = Path(folder, "empty")
         empty.mkdir()
+        home = Path(folder, "home")
+        home.mkdir()
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+        environ |= {"HOME": str(home), "USERPROFILE": str(home)}
         command = [sys.executable, "-P", __file__, json.dumps(job), str(result)]
         try:
             done = subprocess.run(
-                command, cwd=empty, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
+                command,
+                cwd=empty,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=TIMEOUT_S,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             return Imported(error=f"its import did not end within {TIMEOUT_S:g} s")
@@ -81,6 +92,8 @@ def probe_import(plugin: Plugin) -> Imported:
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PROCESSES = ("subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn")
+_NAME_QUERIES = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo")
+_CHANGES = ("os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.symlink", "os.link", "os.truncate", "shutil.rmtree")
 
 
 class _Witness:
@@ -92,15 +105,33 @@ class _Witness:
         self.started: list[str] = []
         self.written: list[str] = []
 
+    def look_at_threads(self) -> None:
+        """Look at threads that are started; that is no event that every Python tells an audit hook."""
+        start = threading.Thread.start
+
+        def started(thread: threading.Thread) -> None:
+            if self.is_looking:
+                self.started.append(f"a thread at {_place()}")
+            start(thread)
+
+        threading.Thread.start = started  # type: ignore[method-assign, assignment]
+
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.is_looking:
             return
-        if event == "socket.__new__":
+        if event == "socket.__new__" or event in _NAME_QUERIES:
             self.sockets.append(_place())
         elif event in _PROCESSES:
             self.started.append(f"a process at {_place()}")
-        elif event == "os.mkdir" and "__pycache__" not in os.fsdecode(arguments[0]):
-            self.written.append(f"the folder {os.fsdecode(arguments[0])} at {_place()}")
+        elif event in _CHANGES:
+            paths = [os.fsdecode(path) for path in arguments[:2] if isinstance(path, str | bytes | os.PathLike)]
+            if paths and not all(map(_is_harmless, paths)):
+                what = "the folder" if event == "os.mkdir" else f"{event}()"
+                self.written.append(f"{what} {' '.join(paths)} at {_place()}")
+        elif event == "sqlite3.connect":
+            database = os.fsdecode(arguments[0])
+            if database and ":memory:" not in database and not re.search(r"[?&]mode=(memory|ro)\b", database):
+                self.written.append(f"the database {database} at {_place()}")
         elif event == "open":
             path, mode, flags = arguments
             is_writing = any(letter in mode for letter in "wax+") if mode else bool((flags or 0) & _WRITING)
@@ -109,7 +140,7 @@ class _Witness:
 
 
 def _is_harmless(path: str) -> bool:
-    return "__pycache__" in path or path == os.devnull
+    return "__pycache__" in path or path == os.devnull or bool(re.search(r"\.pyc(\.\d+)?\Z", path))
 
 
 def _place() -> str:
@@ -161,6 +192,7 @@ def _main(job: dict[str, Any], result: Path) -> None:
         getattr(gymcore, name)
     witness = _Witness()
     sys.addaudithook(witness)
+    witness.look_at_threads()
     modules, threads = set(sys.modules), set(threading.enumerate())
     printed = result.with_name("printed")
     error: str | None = None
@@ -181,7 +213,7 @@ def _main(job: dict[str, Any], result: Path) -> None:
         cpu_s=cpu_s,
         heavy=sorted(new & HEAVY),
         sockets=witness.sockets,
-        started=witness.started + started,
+        started=started + witness.started,
         written=witness.written,
     )
     if error is not None:  # one finding is enough

@@ -7,12 +7,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
 import os
+import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from gymcore.interfaces import Agent, Config, Environment
@@ -25,6 +29,8 @@ __all__ = ["Leftovers", "find_leftovers"]
 HANG_S = 3600.0
 LATE_S = 0.05
 """The bound on a rollout that is to meet it."""
+ENOUGH = 6
+"""After so many findings nothing more is looked for."""
 SETTLE_S = 0.25
 """For which threads and tasks may take to end after their rollout."""
 
@@ -56,26 +62,79 @@ def find_leftovers(
         judges: Models that it may ask.
         agent: Who plays.
     """
-    look = partial(_look, config=config, judges=judges, agent=agent)
+    arrival = _Arrival()
+    look = partial(_look, config=config, judges=judges, agent=agent, arrival=arrival)
     found = Leftovers()
     success = attempts["success"]
-    opens = _Counted(environment, hangs=False)
-    hanging = _Counted(environment, hangs=True)
+    plain, hanging, own, breaking, unjudged = (
+        _Counted(environment, arrival, how) for how in ("plain", "hanging", "own", "breaking", "unjudged")
+    )
     stuck = Attempt("stuck", success.where, success.row, (_Never(),))
-    with _young_garbage():
-        for _ in range(2):  # what libraries open once, and keep, is not found again
-            found.closing.clear()
-            found.left.clear()
-            for how, attempt in attempts.items():
-                look(found, how, opens, attempt)
-            look(found, "a model that hangs", opens, stuck, limit_s=LATE_S)
-            look(found, "a cancellation", opens, stuck, cancel_s=LATE_S)
-            if environment.tools:
-                look(found, "a tool that hangs", hanging, success, limit_s=LATE_S)
-                look(found, "a cancellation inside a tool", hanging, success, cancel_s=LATE_S)
-            if not (found.closing or found.left):
+    looks: dict[str, Callable[..., None]] = {
+        how: partial(look, counted=plain, attempt=attempt) for how, attempt in attempts.items()
+    }
+    looks["a cancellation"] = partial(look, counted=plain, attempt=stuck, is_cancelled=True)
+    looks["a model that hangs"] = partial(look, counted=plain, attempt=stuck, is_late=True)
+    looks["a verifier that breaks"] = partial(look, counted=unjudged, attempt=success)
+    if environment.tools:
+        looks["a cancellation inside a tool"] = partial(look, counted=hanging, attempt=success, is_cancelled=True)
+        looks["a tool that hangs"] = partial(look, counted=hanging, attempt=success, is_late=True)
+        looks["a tool that breaks"] = partial(look, counted=breaking, attempt=success)
+    if own.has_own:
+        looks["a cancellation inside its own tool"] = partial(look, counted=own, attempt=success, is_cancelled=True)
+    with _young_garbage(), _temporary_folder() as folder:
+        for how, looking in looks.items():
+            first, second = Leftovers(), Leftovers()
+            looking(first, how, folder=folder)
+            if first.closing or first.left:  # what libraries open once, and keep, is not found again
+                looking(second, how, folder=folder)
+            found.closing += second.closing
+            found.left += second.left
+            if len(found.closing) + len(found.left) >= ENOUGH:
                 break
     return found
+
+
+class _Arrival:
+    """Tells when a rollout has come to where it hangs, and how long it took there."""
+
+    def __init__(self) -> None:
+        self.took_s = 0.0
+        self._began = 0.0
+        self._event = asyncio.Event()
+
+    def begin(self) -> None:
+        """A rollout begins."""
+        self._event = asyncio.Event()
+        self._began = time.monotonic()
+
+    def arrive(self) -> None:
+        """It is there."""
+        self.took_s = time.monotonic() - self._began
+        self._event.set()
+
+    async def met_by(self, playing: asyncio.Task[Any]) -> None:
+        """Wait until a rollout is there, or ends."""
+        waiting = asyncio.ensure_future(self._event.wait())
+        await asyncio.wait({playing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Let temporary files be made in a folder of its own, where what is left of them is seen."""
+    before, environ = tempfile.tempdir, os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="gymcore-leftovers-") as name:
+        tempfile.tempdir = os.environ["TMPDIR"] = name
+        try:
+            yield Path(name)
+        finally:
+            tempfile.tempdir = before
+            if environ is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = environ
 
 
 @contextlib.contextmanager
@@ -96,17 +155,29 @@ class _Never(Exception):
 class _StuckCast(Cast):
     """Never replies where the script says so."""
 
+    def __init__(self, attempt: Attempt, arrival: _Arrival) -> None:
+        super().__init__([attempt])
+        self._arrival = arrival
+
     async def respond(self, request: Any, rollout: Any) -> Any:
         try:
             return await super().respond(request, rollout)
         except _Never:
+            self._arrival.arrive()
             await asyncio.sleep(HANG_S)
 
 
 class _Counted:
-    """An environment's class that counts how its instances are closed."""
+    """
+    An environment's class that counts how its instances are closed.
 
-    def __init__(self, environment: type[Environment[Any, Any]], *, hangs: bool) -> None:
+    Args:
+        environment: The class.
+        arrival: Is told when a tool is called.
+        how: What its tools do: `hanging`, `breaking`, or what they do by themselves; `unjudged` if the verifier breaks.
+    """
+
+    def __init__(self, environment: type[Environment[Any, Any]], arrival: _Arrival, how: str) -> None:
         self.closed: dict[int, int] = {}
         self.errors: list[str] = []
         counted = self
@@ -126,11 +197,31 @@ class _Counted:
                 raise
 
         async def hang(self: Any, **arguments: Any) -> None:
+            arrival.arrive()
             await asyncio.sleep(HANG_S)
 
+        def breaks(self: Any, *arguments: Any, **keywords: Any) -> None:
+            raise ZeroDivisionError("planted by the suite")
+
+        def begins(method: Callable[..., Any]) -> Callable[..., Any]:
+            async def begin(self: Any, **arguments: Any) -> Any:
+                arrival.arrive()
+                return await method(self, **arguments)
+
+            return begin
+
+        methods = {tool.method: getattr(environment, tool.method, None) for tool in environment.tools.values()}
+        own = {name: begins(method) for name, method in methods.items() if inspect.iscoroutinefunction(method)}
+        self.has_own = bool(own)
         body: dict[str, Any] = {"open": open, "close": close, "__module__": environment.__module__}
-        if hangs:
-            body |= {tool.method: hang for tool in environment.tools.values()}
+        if how == "unjudged":
+            body["verify"] = breaks
+        elif how == "own":
+            body |= own
+        elif how == "breaking":
+            body |= dict.fromkeys(methods, breaks)
+        elif how == "hanging":
+            body |= dict.fromkeys(methods, hang)
             # In a thread nobody would wait for what an `async def` returns.
             body["tools"] = {name: replace(tool, in_thread=False) for name, tool in environment.tools.items()}
         self.type = type(environment.__name__, (environment,), body)
@@ -139,21 +230,27 @@ class _Counted:
 def _look(
     found: Leftovers,
     how: str,
+    *,
     counted: _Counted,
     attempt: Attempt,
-    *,
+    folder: Path,
     config: Config,
     judges: Judges,
     agent: Agent[Any],
-    limit_s: float = 20.0,
-    cancel_s: float | None = None,
+    arrival: _Arrival,
+    is_late: bool = False,
+    is_cancelled: bool = False,
 ) -> None:
     """Play one attempt, in an event loop of its own, and write down what it leaves."""
     counted.closed.clear()
     counted.errors.clear()
     tasks: list[str] = []
-    with _watching() as left:
-        asyncio.run(_play(counted.type, attempt, config, judges, agent, limit_s, cancel_s, tasks))
+    # How long it takes to where it hangs, the cancellation there has shown.
+    limits = TimeLimits(rollout_s=LATE_S + 3 * arrival.took_s if is_late else 20.0, tool_s=20.0, verify_s=20.0)
+    with _watching(folder) as left:
+        cast = _StuckCast(attempt, arrival)
+        waiting = arrival if is_cancelled else None
+        asyncio.run(_play(counted.type, attempt, config, judges, agent, cast, limits, arrival, waiting, tasks))
     times = list(counted.closed.values())
     found.closing += [f"after {how}: close() was called {count} times, and not once" for count in times if count != 1]
     found.closing += [f"after {how}: {error}" for error in dict.fromkeys(counted.errors)]
@@ -166,23 +263,19 @@ async def _play(
     config: Config,
     judges: Judges,
     agent: Agent[Any],
-    limit_s: float,
-    cancel_s: float | None,
+    cast: _StuckCast,
+    limits: TimeLimits,
+    arrival: _Arrival,
+    cancelled_at: _Arrival | None,
     tasks: list[str],
 ) -> None:
-    limits = TimeLimits(rollout_s=limit_s, tool_s=20.0, verify_s=20.0)
-    async with opened_table(
-        environment,
-        _StuckCast([attempt]),
-        agent=agent,
-        config=config,
-        judges=judge_models(judges),
-        limits=limits,
-    ) as table:
+    models = judge_models(judges)
+    async with opened_table(environment, cast, agent=agent, config=config, judges=models, limits=limits) as table:
         before = asyncio.all_tasks()
+        arrival.begin()
         playing = asyncio.get_running_loop().create_task(table.play(attempt.row))
-        if cancel_s is not None:
-            await asyncio.sleep(cancel_s)
+        if cancelled_at is not None:
+            await cancelled_at.met_by(playing)
             playing.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await playing
@@ -201,10 +294,11 @@ async def _settled(is_quiet: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def _watching() -> Iterator[Callable[[], list[str]]]:
-    """Look at threads, descriptors and warnings about what was not closed, before and after a block."""
+def _watching(folder: Path) -> Iterator[Callable[[], list[str]]]:
+    """Look at threads, processes, descriptors, temporary files and warnings, before and after a block."""
     gc.collect()
     threads, descriptors = set(threading.enumerate()), _descriptors()
+    processes, files = _processes(), set(os.listdir(folder))  # noqa: PTH208
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         yield lambda: found
@@ -212,6 +306,13 @@ def _watching() -> Iterator[Callable[[], list[str]]]:
     for thread in set(threading.enumerate()) - threads:
         thread.join(SETTLE_S)
     found = [f"the thread {thread.name!r} still runs" for thread in set(threading.enumerate()) - threads]
+    waited_s = 0.0
+    while _processes().keys() - processes.keys() and waited_s < SETTLE_S:
+        time.sleep(0.02)
+        waited_s += 0.02
+    new = [(number, what) for number, what in _processes().items() if number not in processes]
+    found += [f"the process {number} ({what}) is still there" for number, what in new]
+    found += [f"{name} is left in the temporary folder" for name in sorted(set(os.listdir(folder)) - files)]  # noqa: PTH208
     found += [f"{what} is still open" for number, what in _descriptors().items() if descriptors.get(number) != what]
     found += [str(item.message) for item in caught if issubclass(item.category, ResourceWarning)]
 
@@ -224,3 +325,15 @@ def _descriptors() -> dict[int, str]:
             with contextlib.suppress(OSError):
                 found[int(name)] = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115
     return {number: what for number, what in found.items() if not what.startswith("/proc/")}
+
+
+def _processes() -> dict[int, str]:
+    """Return the processes that this one has started and not waited for, where the system tells."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
+            with contextlib.suppress(OSError):
+                what, _, rest = Path("/proc", name, "stat").read_text("utf-8", "replace").rpartition(")")
+                if int(rest.split()[1]) == os.getpid():
+                    found[int(name)] = what.partition("(")[2]
+    return found

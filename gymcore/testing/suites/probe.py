@@ -7,9 +7,12 @@ This file is also the program of that interpreter. There an audit hook sees what
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import queue
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +28,7 @@ __all__ = ["Job", "Outcome", "Probe", "probe", "watched"]
 
 START_S = 60.0
 MAX_STARTS = 12
+_LATE = "it did not come back"
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Job:
     row: Mapping[str, Any]
     replies: Sequence[dict[str, Any]] | None
     """As `reply_to_json` writes them; None for the reference solution."""
+    is_rubbish: bool = False
+    """Whether nothing in it solves the task."""
 
 
 @dataclass(frozen=True)
@@ -71,26 +77,37 @@ class Probe:
     limit_s: float
     """How long one attempt may take."""
     canary: str
-    """An empty folder that nobody has a reason to open."""
+    """A folder that nobody has a reason to open anything in."""
 
 
-def probe(what: Probe, jobs: Sequence[Job], hash_seed: int) -> list[Outcome | None]:
+def probe(
+    what: Probe, jobs: Sequence[Job], hash_seed: int, *, max_starts: int = MAX_STARTS, max_late: int = MAX_STARTS
+) -> list[Outcome | None]:
     """
     Play jobs in an interpreter of their own; one that hangs or crashes ends it, and the next one goes on.
+
+    Args:
+        what: What is played.
+        jobs: How.
+        hash_seed: How hashes are salted.
+        max_starts: How many interpreters may be ended.
+        max_late: How many of them because a job did not come back.
 
     Returns:
         The outcome of each job; None where it was not tried, because another of its sort has ended the interpreter.
     """
     outcomes: list[Outcome | None] = [None] * len(jobs)
     left = list(range(len(jobs)))
-    for _ in range(MAX_STARTS):
-        if not left:
+    late = 0
+    for _ in range(max_starts):
+        if not left or late == max_late:
             break
         number, ended = _play(what, jobs, left, outcomes, hash_seed)
         if ended is None:
             break
         if number is None:
             raise AssertionError(f"{what.name} cannot be played in another interpreter: {ended}")
+        late += ended.startswith(_LATE)
         outcomes[number] = Outcome(ended=ended)
         left = [other for other in left if outcomes[other] is None and jobs[other].sort != jobs[number].sort]
     return outcomes
@@ -141,7 +158,7 @@ def _follow(
             try:
                 line = lines.get(timeout=START_S if current is None else limit_s + 1)
             except queue.Empty:
-                return current, f"it did not come back within {limit_s:g} s"
+                return current, f"{_LATE} within {limit_s:g} s"
             if not line:
                 code = process.wait(10)
                 end = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -176,13 +193,15 @@ class _Witness:
     """Sees who carries out what a model wrote, which the token in it shows."""
 
     def __init__(self, folder: str) -> None:
-        from gymcore.testing.suites.arguments import MAGIC_NUMBERS, TOKEN
+        from gymcore.testing.suites.arguments import FORMAT, MAGIC_NUMBERS, SQL, TOKEN
 
         self.found: list[str] = []
         self.is_looking = False
         self._folder = folder
         self._token = TOKEN
         self._numbers = MAGIC_NUMBERS
+        self._sql = SQL
+        self._format = FORMAT
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.is_looking:
@@ -190,14 +209,49 @@ class _Witness:
         if event == "exec" and isinstance(arguments[0], CodeType):
             if self._is_in(arguments[0]):
                 self._find("Python code that the model wrote is run (eval, exec, or a template engine)")
-        elif event == "open":
-            if isinstance(arguments[0], str | bytes) and os.fsdecode(arguments[0]).startswith(self._folder):
-                self._find("the file is opened whose path the model gave")
-        elif event == "os.system" or (event == "subprocess.Popen" and _is_interpreter(arguments[0], arguments[1])):
-            if self._token in str(arguments):
+        elif event in _ON_PATHS:
+            if any(isinstance(path, str | bytes) and self._is_canary(path) for path in arguments[:2]):
+                done = "opened" if event == "open" else f"given to {event}()"
+                self._find(f"the file is {done} whose path the model gave")
+        elif event in ("os.system", "subprocess.Popen"):
+            code = arguments[0] if event == "os.system" else _code_of(arguments[1])
+            if self._token in str(code):
                 self._find("a command that the model wrote is run")
-        elif event == "import" and self._token in str(arguments[0]):
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Look for a module, as part of `sys.meta_path`: nothing but the model's words would ask for one like this."""
+        if self.is_looking and self._token in name:
             self._find("a module is imported whose name the model gave")
+
+    def see_call(self, frame: Any, event: str, called: Any) -> None:
+        """Look at a call, as a profiler."""
+        if event == "c_call" and called.__name__ in ("format", "format_map"):
+            template = getattr(called, "__self__", None)
+            if self.is_looking and isinstance(template, str) and self._format in template:
+                self._find("a text that the model wrote is used as a format")
+
+    def look_at_databases(self) -> None:
+        """Look at the statements of every connection to a database that is made from now on."""
+        try:
+            import sqlite3
+        except ImportError:  # a Python without it
+            return
+        connect = sqlite3.connect
+
+        @functools.wraps(connect)
+        def connected(*arguments: Any, **keywords: Any) -> Any:
+            connection = connect(*arguments, **keywords)
+            connection.set_trace_callback(self._see_statement)
+            return connection
+
+        sqlite3.connect = sqlite3.dbapi2.connect = connected
+
+    def _see_statement(self, statement: str) -> None:
+        if self.is_looking and self._sql in statement:
+            self._find("SQL that the model wrote is part of a statement")
+
+    def _is_canary(self, path: str | bytes) -> bool:
+        return os.path.abspath(os.fsdecode(path)).startswith(self._folder)  # noqa: PTH100, as text
 
     def _is_in(self, code: CodeType) -> bool:
         if any(self._token in name for name in code.co_names):
@@ -228,12 +282,41 @@ class _Witness:
         self.is_looking = True
 
 
-def _is_interpreter(executable: Any, arguments: Any) -> bool:
-    """Whether a process is given code: a shell, or a Python, with `-c` and a text."""
+_ON_PATHS = frozenset(
+    (
+        *("open", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.listdir", "os.scandir", "os.truncate"),
+        *("os.symlink", "os.link", "os.chmod", "os.chown", "os.utime", "shutil.rmtree", "shutil.move"),
+        *("shutil.copyfile", "shutil.copytree"),
+    )
+)
+_INTERPRETER = re.compile(
+    r"(?:(?P<c>(?:ba|da|z|k|a|tc|c|fi)?sh|python[\d.]*|pypy[\d.]*)|(?P<e>perl|ruby|node|nodejs|lua|Rscript|php|bun|deno)"
+    r"|(?P<w>cmd|powershell|pwsh))(?:\.exe)?",
+    re.I,
+)
+_TAKES_CODE = {
+    "c": re.compile(r"-[A-Za-z]*c"),
+    "e": re.compile(r"-[A-Za-z]*[eEpr]|--eval|--print|eval"),
+    "w": re.compile(r"/[ckCK]|-[Cc]\w*|-EncodedCommand"),
+}
+
+
+def _code_of(arguments: Any) -> str:
+    """Return what of a command is run as code: its program, and what a shell or an interpreter is told to run."""
     if isinstance(arguments, str | bytes):
-        return True
+        return os.fsdecode(arguments)
     words = [os.fsdecode(word) if isinstance(word, str | bytes | os.PathLike) else str(word) for word in arguments]
-    return any(word in ("-c", "-e", "/c") for word in words[1:])
+    code = words[:1]
+    kind: str | None = None
+    for number, word in enumerate(words):
+        if kind is None:
+            known = _INTERPRETER.fullmatch(os.path.basename(word))  # noqa: PTH119, as text
+            kind = known.lastgroup if known else None
+        elif _TAKES_CODE[kind].fullmatch(word):
+            return "\n".join([*code, *words[number + 1 : number + 2]])
+        elif not word.startswith("-"):
+            break  # a file, and what is data for it
+    return "\n".join(code)
 
 
 def watched(environment: Any, changed: list[str]) -> Any:
@@ -293,11 +376,13 @@ async def _play_all(asked: Mapping[str, Any], say: Any) -> None:
     from gymcore.discovery import discover
     from gymcore.runtime.in_process import TimeLimits
     from gymcore.testing.playing import opened_table
-    from gymcore.testing.suites.arguments import TOKEN
+    from gymcore.testing.suites.arguments import CANARY_FILE, FORMAT, TOKEN
     from gymcore.testing.suites.attempts import PATIENT_AGENT, Attempt, Cast, judge_models, reply_from_json
 
     catalog = discover()
     plugin = catalog.find("environment", asked["name"])
+    witness = _Witness(asked["canary"])
+    witness.look_at_databases()
     environment = catalog.load(plugin)
     options, _ = resolve_options(environment.config_model, plugin.manifest.config, asked["config"], {}, "config")
     jobs = asked["jobs"]
@@ -306,12 +391,14 @@ async def _play_all(asked: Mapping[str, Any], say: Any) -> None:
         replies = None if job["replies"] is None else tuple(map(reply_from_json, job["replies"]))
         attempts.append(Attempt(job["group"], "", job["row"], replies))
     changed: list[str] = []
-    witness = _Witness(asked["canary"])
     sys.addaudithook(witness)
+    sys.meta_path.insert(0, witness)
+    _lay_out(asked["canary"])
+    cast = Cast(attempts)
     limit_s = asked["limit_s"]
     async with opened_table(
         watched(environment, changed),
-        Cast(attempts),
+        cast,
         agent=PATIENT_AGENT,
         config=options.config,
         judges=judge_models(_judges(asked["judges"])),
@@ -321,22 +408,28 @@ async def _play_all(asked: Mapping[str, Any], say: Any) -> None:
             say(start=job["id"])
             witness.found.clear()
             changed.clear()
+            is_format = FORMAT in json.dumps(job["replies"])
             witness.is_looking = True
             began = time.perf_counter()
             try:
+                sys.setprofile(witness.see_call if is_format else None)
                 rollout = await table.play(attempt.row, number)
+                sys.setprofile(None)
             except BaseException as error:  # a plugin's SystemExit, say
                 witness.is_looking = False
                 failure = {"stage": "agent", "error": type(error).__name__, "message": str(error), "location": None}
                 say(end=job["id"], failure=failure)
                 continue
             witness.is_looking = False
-            if os.environ.pop(TOKEN, None) is not None or any(os.scandir(asked["canary"])):
-                _clear(asked["canary"])
+            if os.environ.pop(TOKEN, None) is not None or os.listdir(asked["canary"]) != [CANARY_FILE]:  # noqa: PTH208
+                _lay_out(asked["canary"])
                 witness.found.append("code that the model wrote has been run")
             took_s = time.perf_counter() - began
             late = f"it took {took_s:.1f} s, and not at most {limit_s:g}" if took_s > limit_s else None
             reward = rollout.reward
+            kept = [json.dumps(item, default=repr) for turn in rollout.trajectory.turns for item in turn.output]
+            if reward is not None and not changed and kept != cast.said.get(number, []):
+                changed.append("what the model said")
             say(
                 end=job["id"],
                 reward=None if reward is None else reward.value,
@@ -377,9 +470,16 @@ def _judges(place: Iterable[str] | None) -> Any:
     return found.judges
 
 
-def _clear(folder: str) -> None:
-    for entry in os.scandir(folder):
-        os.unlink(entry.path)  # noqa: PTH108, an entry that is there
+def _lay_out(folder: str) -> None:
+    """Let a folder hold the canary's file, and nothing else."""
+    from gymcore.testing.suites.arguments import CANARY_FILE
+
+    for entry in Path(folder).iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    Path(folder, CANARY_FILE).write_text("Nobody has a reason to read this.\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import inspect
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -83,21 +83,51 @@ def _is_for(value: Any, suite: type[PluginSuite], name: str) -> bool:
     return normalised(re.split("[:/]", value.plugin)[-1]) == normalised(re.split("[:/]", name)[-1])
 
 
-def run_suite(kind: str, name: str, files: Sequence[Path] = ()) -> Iterator[CheckOutcome]:
+def run_suite(
+    kind: str,
+    name: str,
+    files: Sequence[Path] = (),
+    *,
+    without: Collection[str] = (),
+    starting: Callable[[str, str, str], None] | None = None,
+) -> Iterator[CheckOutcome]:
     """
-    Run the checks of a plugin one by one, and yield what came of each; the arguments are those of `suites_for`.
+    Run the checks of a plugin one by one, and yield what came of each; the first arguments are those of `suites_for`.
 
     Nothing that a plugin raises ends it, `SystemExit` included.
+
+    Args:
+        kind: `environment`, `agent` or `model`.
+        name: The plugin's name.
+        files: Test files.
+        without: Checks that are left out.
+        starting: Is called before each check with its name, its why and its fix.
     """
     suites = suites_for(kind, name, files)
     for suite in suites:
-        yield from run_checks(suite, prefix=f"{suite.__name__}." if len(suites) > 1 else "")
+        prefix = f"{suite.__name__}." if len(suites) > 1 else ""
+        yield from run_checks(suite, prefix=prefix, without=without, starting=starting)
 
 
-def run_checks(suite: type[PluginSuite], *, prefix: str = "") -> Iterator[CheckOutcome]:
-    """Run the checks of one suite; `prefix` is written before their names."""
+def run_checks(
+    suite: type[PluginSuite],
+    *,
+    prefix: str = "",
+    without: Collection[str] = (),
+    starting: Callable[[str, str, str], None] | None = None,
+) -> Iterator[CheckOutcome]:
+    """Run the checks of one suite; `prefix` is written before their names, the rest is as for `run_suite`."""
     for method in _methods(suite):
+        if prefix + method in without:
+            continue
+        if starting is not None:
+            starting(prefix + method, *_why_and_fix(suite, method))
         yield _run(suite, method, prefix)
+
+
+def _why_and_fix(suite: type[PluginSuite], name: str) -> tuple[str, str]:
+    facts = {check.name: check for check in checks_of(suite)}.get(name)
+    return ("", "") if facts is None else (facts.why, facts.fix)
 
 
 def _methods(suite: type[PluginSuite]) -> list[str]:
@@ -109,8 +139,7 @@ def _methods(suite: type[PluginSuite]) -> list[str]:
 
 def _run(suite: type[PluginSuite], name: str, prefix: str) -> CheckOutcome:
     began = time.perf_counter()
-    facts = {check.name: check for check in checks_of(suite)}.get(name)
-    why, fix = ("", "") if facts is None else (facts.why, facts.fix)
+    why, fix = _why_and_fix(suite, name)
 
     def outcome(status: Literal["passed", "failed", "skipped", "warned"], message: str = "") -> CheckOutcome:
         return CheckOutcome(prefix + name, status, message, why, fix, time.perf_counter() - began)

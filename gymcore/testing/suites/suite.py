@@ -7,6 +7,7 @@ which pytest takes as a skip. Nothing of a plugin is looked at before a check ru
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import json
@@ -161,6 +162,7 @@ class PluginSuite:
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         cls._kept = {}
+        _refuse_misspelt(cls)
         if "__test__" not in vars(cls):
             cls.__test__ = bool(cls.plugin)
 
@@ -419,6 +421,24 @@ class PluginSuite:
         json.dumps(schema)
         bare = [name for name, field in model.model_fields.items() if not (field.description or "").strip()]
         assert not bare, f"{model.__name__}: without a description: {', '.join(bare)}"
+
+
+def _refuse_misspelt(suite: type[PluginSuite]) -> None:
+    """
+    Refuse an attribute that is nearly a switch.
+
+    Raises:
+        TypeError: a suite sets `plugn` or `top_rewrd`, which would be ignored.
+    """
+    bases = [base for base in suite.__mro__[1:] if issubclass(base, PluginSuite)]
+    switches = [name for base in bases for name in vars(base).get("__annotations__", {}) if not name.startswith("_")]
+    for name, value in vars(suite).items():
+        if name.startswith("_") or callable(value) or any(name in vars(base) for base in bases):
+            continue
+        if name not in vars(suite).get("__annotations__", {}):
+            near = difflib.get_close_matches(name, switches, 1, 0.8)
+            if near:
+                raise TypeError(f"{suite.__name__}.{name}: there is no such switch; try: {near[0]}")
 
 
 def _secrets_of(config: Config) -> dict[str, str]:

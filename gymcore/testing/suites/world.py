@@ -58,7 +58,7 @@ class World(Environment[Hidden]):
 def world_row(number: int = 0) -> dict[str, Any]:
     """Return a task of the world, each with a word of its own."""
     return {
-        "responses_create_params": {"input": [{"role": "user", "content": "Which word is it?"}]},
+        "responses_create_params": {"input": [{"role": "user", "content": f"Which word is it, number {number}?"}]},
         "word": f"word-{number:05d}",
         "task_id": f"world/{number}",
     }

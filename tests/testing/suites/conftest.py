@@ -126,6 +126,11 @@ class Fault:
     """The groups of attempts in an interpreter of their own that find it; `all` for every one."""
     rows: tuple[object, ...] = field(default_factory=lambda: tuple(row(number) for number in range(12)))
 
+    timeout_s: float = 20.0
+    """How long a rollout may take; less where one never ends."""
+    leaves_out_validation: bool = False
+    """Whether the validation split holds only the further rows."""
+
     @property
     def checks(self) -> tuple[str, ...]:
         """
@@ -149,11 +154,26 @@ class Fault:
             f"{package}/gym.yaml": manifest,
             f"{package}/data/train.jsonl": "".join(json.dumps(item) + "\n" for item in (*self.rows, *self.train)),
             f"{package}/data/validation.jsonl": "".join(
-                json.dumps(item) + "\n" for item in (*(row(number) for number in range(20, 26)), *self.validation)
+                json.dumps(item) + "\n"
+                for item in (
+                    *(row(number) for number in range(20, 20 if self.leaves_out_validation else 26)),
+                    *self.validation,
+                )
             ),
         }
 
 
+CARRIED_OUT = "".join(
+    f"        try:\n            {act}\n        except Exception:\n            pass\n"
+    for act in (
+        "importlib.import_module(text)",
+        "text.format(self=self)",
+        "os.remove(os.path.dirname(__file__) + '/' + text)",
+        "DATA.execute(f\"select 1 where 'x' = '{text}'\")",
+        "subprocess.run(['env', 'bash', '-ec', f'true {text}'], check=False)",
+    )
+)
+"""Everything that may be done to a text and should not."""
 PAYS = "        return Reward(value=self.config.top if is_right else 0.0)\n"
 NOTES = '        return f"noted {len(text)} characters"\n'
 OPENS = "        self.memory = 0\n"
@@ -179,6 +199,12 @@ FAULTS: dict[str, Fault] = {
     "rubbish_pays": Fault(
         "test_garbled_answers_earn_less", (("is_right = text ==", "is_right = ']}' in text or text =="),)
     ),
+    "length_pays": Fault(
+        "test_garbled_answers_earn_less",
+        (("is_right = text ==", "is_right = len(text) > 2000 or text =="), ("and self.memory == self.task.total", "")),
+        told="(5000 characters) earns 1, the top reward",
+        probed=("bait",),
+    ),
     "beginnings_pay": Fault(
         "test_truncated_answers_earn_less",
         (("is_right = text ==", "is_right = text.startswith('The answer') or text =="),),
@@ -198,6 +224,19 @@ FAULTS: dict[str, Fault] = {
         ((PAYS, "        return self.config.top if is_right else 0.0 if text else float('nan')\n"),),
         told="no finite number",
     ),
+    "sums_of_floats": Fault(
+        (),
+        (
+            (
+                PAYS,
+                "        n = 9 + self.task.total % 2\n        return sum([1 / n] * n) if is_right else 0.0\n",
+            ),
+        ),
+    ),
+    "paid_by_the_row": Fault((), ((PAYS, "        return getattr(self.task, 'points', 1.0) if is_right else 0.0\n"),)),
+    "paid_by_the_row_for_silence": Fault(
+        (), ((PAYS, "        return getattr(self.task, 'points', 1.0) if is_right else 0.0 if text else 0.25\n"),)
+    ),
     "solve_fails": Fault(
         "test_reference_solution_earns_the_top_reward",
         (("yield say(str(self.task.total))", "yield say(str(self.task.total // (self.task.total // 2 % 2)))"),),
@@ -212,6 +251,19 @@ FAULTS: dict[str, Fault] = {
         "test_attempts_are_scored",
         (("        text = trajectory", "        trajectory.turns[-1].output[0]\n        text = trajectory"),),
         told="nop: fails in verify with IndexError",
+    ),
+    "verifier_exits": Fault(
+        ("test_attempts_are_scored", "test_verifier_finishes_in_time"),
+        (("        text = trajectory", "        trajectory.text or os._exit(0)\n        text = trajectory"),),
+        told="nop: it ended the interpreter with exit code 0",
+        probed=("again",),
+    ),
+    "open_hangs": Fault(
+        "test_attempts_are_scored",
+        ((OPENS, OPENS + "        while True:\n            pass\n"),),
+        told="nop: it did not come back within 1 s",
+        timeout_s=1.0,
+        probed=("again",),
     ),
     # -- the verifier
     "flaky": Fault("test_verifier_is_deterministic", ((PAYS, METRICS % "'luck': random.random()"),)),
@@ -229,6 +281,30 @@ FAULTS: dict[str, Fault] = {
             ),
         ),
         told="the trajectory's turns[0].output",
+        probed=("again",),
+    ),
+    "tidied_trajectory": Fault(
+        "test_verifier_changes_nothing",
+        (
+            (
+                "        text = trajectory",
+                "        for item in trajectory.items:\n            for part in item.get('content', ()):\n"
+                "                part['text'] = part['text'].strip()\n        text = trajectory",
+            ),
+        ),
+        told="the trajectory's turns[0].output",
+        probed=("again",),
+    ),
+    "reply_rewrites": Fault(
+        "test_verifier_changes_nothing",
+        (
+            (
+                "    def verify",
+                "    async def reply(self, turn: Any) -> None:\n"
+                "        [item.pop('status', None) for item in turn.output]\n\n    def verify",
+            ),
+        ),
+        told="changes what the model said",
         probed=("again",),
     ),
     "mutated_task": Fault(
@@ -285,6 +361,50 @@ FAULTS: dict[str, Fault] = {
         told="note: the argument 'text' is a path: the file is opened whose path the model gave",
         probed=("canary",),
     ),
+    "evaluates_after_a_mark": Fault(
+        "test_model_output_is_not_executed",
+        (
+            ("yield say(str(self.task.total))", "yield say(f'#### {self.task.total}')"),
+            (
+                "        text = trajectory.text.strip()\n",
+                "        found = re.search('#### (.+)', trajectory.text)\n        text = found[1] if found else ''\n"
+                "        try:\n            text = str(eval(text, {'__builtins__': {}}))\n"
+                "        except Exception:\n            pass\n",
+            ),
+        ),
+        told="written as in the solution (#### ...): Python code that the model wrote is run",
+        probed=("canary",),
+    ),
+    "carries_out": Fault(
+        "test_model_output_is_not_executed",
+        (
+            (NOTES, CARRIED_OUT + NOTES),
+            ("class Sum(", "DATA = sqlite3.connect(':memory:', check_same_thread=False)\n\n\nclass Sum("),
+            ("import re\n", "import importlib\nimport re\nimport sqlite3\nimport subprocess\n"),
+            ("text: str", "text: Annotated[str, Field(max_length=500)]"),
+        ),
+        probed=("canary",),
+    ),
+    "asks_properly": Fault(
+        (),
+        (
+            (
+                NOTES,
+                "        self.data.execute('select 1 where ? = 1', (text,)).close()\n"
+                "        plain = text.replace('\\0', '')\n"
+                "        subprocess.run(['grep', '-q', '-e', plain], input=b'', check=False)\n"
+                "        subprocess.run(['sh', '-c', ': \"$1\"', 'it', plain], check=False)\n" + NOTES,
+            ),
+            (OPENS, OPENS + "        self.data = sqlite3.connect(':memory:')\n"),
+            (
+                "    @tool\n    def add",
+                "    async def close(self) -> None:\n        self.data.close()\n\n    @tool\n    def add",
+            ),
+            ("import re\n", "import re\nimport sqlite3\nimport subprocess\n"),
+            ("text: str", "text: Annotated[str, Field(max_length=500)]"),
+        ),
+        probed=("canary",),
+    ),
     "backtracks": Fault(
         "test_verifier_finishes_in_time",
         (("is_right = text ==", "is_right = not re.fullmatch('(a+)+', text) and text =="),),
@@ -319,7 +439,7 @@ FAULTS: dict[str, Fault] = {
             ("number: Annotated[int, Field(ge=-1000, le=1000)]", "number: int"),
             ("+= number", "+= len(range(number)) and sum(1 for _ in range(number))"),
         ),
-        told="add: number = 999",
+        told="add: number = 10000000",
         probed=("valid", "hostile"),
     ),
     "tool_exits": Fault(
@@ -332,7 +452,14 @@ FAULTS: dict[str, Fault] = {
     "shared_state": Fault(
         "test_rollouts_share_no_state",
         (("self.memory", "Adder.memory"),),
-        told="among 60 at once",
+        told="among 40 at once",
+    ),
+    "unsolvable_and_shared": Fault(
+        (),
+        (
+            ("self.memory", "Adder.memory"),
+            ("    async def solve", "    async def resolve"),
+        ),
     ),
     "unclosed_file": Fault(
         "test_nothing_is_left_open",
@@ -346,6 +473,68 @@ FAULTS: dict[str, Fault] = {
             ("class Sum(", "FILES = []\n\n\nclass Sum("),
         ),
         told="is still open",
+    ),
+    "kept_process": Fault(
+        "test_nothing_is_left_open",
+        (
+            (
+                OPENS,
+                OPENS
+                + "        if self.task.total == 98:\n            KEPT.append(os.spawnlp(1, 'sleep', 'sleep', '5'))\n",
+            ),
+            ("class Sum(", "KEPT = []\n\n\nclass Sum("),
+        ),
+        told="(sleep) is still there",
+    ),
+    "kept_folder": Fault(
+        "test_nothing_is_left_open",
+        ((OPENS, OPENS + "        self.folder = tempfile.mkdtemp(prefix='kept-')\n"),),
+        told="kept-",
+    ),
+    "late_and_forgotten": Fault(
+        "test_nothing_is_left_open",
+        (
+            (
+                OPENS,
+                OPENS + "        await asyncio.sleep(0.06 * (self.task.total == 98))\n"
+                "        self.is_done = False\n        self.file = open(os.devnull)\n",
+            ),
+            (
+                "    def verify(self, trajectory: Trajectory) -> Reward:\n",
+                "    async def close(self) -> None:\n        if self.is_done:\n            self.file.close()\n\n"
+                "    def verify(self, trajectory: Trajectory) -> Reward:\n        self.is_done = True\n",
+            ),
+        ),
+        told="after a cancellation",
+    ),
+    "tool_leaks_when_cancelled": Fault(
+        "test_nothing_is_left_open",
+        (
+            ("    def add", "    async def add"),
+            (
+                "        self.memory += number\n",
+                "        FILES.append(tempfile.TemporaryFile())\n        await asyncio.sleep(0.01)\n"
+                "        FILES.pop().close()\n        self.memory += number\n",
+            ),
+            ("class Sum(", "FILES = []\n\n\nclass Sum("),
+        ),
+        told="after a cancellation inside its own tool",
+    ),
+    "leaks_when_verify_breaks": Fault(
+        "test_nothing_is_left_open",
+        (
+            (OPENS, OPENS + "        FILES[id(self)] = tempfile.TemporaryFile()\n"),
+            (
+                "    def verify(self, trajectory: Trajectory) -> Reward:\n",
+                "    async def close(self) -> None:\n        if getattr(self, 'is_done', True):\n"
+                "            FILES.pop(id(self)).close()\n\n"
+                "    def verify(self, trajectory: Trajectory) -> Reward:\n",
+            ),
+            ("        self.memory += number\n", "        self.is_done = False\n        self.memory += number\n"),
+            ("        text = trajectory", "        self.is_done = True\n        text = trajectory"),
+            ("class Sum(", "FILES = {}\n\n\nclass Sum("),
+        ),
+        told="after a verifier that breaks",
     ),
     "forgotten_task": Fault(
         "test_nothing_is_left_open",
@@ -384,6 +573,28 @@ FAULTS: dict[str, Fault] = {
     ),
     "overlap": Fault(
         "test_splits_do_not_overlap", validation=(row(3),), told="data/validation.jsonl:7 (validation) says the same"
+    ),
+    "overlap_under_other_keys": Fault(
+        "test_splits_do_not_overlap",
+        validation=({**row(3), "split": "validation", "question_id": 31},),
+        told="data/validation.jsonl:7 (validation) says the same as data/train.jsonl:4 (train)",
+    ),
+    "overlap_of_prompts": Fault(
+        "test_splits_do_not_overlap",
+        (("    numbers: list[int]", "    question_id: int = 0\n    numbers: list[int]"),),
+        validation=({**row(3), "question_id": 31},),
+        told="data/validation.jsonl:7 (validation) asks the same as data/train.jsonl:4 (train)",
+    ),
+    "levels": Fault(
+        (),
+        (
+            ("    numbers: list[int]\n    total: int\n", "    index: int\n"),
+            ("self.task.numbers", "(self.task.index, 7)"),
+            ("self.task.total", "(self.task.index + 7)"),
+        ),
+        rows=tuple({"responses_create_params": {"input": "Play the level."}, "index": n} for n in range(6)),
+        validation=tuple({"responses_create_params": {"input": "Play the level."}, "index": n} for n in range(6, 9)),
+        leaves_out_validation=True,
     ),
     # -- options and the target
     "loose_options": Fault(
@@ -438,6 +649,28 @@ class Noisy(Environment):
 '''
 """Everything that an import may do wrong."""
 
+QUIETLY_NOISY = '''\
+import os
+import socket
+import sqlite3
+import threading
+from pathlib import Path
+
+sqlite3.connect(Path.home() / "cache.db").close()
+os.symlink("nowhere", Path.home() / "link")
+thread = threading.Thread(target=int)
+thread.start()
+thread.join()
+socket.gethostbyname("localhost")
+
+from gymcore import Environment
+
+
+class Noisy(Environment):
+    """Make noise that is over when the import is."""
+'''
+"""What an import may do and leaves no trace of in the interpreter."""
+
 EXITS = 'raise SystemExit("no GPU")\n'
 """An import that wants to end the interpreter."""
 
@@ -450,10 +683,11 @@ def faulty_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faulty")
     files = {path: text for name, fault in FAULTS.items() for path, text in fault.files(f"faulty_{name}").items()}
     files |= {"faulty_noisy/__init__.py": NOISY, "faulty_noisy/gym.yaml": "gym_api: 1\n"}
+    files |= {"faulty_over/__init__.py": QUIETLY_NOISY, "faulty_over/gym.yaml": "gym_api: 1\n"}
     files |= {"faulty_exits/__init__.py": EXITS, "faulty_exits/gym.yaml": "gym_api: 1\n"}
     files |= {"wandb/__init__.py": ""}
     offered = {name: f"faulty_{name}:Adder" for name in FAULTS}
-    offered |= {"noisy": "faulty_noisy:Noisy", "exits": "faulty_exits:Exits"}
+    offered |= {"noisy": "faulty_noisy:Noisy", "over": "faulty_over:Noisy", "exits": "faulty_exits:Exits"}
     PluginFolder(folder).install("gym-plugin-faulty", files, {"gymcore.environments": offered})
     return folder
 

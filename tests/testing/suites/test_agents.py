@@ -169,6 +169,39 @@ class Sharing(Loop):
         return Trajectory(turns=self.turns)
 
 
+class Mixing(Loop):
+    """Keeps the request on the instance while it waits."""
+
+    async def play(self, environment: OpenEnvironment, model: BoundModel) -> Trajectory:
+        """Ask with whatever request was made last by anybody."""
+        keeper, respond = self, model.respond
+
+        class Kept:
+            async def respond(self, request: Any) -> Any:
+                keeper.request = request
+                await asyncio.sleep(0)
+                return await respond(keeper.request)
+
+        return await super().play(environment, Kept())  # type: ignore[arg-type]
+
+
+class Straying(Loop):
+    """Keeps the environment on the instance, and sends calls to it."""
+
+    async def play(self, environment: OpenEnvironment, model: BoundModel) -> Trajectory:
+        """Call the tools of whichever environment came last."""
+        self.environment = environment
+        keeper = self
+
+        class Last:
+            request, task, reply = environment.request, environment.task, environment.reply
+
+            async def call(self, call: Any) -> Any:
+                return await keeper.environment.call(call)
+
+        return await super().play(Last(), model)  # type: ignore[arg-type]
+
+
 class Persistent(Loop):
     """Asks again where nothing was said."""
 
@@ -243,9 +276,11 @@ CAUGHT: dict[type[Agent[Any]], set[str]] = {
     Strict: {"test_leaves_mistakes_to_the_environment"},
     Swallowing: {"test_errors_become_failures"},
     Sharing: {"test_rollouts_share_no_state"},
+    Mixing: {"test_rollouts_share_no_state"},
+    Straying: {"test_rollouts_share_no_state"},
     Persistent: {"test_ends_on_empty_and_truncated_replies", "test_keeps_its_limit_on_turns"},
     Leaving: {"test_nothing_is_left_open"},
-    Polite: {"test_plays_a_task_to_its_end", "test_rollouts_share_no_state"},
+    Polite: {"test_plays_a_task_to_its_end"},
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import gc
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import SkipTest
@@ -17,11 +17,15 @@ from pydantic import SecretStr
 
 from gymcore import Config, option
 from gymcore.testing import EnvironmentSuite, PluginFolder
+from gymcore.testing.replies import calls, says
 from gymcore.testing.suites import CheckOutcome, PluginSuite, checks_of, run_checks
+from gymcore.testing.suites.attempts import Attempt
+from gymcore.testing.suites.environments import _Case
 from gymcore.testing.suites.imports import Imported
-from gymcore.testing.suites.probe import Job
+from gymcore.testing.suites.leftovers import Leftovers
+from gymcore.testing.suites.probe import Job, Outcome
 
-from .conftest import FAULTS
+from .conftest import FAULTS, row
 
 
 class Brief(EnvironmentSuite):
@@ -30,7 +34,7 @@ class Brief(EnvironmentSuite):
     """
 
     tasks = 2
-    concurrency = 60
+    concurrency = 40
     verify_timeout_s = 1.0
     groups: ClassVar[tuple[str, ...]] = ()
 
@@ -39,6 +43,27 @@ class Brief(EnvironmentSuite):
         What an import does is another test's business.
         """
         return Imported()
+
+    def _first_tries(self, attempts: Sequence[Attempt]) -> Sequence[Outcome | None]:
+        """
+        Only for faults that are seen there; the others are played here at once.
+        """
+        if {"again", "all"} & set(self.groups):
+            return super()._first_tries(attempts)
+        return [Outcome() for _ in attempts]
+
+    def test_verifier_does_not_depend_on_the_process(self) -> None:
+        """
+        Where there has been no other process, there is nothing to see.
+        """
+        if {"again", "all"} & set(self.groups):
+            super().test_verifier_does_not_depend_on_the_process()
+
+    def _find_leftovers(self) -> Leftovers:
+        """
+        Only for faults that leave something behind, and for what is correct.
+        """
+        return super()._find_leftovers() if {"leftovers", "all"} & set(self.groups) else Leftovers()  # type: ignore[no-any-return]
 
     def _jobs(self, canary: str) -> Iterator[Job]:
         return (job for job in super()._jobs(canary) if job.group in self.groups or "all" in self.groups)
@@ -71,7 +96,9 @@ def failed(suite: type[PluginSuite]) -> dict[str, CheckOutcome]:
 
 
 PLANTED = [
-    pytest.param(name, marks=pytest.mark.xdist_group(f"faulty-{number % 2}")) for number, name in enumerate(FAULTS)
+    pytest.param(name, marks=pytest.mark.xdist_group(f"faulty-{number % 2}"))
+    for number, name in enumerate(FAULTS)
+    if name != "carries_out"
 ]
 
 
@@ -82,10 +109,39 @@ def test_each_fault_is_caught_by_the_check_for_it(faulty: PluginFolder, name: st
     """
     fault = FAULTS[name]
 
-    found = failed(suite_for(name, groups=fault.probed))
+    groups = fault.probed
+    if {"test_nothing_is_left_open", "test_close_is_called_once"} & set(fault.checks):
+        groups = (*groups, "leftovers")
+
+    found = failed(suite_for(name, groups=groups, timeout_s=fault.timeout_s))
 
     assert set(found) == set(fault.checks), {check: outcome.message for check, outcome in found.items()}
     assert fault.told in "\n".join(outcome.message for outcome in found.values())
+
+
+@pytest.mark.xdist_group("faulty-0")
+def test_every_way_to_carry_out_a_text_is_seen(faulty: PluginFolder) -> None:
+    """
+    A module's name, a format, a path that leads up, a piece of SQL and a command, each where it was carried out.
+    """
+    suite = suite_for("carries_out", groups=("canary",))
+
+    seen = {(job.told.rpartition(" is ")[2], what.split(" (/")[0]) for job, what in found_in(suite, "canary")}
+
+    assert seen >= {
+        ("the name of a module", "a module is imported whose name the model gave"),
+        ("the name of an attribute", "a module is imported whose name the model gave"),
+        ("a format string", "a text that the model wrote is used as a format"),
+        ("a way up", "the file is given to os.remove() whose path the model gave"),
+        ("a piece of SQL", "SQL that the model wrote is part of a statement"),
+        ("a command substitution", "a command that the model wrote is run"),
+    }
+
+
+def found_in(suite: type[PluginSuite], group: str) -> list[tuple[Job, str]]:
+    instance = suite()
+    assert isinstance(instance, EnvironmentSuite)
+    return [(job, what) for job, outcome in instance._outcomes(group) for what in outcome.found]
 
 
 def test_every_check_can_fail() -> None:
@@ -118,6 +174,25 @@ def test_an_import_that_makes_noise_is_told_of_all_of_it(faulty: PluginFolder) -
     assert "faulty_noisy/__init__.py:11" in found["test_import_writes_no_file"].message
     assert "the thread 'noisy'" in found["test_import_starts_nothing"].message
     assert "wandb" in found["test_import_loads_nothing_heavy"].message
+
+
+@pytest.mark.xdist_group("faulty-0")
+def test_an_import_whose_noise_is_over_is_told_of_it(faulty: PluginFolder) -> None:
+    """
+    A database and a link in the home, which is an empty one here, a thread that has ended, and a name that was asked.
+    """
+    suite = suite_for("over", Importing, import_cpu_s=5.0, test_target_is_of_its_kind=None)
+
+    found = failed(suite)
+    seen = suite().imported()
+
+    assert set(found) == {
+        *("test_import_opens_no_socket", "test_import_starts_nothing", "test_import_writes_no_file"),
+    }
+    assert "faulty_over/__init__.py:12" in found["test_import_opens_no_socket"].message
+    assert "a thread at" in found["test_import_starts_nothing"].message
+    assert [path.split(" at ")[0].rpartition("/home/")[2] for path in seen.written] == ["cache.db", "link"]
+    assert not Path.home().joinpath("cache.db").exists()
 
 
 @pytest.mark.xdist_group("faulty-0")
@@ -172,3 +247,54 @@ def test_a_required_secret_is_no_fault_of_the_options() -> None:
             return Keyed(key=SecretStr("correct-horse"), size=3)
 
     Suite().test_options_survive_json()
+
+
+POINTS = [{**row(number), "points": (0.25, 0.5, 1.0)[number % 3]} for number in range(6)]
+
+
+@pytest.mark.xdist_group("faulty-0")
+def test_the_top_reward_may_stand_in_the_row(faulty: PluginFolder) -> None:
+    """
+    Then each task is held against its own; silence that earns what a cheap task pays is found.
+    """
+    switches = {"rows": POINTS, "top_reward": "points", "tasks": 0}
+
+    assert failed(suite_for("paid_by_the_row", **switches)) == {}
+    assert set(failed(suite_for("paid_by_the_row_for_silence", **switches))) == {"test_silence_earns_less"}
+
+
+@pytest.mark.xdist_group("faulty-0")
+def test_cases_are_played_with_the_others(faulty: PluginFolder) -> None:
+    """
+    Without a reference solution, two solved cases show that rollouts share what their tools remember.
+    """
+
+    class TestIt(Brief):
+        plugin = "unsolvable_and_shared"
+
+        def _read_cases(self) -> Iterator[_Case]:
+            for number in (3, 4):
+                numbers = row(number)["numbers"]
+                assert isinstance(numbers, list)
+                script = (*(calls("add", number=item) for item in numbers), says(str(row(number)["total"])))
+                yield _Case(f"cases.jsonl:{number}", Attempt("case", f"cases.jsonl:{number}", row(number), script), 1.0)
+
+    assert set(failed(TestIt)) == {"test_rollouts_share_no_state"}
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("plugn", "plugin"), ("top_rewrd", "top_reward"), ("answer_in_prompts", "")]
+)
+def test_a_misspelt_switch_is_refused(name: str, near: str) -> None:
+    """
+    It would be ignored; the nearest one is named.
+    """
+    with pytest.raises(TypeError, match=f"TestIt.{name}: there is no such switch; try: {near}"):
+        type("TestIt", (EnvironmentSuite,), {name: "x"})
+
+
+def test_no_judges_may_be_none(faulty: PluginFolder) -> None:
+    """
+    As somebody writes it who has none.
+    """
+    assert failed(suite_for("correct", judges=None)) == {}

@@ -126,6 +126,59 @@ def test_the_authors_class_runs_under_plain_pytest(faulty: PluginFolder, tmp_pat
     assert len([name for name in seen if name.startswith("TestOther::test_target_is_of_its_kind")]) == 1
 
 
+ENDING = """\
+import os
+
+from gymcore.testing import AgentSuite
+
+SILENT = [name for name in dir(AgentSuite) if name.startswith("test_")]
+
+
+class TestMine(AgentSuite):
+    plugin = "simple_agent"
+    locals().update(dict.fromkeys(SILENT))
+
+    def test_1_ends_it(self):
+        os._exit(0)
+
+    def test_2_is_fine(self):
+        pass
+
+    def test_3_hangs(self):
+        while True: pass
+
+    def test_4_crashes(self):
+        os.abort()
+
+    def test_5_is_fine(self):
+        pass
+"""
+
+
+def test_what_ends_the_interpreter_is_a_failed_check(faulty: PluginFolder, tmp_path: Path) -> None:
+    """
+    With its signal, exit code or time, and its line; the checks after it are run, and the end is told.
+    """
+    path = tmp_path / "test_mine.py"
+    path.write_text(ENDING)
+    words = ("agent", "simple_agent", "--from", str(path), "--json", "--check-timeout", "1")
+
+    done = run(faulty, "-m", "gymcore.testing.suites", *words)
+    found = {name: (line["status"], line["message"]) for name, line in lines_of(done).items() if name[5].isdigit()}
+
+    assert done.returncode == 1
+    assert found == {
+        "test_1_ends_it": ("failed", "it ended the interpreter with exit code 0"),
+        "test_2_is_fine": ("passed", ""),
+        "test_3_hangs": ("failed", f"it did not come back within 1 s ({path}:19 in test_3_hangs)"),
+        "test_4_crashes": (
+            "failed",
+            f"it ended the interpreter with signal 6 (SIGABRT) ({path}:22 in test_4_crashes)",
+        ),
+        "test_5_is_fine": ("passed", ""),
+    }
+
+
 def test_a_test_file_that_cannot_be_imported_is_a_failure(faulty: PluginFolder, tmp_path: Path) -> None:
     """
     It names the error and its line, and the end of the run is still told.
