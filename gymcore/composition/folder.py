@@ -10,7 +10,6 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 from gymcore.composition.composer import Composition
@@ -284,55 +283,7 @@ def _parsed_lock(path: Path) -> tuple[dict[str, Any] | None, bool]:
         raise RunFolderError(f"the lock is damaged: {error}", where=str(path)) from None
     if not isinstance(lock, dict) or lock.get("format") != LOCK_FORMAT:
         raise RunFolderError("the lock was written by another version of gymcore", where=str(path))
-    return lock, is_as_written(lock) and _is_complete(lock)
-
-
-def _is_complete(lock: dict[str, Any]) -> bool:
-    return (
-        _has(lock, _IN_LOCK)
-        and _has(lock["dataset"], {"rows": int, "sha256": str})
-        and _has(lock["asked"], {"data": list, "skip_invalid": bool})
-        and all(_has(entry, _IN_ENVIRONMENT) for entry in lock["environments"].values())
-        and all(_has(entry["asked"], _IN_ASKED) for entry in lock["environments"].values())
-        and all(_has(entry, {"plugin": str, "config": dict}) for entry in lock["models"].values())
-        and all(_has(entry, _IN_DISTRIBUTION) for entry in lock["distributions"].values())
-        and all(
-            _has(package, {"sha256": str})
-            for entry in lock["distributions"].values()
-            for package in entry["packages"].values()
-        )
-        and all(_has(entry, _IN_SOURCE) for entry in lock["data"])
-    )
-
-
-_IN_LOCK: dict[str, type | UnionType] = {
-    "gymcore": str,
-    "seed": int,
-    "mix": dict,
-    "asked": dict,
-    "environments": dict,
-    "models": dict,
-    "hooks": list,
-    "distributions": dict,
-    "data": list,
-    "dataset": dict,
-}
-_IN_ENVIRONMENT: dict[str, type | UnionType] = {"plugin": str, "asked": dict, "agents": dict, "tasks": int}
-_IN_ASKED: dict[str, type | UnionType] = {"limit": int | None, "data": list | tuple, "agents": dict}
-_IN_DISTRIBUTION: dict[str, type | UnionType] = {
-    "installed": str | None,
-    "origin": dict | None,
-    "record": str | None,
-    "manifests": dict,
-    "packages": dict,
-}
-_IN_SOURCE: dict[str, type | UnionType] = {"for": str, "file": str, "rows": int, "sha256": str}
-
-
-def _has(value: Any, wanted: Mapping[str, type | UnionType]) -> bool:
-    return isinstance(value, dict) and all(
-        key in value and isinstance(value[key], kind) for key, kind in wanted.items()
-    )
+    return lock, is_as_written(lock)
 
 
 def open_composition(

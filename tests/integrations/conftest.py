@@ -37,11 +37,11 @@ def echoing(composed: Composed, tmp_path: Path) -> Composed:
     Compose rows of the environment `echo` that ask with the given create parameters, one row each.
     """
 
-    def run(*params: dict[str, Any], **plan: Any) -> Composition:
+    def run(*params: dict[str, Any], skip_invalid: bool = False, **plan: Any) -> Composition:
         rows = [{"answer": f"word {n}", "responses_create_params": given} for n, given in enumerate(params)]
         file = tmp_path / "rows.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return composed({"echo": {"data": [str(file)], **plan}})
+        return composed({"echo": {"data": [str(file)], **plan}}, check={"skip_invalid": skip_invalid})
 
     return run
 

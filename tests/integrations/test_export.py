@@ -367,7 +367,7 @@ def test_what_a_format_does_not_carry_is_noted_and_counted(
     """
     rows = [
         {"input": "Hi.", "truncation": "auto", "tool_choice": "auto"},
-        {"input": []},
+        {"input": ""},
         {"input": "Ho.", "top_p": None},
     ]
     composition = echoing(*rows, params={"temperature": 0.5, "top_p": 0.9})
@@ -393,9 +393,7 @@ def test_what_a_format_does_not_carry_is_noted_and_counted(
         ("trl", {"input": "Hi.", "tools": [{"type": "web_search"}]}, "a tool of type 'web_search'"),
         ("openai-messages", {"input": "Hi.", "previous_response_id": "r"}, "the parameter 'previous_response_id'"),
         ("trl", {"input": [{"type": "reasoning", "summary": [], "encrypted_content": "A"}]}, "encrypted reasoning"),
-        ("trl", {"input": [{"role": 5, "content": "Hi."}]}, "a message whose role is no text"),
         ("verl", {"input": [{"type": "function_call", "call_id": 3, "name": "repeat"}]}, "id or name is no text"),
-        ("skyrl", {"input": "Hi.", "instructions": ["a"]}, "a message whose content"),
     ],
 )
 def test_what_a_format_cannot_say_is_named_with_its_task(
@@ -438,7 +436,9 @@ def test_a_row_of_any_shape_is_an_error_or_a_row_and_never_a_crash(
     ]
     loaded = load_format(form)
     turn = loaded.line if isinstance(loaded, LineFormat) else loaded.record
-    everything = echoing(*[{"input": [shape], "user": str(number)} for number, shape in enumerate(shapes)])
+    everything = echoing(
+        *[{"input": [shape], "user": str(number)} for number, shape in enumerate(shapes)], skip_invalid=True
+    )
     said = []
     for position, row in enumerate(everything.dataset):
         try:

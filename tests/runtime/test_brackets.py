@@ -267,5 +267,5 @@ def test_a_plugin_that_cannot_be_closed_costs_no_rollout(composed: Composed, wha
     found = asyncio.run(playing())
 
     assert [rollout.reward and rollout.reward.value for rollout in found] == [1.0] * 3
-    name = "testing:policy" if what == "model" else "testing:a"
+    name = "testing/policy" if what == "model" else "testing/a"
     assert said == [f"{name} could not be closed: OSError: no connection"]

@@ -687,7 +687,7 @@ def test_a_plugin_that_cannot_bracket_the_run_is_named(composed: Composed, what:
         Model_.opened = lambda self: broken_bracket()  # type: ignore[method-assign]
     else:
         World.shared = classmethod(lambda cls, config: broken_bracket())  # type: ignore[assignment]
-    name = "testing:policy" if what == "model" else "testing:a"
+    name = "testing/policy" if what == "model" else "testing/a"
 
     with pytest.raises(PluginError, match=f"{name} could not be opened: OSError: no connection") as caught:
         asyncio.run(everything(composed({"a": (World, 1)}, Model_)))

@@ -95,8 +95,11 @@ def failed(suite: type[PluginSuite]) -> dict[str, CheckOutcome]:
     return found
 
 
+# Each costs seconds: one in six is planted whenever the tests run, and all of them with the rigs.
 PLANTED = [
-    pytest.param(name, marks=pytest.mark.xdist_group(f"faulty-{number % 2}"))
+    pytest.param(
+        name, marks=[pytest.mark.xdist_group(f"faulty-{number % 2}"), *([pytest.mark.rig] if number % 6 else [])]
+    )
     for number, name in enumerate(FAULTS)
     if name != "carries_out"
 ]
