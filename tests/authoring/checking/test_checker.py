@@ -140,7 +140,7 @@ PLANTED: dict[str, tuple[dict[str, str], tuple[tuple[str, str], ...]]] = {
     ),
     "ending": (
         {TEXT: "        import os\n        os._exit(7)\n" + TEXT},
-        (("suite_ends", "exit code 7"),),
+        (("test_attempts_are_scored", "exit code 7"),),
     ),
     "exiting": (
         {"import re\n": "import re\nimport sys\nsys.exit('no GPU')\n"},
