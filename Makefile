@@ -1,6 +1,6 @@
 # make demo    install the core and the bundled plugins into .venv and run the main job
 # make test    the whole test suite on the first Python from 3.11 that this machine offers, and on the newest what depends
-#              on Python most (discovery, the runtime, the journal, sockets), with few examples for each law
+#              on Python most (discovery, the runtime, the journal), with few examples for each law
 # make test-nemo-gym    what NeMo Gym itself says of the datasets we give it; installs it first (1.4 GB, some minutes)
 # make test-mlflow      the hook plugin `mlflow` with the real library; installs it first
 # make test-trl         one training step of the real TRL on a mix; installs it first (with torch: several GB on Linux)
@@ -51,7 +51,7 @@ test:
 		echo "== Python $$version =="; \
 		GYMCORE_TEST_PROFILE=$$profile $(MAKE) --no-print-directory test-one VENV=.venv-$$version PYTHON=$$python CORE="$$core" \
 			DEV_GROUPS="$$groups" ARGS="$$args" </dev/null || exit 1; \
-		core=.; groups=dev; profile=brief; args="$(ARGS) -m 'not rig and not slow' tests/test_*.py tests/discovery tests/runtime tests/collection plugins"; \
+		core=.; groups=dev; profile=brief; args="$(ARGS) -m 'not rig and not slow' tests/test_*.py tests/discovery tests/runtime tests/collection"; \
 	done
 
 test-one: $(VENV)/.developing

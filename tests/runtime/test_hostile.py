@@ -174,7 +174,7 @@ def test_a_good_environment_does_not_notice_a_hostile_one(
     """
     It is played completely; the hostile one's rollouts are failures that say where, and no reward.
     """
-    limits = {"timeout_s": 0.3, "tool_timeout_s": 0.2, "verify_timeout_s": 0.2}
+    limits = {"timeout_s": 0.9, "tool_timeout_s": 0.6, "verify_timeout_s": 0.6}
     composition = composed(
         {"good": (Good, TASKS), "bad": (hostile, TASKS)},
         ScriptedModel(calls("act"), says("Done.")),
