@@ -10,6 +10,8 @@
 # make clean   remove what these made
 
 SHELL := /bin/bash
+# Hundreds of tests start a command, which takes twice as long where every file is compiled anew.
+unexport PYTHONDONTWRITEBYTECODE
 PLUGINS := $(wildcard plugins/*)
 PROJECTS := . $(PLUGINS)
 # With '.[ray,fast]' the tests of the Ray executor run too, and all on uvloop; `make test` does so for the first Python.

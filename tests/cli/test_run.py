@@ -194,7 +194,9 @@ class Gym:
     def rollouts(self, out: str) -> list[dict[str, Any]]:
         """Return the lines of a run folder."""
         path = self.folder / out / "rollouts.jsonl"
-        return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+        # Of a run that goes on, the last line may be half written.
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
 @dataclass
