@@ -80,7 +80,7 @@ class Child:
         self._process = subprocess.Popen(
             self._command,
             cwd=self._folder,
-            env=dict(self._environ),
+            env={**self._environ, "PYTHONDONTWRITEBYTECODE": "1"},  # nothing is left in an author's project
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
