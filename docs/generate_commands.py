@@ -5,15 +5,13 @@ Writes docs/reference/commands.md from the commands' own `--help`.
 `python docs/generate_commands.py --check` writes nothing, and exits 1 when the page is not what would be written.
 """
 
-import argparse
 import sys
-from pathlib import Path
 
 import click
+from generated_page import write_or_compare
 
 from gymcore.cli import COMMANDS, command_line
 
-PAGE = Path(__file__).parent / "reference" / "commands.md"
 WIDTH = 100
 """Columns of a help page; the terminal of whoever runs this must not decide it."""
 
@@ -57,22 +55,5 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def main() -> int:
-    """
-    Write the page, or with `--check` compare it; return the exit code.
-    """
-    parser = argparse.ArgumentParser(description="Write docs/reference/commands.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page differs")
-    is_check = parser.parse_args().check
-    text = page()
-    if not is_check:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write(f"{PAGE} is not what docs/generate_commands.py would write; run it again\n")
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_compare("commands.md", page()))

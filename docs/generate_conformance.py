@@ -5,19 +5,16 @@ Writes docs/reference/conformance.md from the suites of `gymcore.testing`: every
 `python docs/generate_conformance.py --check` writes nothing, and exits 1 when the page is not what would be written.
 """
 
-import argparse
 import ast
 import inspect
-import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
+
+from generated_page import sentences, write_or_compare
 
 from gymcore.testing import AgentSuite, EnvironmentSuite, ModelSuite
 from gymcore.testing.suites import PluginSuite, checks_of
-
-PAGE = Path(__file__).parent / "reference" / "conformance.md"
 
 HEAD = """\
 # The conformance kit
@@ -64,11 +61,6 @@ A line of a run's `rollouts.jsonl` is a case, too.
 """
 
 
-def sentences(text: str) -> str:
-    """Return a text with a line for each sentence."""
-    return re.sub(r"(?<=[a-z0-9)`*:][.;]) (?=[A-Z`])", "\n", text)
-
-
 def switches_of(suite: type[PluginSuite]) -> Iterator[tuple[str, str, str]]:
     """Yield the switches that a class adds: name, default, and what is written below it."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(suite))).body
@@ -104,22 +96,5 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def main() -> int:
-    """
-    Write the page, or with `--check` compare it; return the exit code.
-    """
-    parser = argparse.ArgumentParser(description="Write docs/reference/conformance.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page differs")
-    is_check = parser.parse_args().check
-    text = page()
-    if not is_check:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write(f"{PAGE} is not what docs/generate_conformance.py would write; run it again\n")
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_compare("conformance.md", page()))

@@ -5,14 +5,11 @@ Writes docs/reference/check.md from the checks of `gym check`: every finding of 
 `python docs/generate_findings.py --check` writes nothing, and exits 1 when the page is not what would be written.
 """
 
-import argparse
-import re
 import sys
-from pathlib import Path
+
+from generated_page import sentences, write_or_compare
 
 from gymcore.authoring.checking import CLAIMS, PHASES
-
-PAGE = Path(__file__).parent / "reference" / "check.md"
 
 HEAD = """\
 # What gym check finds
@@ -47,13 +44,6 @@ A name never changes.
 """
 
 
-def sentences(text: str) -> str:
-    """
-    Return a text with a line for each sentence.
-    """
-    return re.sub(r"(?<=[a-z0-9)`*:\"\]][.;]) (?=[A-Z`])", "\n", text)
-
-
 def page() -> str:
     """
     Return the whole page.
@@ -71,22 +61,5 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def main() -> int:
-    """
-    Write the page, or with `--check` compare it; return the exit code.
-    """
-    parser = argparse.ArgumentParser(description="Write docs/reference/check.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page differs")
-    is_check = parser.parse_args().check
-    text = page()
-    if not is_check:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write(f"{PAGE} is not what docs/generate_findings.py would write; run it again\n")
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_compare("check.md", page()))

@@ -42,21 +42,6 @@ SLOW = (
 )
 """Tests that play in whole processes, whose Python hardly matters, and take most of the suite's time."""
 
-LONG = (
-    "test_a_command_joins_a_ray_that_runs_and_leaves_it_running",
-    "test_a_rollout_that_kills_its_worker_twice_is_poison_and_the_others_finish",
-    "test_a_verifier_that_never_returns_does_not_hold_up_a_cancelled_run",
-    "test_a_worker_that_cannot_be_opened_again_is_tried_later",
-    "test_a_worker_that_stops_answering_is_replaced",
-    "test_hostile_environments_hurt_only_themselves",
-    "test_nothing_outlives_a_worker_that_is_killed",
-    "test_one_death_makes_nobody_wait_for_the_others",
-    "test_setuptools_without_package_data_loses_manifest_and_data",
-    "test_two_runs_in_one_folder_at_once_are_one_too_many",
-    "test_what_takes_long_and_blocks_nothing_is_not_late",
-)
-"""Tests of seconds each whose claim another, quicker one would rarely let pass: they run with the rigs."""
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow; so are the suites of plugins, which play in processes of their own wherever they stand."""
@@ -67,8 +52,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_suite = isinstance(item, pytest.Function) and issubclass(item.cls or object, PluginSuite)
         if is_suite or place.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
-        if isinstance(item, pytest.Function) and item.originalname in LONG:
-            item.add_marker(pytest.mark.rig)
 
 
 @pytest.fixture(scope="session")

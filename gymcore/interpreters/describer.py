@@ -28,8 +28,8 @@ from gymcore.errors import PluginError
 from gymcore.interfaces import Tool
 from gymcore.interpreters.building import build_interpreter
 from gymcore.interpreters.clean_environ import environ_of_interpreter
-from gymcore.interpreters.described import Described
 from gymcore.interpreters.options_json import DescribedConfig
+from gymcore.interpreters.stand_in import StandIn
 from gymcore.records import Task
 
 __all__ = ["Describer"]
@@ -66,7 +66,7 @@ class Describer:
         self._read = bytearray()
         self._end: weakref.finalize[Any, Any] | None = None
 
-    def describe(self) -> type[Described]:
+    def describe(self) -> type[StandIn]:
         """
         Return the class that stands for the plugin's.
 
@@ -82,7 +82,7 @@ class Describer:
             "python": self.python,
             "_has_solution": told["is_solvable"],
         }
-        described: type[Described] = type(told["name"], (Described,), body)
+        described: type[StandIn] = type(told["name"], (StandIn,), body)
         described.tools = {
             tool["name"]: Tool(
                 tool["name"], tool["description"], tool["parameters"], tool["method"], BaseModel, tool["in_thread"]
@@ -120,7 +120,7 @@ class Describer:
         self._printed = tempfile.TemporaryFile(prefix="gymcore-")  # noqa: SIM115, closed with the process
         try:
             self._process = subprocess.Popen(
-                [str(self.python), "-P", "-m", "gymcore.interpreters.describing", self._plugin.target],
+                [str(self.python), "-P", "-m", "gymcore.interpreters.inside", self._plugin.target],
                 env=environ_of_interpreter(self.python, self._environ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -13,7 +13,7 @@ from gymcore.composition.locking.lock import lock_digest
 from gymcore.discovery import Plugin
 from gymcore.errors import GymcoreError
 from gymcore.interfaces import Agent, Model
-from gymcore.interpreters.described import Described
+from gymcore.interpreters.stand_in import StandIn
 from gymcore.records import Rollout
 from gymcore.runtime.brackets import Bounds, Say, bracket, broken, log
 from gymcore.runtime.faults import is_from_outside
@@ -148,7 +148,7 @@ async def _open_isolated(route: Route, limits: TimeLimits, stack: AsyncExitStack
         name=route.environment,
         plugin=plugin.qualified,
         target=plugin.target,
-        python=described.python if issubclass(described := route.environment_class, Described) else None,
+        python=described.python if issubclass(described := route.environment_class, StandIn) else None,
         workers=plan.workers or 1,
         environ=tuple(plan.environ),
         memory_mb=plan.memory_mb,

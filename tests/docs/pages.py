@@ -458,7 +458,7 @@ def run_page(path: Path, folder: Path) -> list[Difference]:
         AssertionError: a Python block raised, or a command failed without `$ echo $?` below it.
     """
     found: list[Difference] = []
-    name = str(path.relative_to(ROOT))
+    name = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
     printed = ""
     with ExitStack() as stack:
         page = Scratch(folder, stack)

@@ -24,7 +24,7 @@ import pytest
 from gymcore import Composition, Plan, PluginError, compose, discover
 from gymcore.errors import DataError, PlanError, StorageError
 from gymcore.interpreters.building import build_interpreter
-from gymcore.interpreters.described import Described
+from gymcore.interpreters.stand_in import StandIn
 from gymcore.testing import PluginFolder
 
 pytestmark = pytest.mark.xdist_group("interpreters")  # one build for all of them
@@ -216,7 +216,7 @@ def test_the_class_here_says_what_the_class_there_says(shop: Shop) -> None:
 
     (route,) = composition.routes.values()
     guess = route.environment_class
-    assert issubclass(guess, Described)
+    assert issubclass(guess, StandIn)
     assert (guess.__name__, guess.__doc__, guess.is_solvable()) == ("Guess", "Guess a number.", True)
     (schema,) = guess.tool_schemas()
     assert schema["description"] == "Look around."

@@ -383,6 +383,7 @@ def test_a_process_that_blocks_where_nothing_else_bounds_it_is_found(worlds: Mod
     assert after.reward is not None
 
 
+@pytest.mark.rig
 def test_what_takes_long_and_blocks_nothing_is_not_late(worlds: ModuleType, rig: Any) -> None:
     """
     Waiting quietly in `open` and `reply` is bounded by the rollout's bound alone, as it is here.
@@ -777,6 +778,7 @@ async def _says_hello(self: Any) -> Any:
     yield say("hello")
 
 
+@pytest.mark.rig
 def test_hostile_environments_hurt_only_themselves(worlds: ModuleType, composed: Callable[..., Composition]) -> None:
     """
     Whatever they do, in thirteen ways, the good one beside them finishes completely, and each ends as it deserves.

@@ -241,6 +241,7 @@ def test_a_killed_worker_costs_nothing_but_time(composed: Callable[..., Composit
     assert len(killed) == 2
 
 
+@pytest.mark.rig
 def test_a_rollout_that_kills_its_worker_twice_is_poison_and_the_others_finish(
     composed: Callable[..., Composition],
 ) -> None:
@@ -260,6 +261,7 @@ def test_a_rollout_that_kills_its_worker_twice_is_poison_and_the_others_finish(
     assert "the Ray worker that played it" in failures["kill"].message
 
 
+@pytest.mark.rig
 def test_a_worker_that_stops_answering_is_replaced(composed: Callable[..., Composition]) -> None:
     """
     Nothing bounds a process that is stopped or never lets go, so its silence is; what it played is played again.
@@ -282,6 +284,7 @@ def test_a_worker_that_stops_answering_is_replaced(composed: Callable[..., Compo
     assert _ends(stopped)
 
 
+@pytest.mark.rig
 def test_a_worker_that_cannot_be_opened_again_is_tried_later(
     composed: Callable[..., Composition], tmp_path: Path
 ) -> None:
@@ -311,6 +314,7 @@ def test_a_worker_that_cannot_be_opened_again_is_tried_later(
     assert any("there is no licence for it" in note for note in notes)
 
 
+@pytest.mark.rig
 def test_one_death_makes_nobody_wait_for_the_others(composed: Callable[..., Composition], tmp_path: Path) -> None:
     """
     Which rollouts are played alone is the schedule's business; all others are played again at once.
@@ -431,6 +435,7 @@ async def _all_of(rollouts: RolloutStream) -> list[Rollout]:
     return [rollout async for rollout in rollouts]
 
 
+@pytest.mark.rig
 def test_a_verifier_that_never_returns_does_not_hold_up_a_cancelled_run(
     composed: Callable[..., Composition], tmp_path: Path
 ) -> None:
@@ -544,6 +549,7 @@ def test_more_workers_than_there_is_room_for_is_a_mistake_of_the_plan(composed: 
         _played(composition)
 
 
+@pytest.mark.rig
 def test_a_command_joins_a_ray_that_runs_and_leaves_it_running(one_ray: OneRay, tmp_path: Path) -> None:
     """
     Given an address, `gym run` plays there; exit code and report are those of any run.

@@ -15,8 +15,8 @@ import orjson
 from gymcore.documents import decode_json
 from gymcore.errors import EndpointError, PluginError
 from gymcore.interfaces import BoundModel, Config, Environment, Solution
-from gymcore.interpreters.described import Described
 from gymcore.interpreters.options_json import config_to_json
+from gymcore.interpreters.stand_in import StandIn
 from gymcore.records import Failure, Reward, Task, ToolCall, Trajectory, Turn
 from gymcore.responses import Request
 from gymcore.runtime.faults import Fault, describe_fault, told
@@ -77,7 +77,7 @@ class Isolated:
         except (TypeError, ValueError) as error:
             raise PluginError(f"{launch.plugin} cannot be isolated: {error}", plugin=launch.plugin) from None
         # Rows were checked when they were composed; a class from elsewhere would have to be asked again.
-        is_elsewhere = issubclass(environment_class, Described)
+        is_elsewhere = issubclass(environment_class, StandIn)
         self.task_model: type[Task] = Task if is_elsewhere else environment_class.task_model
         self.config = config
         self.limits = limits

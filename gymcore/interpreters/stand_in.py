@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from gymcore.interfaces import Environment
 
-__all__ = ["Described"]
+__all__ = ["StandIn"]
 
 
-class Described(Environment[Any, Any]):
+class StandIn(Environment[Any, Any]):
     """An environment whose class is somewhere else; only its names, its tools and its types are here."""
 
     python: ClassVar[Path]

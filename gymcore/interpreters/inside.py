@@ -1,7 +1,7 @@
 """
 What runs inside a virtual environment and describes its plugin: a question on each line, an answer on each line.
 
-    python -m gymcore.interpreters.describing TARGET
+    python -m gymcore.interpreters.inside TARGET
 """
 
 from __future__ import annotations
