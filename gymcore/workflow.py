@@ -105,27 +105,39 @@ async def collect_composition(
         try:
             poisoned = frozenset() if retry_poison else read_poisoned(folder)
             settled = _Either(journal.finished, poisoned) if poisoned else journal.finished
-            is_played = False
-            try:
-                async with run(composition, finished=settled, say=complain) as rollouts:
-                    if on_start is not None:
-                        on_start(rollouts, journal)
-                    await collect(rollouts, journal, on_durable=tell)
-                    is_played = True
-                    if on_played is not None:
-                        on_played()
-            except (Exception, SystemExit) as error:
-                if not is_played:
-                    raise
-                # Everything is safe by now, so this costs nobody a rollout.
-                name = "" if isinstance(error, GymcoreError) else f"{type(error).__name__}: "
-                complain(f"the rollouts are complete, but closing failed: {name}{error}")
+            await _play(composition, journal, settled, tell, on_start, on_played, complain)
         except BaseException:
             # What ended the run is the news; that the same disk takes no report either is not.
             with suppress(StorageError):
                 await _sum_up(running, folder, observers, shown)
             raise
         return await _sum_up(running, folder, observers, shown)
+
+
+async def _play(
+    composition: Composition,
+    journal: Journal,
+    settled: Container[RolloutKey],
+    on_durable: Callable[[Sequence[Rollout]], None],
+    on_start: Callable[[RolloutStream, Journal], None] | None,
+    on_played: Callable[[], None] | None,
+    complain: Callable[[str], None],
+) -> None:
+    """Play what is not settled, and keep it; once everything is safe, what fails to close is only told."""
+    is_played = False
+    try:
+        async with run(composition, finished=settled, say=complain) as rollouts:
+            if on_start is not None:
+                on_start(rollouts, journal)
+            await collect(rollouts, journal, on_durable=on_durable)
+            is_played = True
+            if on_played is not None:
+                on_played()
+    except (Exception, SystemExit) as error:
+        if not is_played:
+            raise
+        name = "" if isinstance(error, GymcoreError) else f"{type(error).__name__}: "
+        complain(f"the rollouts are complete, but closing failed: {name}{error}")
 
 
 def _absolute(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, redirect_stdout
 from pathlib import Path
 
@@ -70,11 +70,7 @@ def command(
     gym doctor --endpoint http://127.0.0.1:8000/v1
     gym doctor --crash 50 /data/runs
     """
-    if set and not (endpoint or model or plan):
-        raise click.UsageError("--set is for what is asked; add --endpoint, --model or --plan")
-    for option, said in (("--endpoint", endpoint), ("--model", model), ("--plan", plan)):
-        if said == "":
-            raise click.UsageError(f"{option} is empty; say which, or leave it out")
+    _refuse_half_a_question({"--endpoint": endpoint, "--model": model, "--plan": plan}, set)
     errors: list[GymcoreError] = []
     is_new = not folder.exists()
     try:
@@ -95,6 +91,25 @@ def command(
     if as_json:
         value = {"folder": str(folder), "seed": seed, "checks": [check.to_dict() for check in checks]}
         click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    return _verdict(checks, errors)
+
+
+def _refuse_half_a_question(asked: Mapping[str, str | None], settings: Sequence[str]) -> None:
+    """
+    Look whether it is said who is to be asked.
+
+    Raises:
+        click.UsageError: it is not.
+    """
+    for option, said in asked.items():
+        if said == "":
+            raise click.UsageError(f"{option} is empty; say which, or leave it out")
+    if settings and not any(asked.values()):
+        raise click.UsageError("--set is for what is asked; add --endpoint, --model or --plan")
+
+
+def _verdict(checks: Iterable[Check], errors: Iterable[GymcoreError]) -> int:
+    """Say in one line what is not well, and return the exit code."""
     # That a plugin cannot be used is what the doctor is to find out; anything else it could not do its work for.
     errors = [error for error in errors if not isinstance(error, PluginError)]
     for error in errors:

@@ -163,27 +163,18 @@ class Resolver:
         entry = self.plan.environments.get(name, EnvironmentPlan())
         where = f"environments.{name}"
         before = len(self.errors)
-        found = self._load("environment", entry.use or name, where, entry.isolation)
-        tools = None if found is None else found[1].tools
-        for problem in mistakes_in_parameters(entry.params, f"{where}.params", tools):
-            self.complain(problem)
+        found = self._load_environment(name, entry, where)
         if found is None:
-            self._check_variables(entry.config, f"{where}.config")
             return None
         plugin, environment_class = found
-        split = self._split_of(name)
-        if split is not None and split not in plugin.manifest.splits:
-            close = nearest(split, plugin.manifest.splits)
-            hint = f"try: {close[0]}" if close else f"its splits: {', '.join(plugin.manifest.splits) or 'none'}"
-            self.complain(Problem(f"{plugin.name!r} has no split {split!r}", f"{where}.split", (hint,)))
+        split = self._checked_split(name, plugin, where)
         options = self._options(environment_class, plugin, entry.config, f"{where}.config")
         asked = entry.agent or self.plan.agent or AgentPlan(use=plugin.manifest.agent or "simple_agent")
         is_own = agent is None or normalised(agent) == normalised(bare_name(asked.use))
         if agent is not None and not is_own:
             asked = AgentPlan(use=agent)
         asked_prompt = entry.prompt if entry.prompt is not None else _prompt_of(plugin)
-        is_own_prompt = entry.prompt is not None
-        place = f"{where}.prompt" if is_own_prompt else f"the manifest of {plugin.qualified}: prompt"
+        place = f"{where}.prompt" if entry.prompt is not None else f"the manifest of {plugin.qualified}: prompt"
         prompt, mistakes = compile_prompt(asked_prompt, place)
         chosen, further = compile_filter(entry.filter, f"{where}.filter")
         for problem in (*mistakes, *further):
@@ -219,18 +210,39 @@ class Resolver:
             prompt=prompt,
             filter=chosen,
         )
-        other = self.routes.get(route.name, route)
-        if other.environment != name:
-            message = (
-                f"the route {route.name!r} already leads to {other.environment!r}, played by {other.agent_plugin.name}"
-            )
-            self.complain(Problem(message, where, ("try: another name for one of the two",)))
+        self._refuse_second(route, where)
         if len(self.errors) == before:
             self.routes[route.name] = route
             # Rows may name further agents; what the plan says of the environment's own one is what is written.
             if is_own or name not in self._written:
                 self._written[name] = route
         return route
+
+    def _load_environment(self, name: str, entry: EnvironmentPlan, where: str) -> tuple[Plugin, Any] | None:
+        """Load the class of an environment, and find the mistakes that can be found with it or without."""
+        found = self._load("environment", entry.use or name, where, entry.isolation)
+        tools = None if found is None else found[1].tools
+        for problem in mistakes_in_parameters(entry.params, f"{where}.params", tools):
+            self.complain(problem)
+        if found is None:
+            self._check_variables(entry.config, f"{where}.config")
+        return found
+
+    def _checked_split(self, name: str, plugin: Plugin, where: str) -> str | None:
+        split = self._split_of(name)
+        if split is not None and split not in plugin.manifest.splits:
+            close = nearest(split, plugin.manifest.splits)
+            hint = f"try: {close[0]}" if close else f"its splits: {', '.join(plugin.manifest.splits) or 'none'}"
+            self.complain(Problem(f"{plugin.name!r} has no split {split!r}", f"{where}.split", (hint,)))
+        return split
+
+    def _refuse_second(self, route: Route, where: str) -> None:
+        """Find that two environments lead to one route."""
+        other = self.routes.get(route.name, route)
+        if other.environment != route.environment:
+            told = f"the route {route.name!r} already leads to {other.environment!r}"
+            hint = "try: another name for one of the two"
+            self.complain(Problem(f"{told}, played by {other.agent_plugin.name}", where, (hint,)))
 
     def _split_of(self, name: str) -> str | None:
         """Return the split an environment brings: none beside files of its own, nor unasked beside the plan's data."""

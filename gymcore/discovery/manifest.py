@@ -71,16 +71,8 @@ def read_manifest(text: bytes, where: str) -> Manifest:
     Raises:
         ManifestError: with every mistake in it.
     """
-    if len(text) > MANIFEST_BYTES:
-        raise ManifestError([Problem(f"the manifest is larger than {MANIFEST_BYTES:,} bytes", where=where)])
-    try:
-        document = parse_yaml(text)
-    except DocumentError as error:
-        place = where if error.line is None else f"{where}:{error.line}"
-        raise ManifestError([Problem(error.message, where=place)]) from None
+    document = _parsed(text, where)
     value = document.value
-    if not isinstance(value, dict):
-        raise ManifestError([Problem("a manifest is a mapping, with at least `gym_api: 1`", where=where)])
     gym_api, description = value.get("gym_api"), value.get("description")
     if type(gym_api) is int and gym_api not in INTERFACE_VERSIONS:
         return Manifest(gym_api, description if isinstance(description, str) else "")
@@ -123,6 +115,20 @@ def read_manifest(text: bytes, where: str) -> Manifest:
         config=value.get("config") or {},
         reward_range=None if reward_range is None else (float(reward_range[0]), float(reward_range[1])),
     )
+
+
+def _parsed(text: bytes, where: str) -> YamlDocument:
+    """Read a mapping, or raise a `ManifestError`."""
+    if len(text) > MANIFEST_BYTES:
+        raise ManifestError([Problem(f"the manifest is larger than {MANIFEST_BYTES:,} bytes", where=where)])
+    try:
+        document = parse_yaml(text)
+    except DocumentError as error:
+        place = where if error.line is None else f"{where}:{error.line}"
+        raise ManifestError([Problem(error.message, where=place)]) from None
+    if not isinstance(document.value, dict):
+        raise ManifestError([Problem("a manifest is a mapping, with at least `gym_api: 1`", where=where)])
+    return document
 
 
 def _is_range(value: Any) -> bool:
