@@ -228,7 +228,9 @@ def check(*arguments: str, cwd: Path | None = None, **environ: str) -> subproces
     return subprocess.run(
         [sys.executable, "-m", "gymcore", "check", *arguments],
         cwd=cwd,
-        env={**os.environ, "PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "NO_COLOR": "1", **environ},
+        # An author's Python writes bytecode, whatever that of whoever runs the tests does.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "NO_COLOR": "1"}
+        | environ,
         capture_output=True,
         text=True,
         timeout=400,
