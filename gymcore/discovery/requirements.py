@@ -111,6 +111,9 @@ class Installed:
 
     path: Sequence[str] | None = None
     _found: dict[str, Distribution | None] = field(default_factory=dict)
+    _needs: dict[tuple[str, tuple[str, ...]], list[tuple[Requirement, Distribution | None]]] = field(
+        default_factory=dict
+    )
 
     def find(self, name: str) -> Distribution | None:
         """Return an installed distribution by its name, however it is spelt; None where there is none."""
@@ -199,13 +202,21 @@ class Installed:
             if key in seen:
                 continue
             seen.add(key)
-            for requirement in _asked(step.owner.needs, step.extras):
-                needed = self.find(requirement.name)
-                step.needs.append((requirement, needed))
+            step.needs = self._needed_by(step.owner, *key)
+            for requirement, needed in step.needs:
                 if needed is not None and _is_met(requirement, needed):
                     extras = tuple(sorted(map(normalised, requirement.extras)))
                     waiting.append(_Step(needed, (*step.through, needed.name), extras))
             yield step
+
+    def _needed_by(
+        self, owner: Distribution, key: str, extras: tuple[str, ...]
+    ) -> list[tuple[Requirement, Distribution | None]]:
+        """Return what a distribution needs with what there is of it; every plugin leads to gymcore and its needs."""
+        if (key, extras) not in self._needs:
+            asked = _asked(owner.needs, extras)
+            self._needs[key, extras] = [(requirement, self.find(requirement.name)) for requirement in asked]
+        return self._needs[key, extras]
 
     def _look_up(self, key: str) -> Distribution | None:
         import importlib_metadata
