@@ -308,12 +308,7 @@ class EnvironmentSuite(PluginSuite):
         replayed = self._replayed()
         attempts = [attempt for attempt, _ in replayed]
         twice = self._play([*attempts, *attempts])
-        again = [twice[: len(attempts)], twice[len(attempts) :]]
-        return [
-            f"{attempt.told()} {difference}"
-            for attempt, first, *others in zip(attempts, (rollout for _, rollout in replayed), *again, strict=True)
-            if (difference := _first_difference(first, others))
-        ]
+        return _differing(replayed, twice[: len(attempts)], twice[len(attempts) :])
 
     def _require_steady(self) -> None:
         if not self.deterministic:
@@ -826,11 +821,7 @@ class EnvironmentSuite(PluginSuite):
         self._require_steady()
         replayed = self._replayed()[::-1]
         again = self._play([attempt for attempt, _ in replayed])
-        faults = [
-            f"{attempt.told()} {difference}"
-            for (attempt, first), other in zip(replayed, again, strict=True)
-            if (difference := _first_difference(first, [other]))
-        ]
+        faults = _differing(replayed, again)
         assert not faults, _listed(faults)
 
     @check(fix="Copy what you change: `items = [dict(item) for item in trajectory.items]`.")
@@ -912,11 +903,7 @@ class EnvironmentSuite(PluginSuite):
         )
         mixed = [replayed[number * stride % len(replayed)] for number in range(count)]
         together = self._play([attempt for attempt, _ in mixed], at_once=count, limit_s=limit_s)
-        faults = [
-            f"{attempt.told()}, among {count} at once, {difference}"
-            for (attempt, alone), rollout in zip(mixed, together, strict=True)
-            if (difference := _first_difference(alone, [rollout]))
-        ]
+        faults = _differing(mixed, together, how=f", among {count} at once,")
         assert not faults, _listed(faults)
 
     @check(fix="Leave calling `close()` to gymcore, which calls it once however a rollout ends; let it raise nothing.")
@@ -1044,6 +1031,15 @@ def _is_late(failure: Mapping[str, Any]) -> bool:
 
 def _is_not_finite(rollout: Rollout) -> bool:
     return rollout.failure is not None and _is_about_finite(rollout.failure.model_dump())
+
+
+def _differing(played: Sequence[tuple[Attempt, Rollout]], *again: Sequence[Rollout], how: str = "") -> list[str]:
+    """Say which attempts came out otherwise when all were played again, in the same order, once or more often."""
+    return [
+        f"{attempt.told()}{how} {difference}"
+        for (attempt, first), *others in zip(played, *again, strict=True)
+        if (difference := _first_difference(first, others))
+    ]
 
 
 def _first_difference(first: Rollout, others: Iterable[Rollout]) -> str | None:
