@@ -7,9 +7,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,16 @@ from gymcore.reporting import Report
 from gymcore.reporting.summary import RunningReport, write_report
 from gymcore.runtime import RolloutStream, run
 
-__all__ = ["DEFAULT_FOLDER", "SWITCHED_OFF", "collect_composition", "load_observers", "run_async", "run_sync"]
+__all__ = [
+    "DEFAULT_FOLDER",
+    "SWITCHED_OFF",
+    "Recording",
+    "collect_composition",
+    "load_observers",
+    "recording",
+    "run_async",
+    "run_sync",
+]
 
 Result = TypeVar("Result")
 
@@ -85,9 +94,59 @@ async def collect_composition(
         RunFolderError: the folder holds another composition, or another process writes to it.
         GymcoreError: what the stages raise.
     """
+    async with recording(composition, folder, observers=observers, on_durable=on_durable, shown=shown) as kept:
+        journal = kept.journal
+        poisoned = frozenset() if retry_poison else read_poisoned(journal.folder)
+        settled = _Either(journal.finished, poisoned) if poisoned else journal.finished
+        await _play(composition, journal, settled, kept.tell, on_start, on_played, complain)
+    return kept.report
+
+
+class Recording:
+    """
+    A run folder that is being written to.
+
+    Attributes:
+        journal: Its one writer.
+        report: What the folder means; there once everything is written.
+    """
+
+    report: Report
+
+    def __init__(self, journal: Journal, tell: Callable[[Sequence[Rollout]], None]) -> None:
+        self.journal = journal
+        self.tell = tell
+        """To be told which rollouts have become safe."""
+
+
+@asynccontextmanager
+async def recording(
+    composition: Composition,
+    folder: Path,
+    *,
+    observers: Observers | None = None,
+    on_durable: Callable[[Sequence[Rollout]], None] | None = None,
+    shown: Path | None = None,
+) -> AsyncIterator[Recording]:
+    """
+    Bracket whatever fills a run folder: one writer, hook plugins that are told, and a report in the end.
+
+    Args:
+        composition: What is played; `write_composition` has put it into the folder.
+        folder: The run folder; it is found again though a plugin changes the working directory.
+        observers: Hook plugins.
+        on_durable: Told, off the event loop, which rollouts have become safe.
+        shown: How the report names the folder; as `folder` does where it is None.
+
+    Yields:
+        The recording, whose `tell` must be told of what has become safe.
+
+    Raises:
+        RunFolderError: the folder holds another composition, or another process writes to it.
+        StorageError: the report cannot be written.
+    """
     observers = observers or Observers({})
     shown, folder = shown or folder, _absolute(folder)
-
     running = RunningReport(folder)
 
     def tell(rollouts: Sequence[Rollout]) -> None:
@@ -102,16 +161,15 @@ async def collect_composition(
         if read_lock(folder) != composition.lock:
             raise RunFolderError("another command has composed something else into this folder", where=str(folder))
         await observers.run_start(folder, sum(composition.planned().values()))
+        kept = Recording(journal, tell)
         try:
-            poisoned = frozenset() if retry_poison else read_poisoned(folder)
-            settled = _Either(journal.finished, poisoned) if poisoned else journal.finished
-            await _play(composition, journal, settled, tell, on_start, on_played, complain)
+            yield kept
         except BaseException:
             # What ended the run is the news; that the same disk takes no report either is not.
             with suppress(StorageError):
                 await _sum_up(running, folder, observers, shown)
             raise
-        return await _sum_up(running, folder, observers, shown)
+        kept.report = await _sum_up(running, folder, observers, shown)
 
 
 async def _play(

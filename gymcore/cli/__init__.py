@@ -33,6 +33,7 @@ COMMANDS = {
     "compose": "Turn environments into one routed dataset.",
     "export": "Write its rows as a trainer reads them.",
     "run": "Play every task and collect the rollouts.",
+    "serve": "Let trainers and clients play over the wire.",
     "data": "Check, describe and prepare dataset files.",
     "report": "Sum up what a run folder holds.",
     "diff": "Say what has moved between two compositions.",

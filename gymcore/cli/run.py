@@ -15,8 +15,9 @@ from typing import Any
 
 import click
 
-from gymcore.cli.compose import print_notes, refuse_no_name
-from gymcore.cli.locked import Locked, locked_option
+from gymcore.cli.chosen import chosen_composition
+from gymcore.cli.compose import print_notes
+from gymcore.cli.locked import locked_option
 from gymcore.cli.plan_options import PlanFlags, plan_options
 from gymcore.cli.printable import printable
 from gymcore.cli.progress import Progress
@@ -25,15 +26,13 @@ from gymcore.cli.signals import Signals
 from gymcore.cli.talk import talk_shown
 from gymcore.cli.watch import Watch
 from gymcore.collection import Journal, read_poisoned
-from gymcore.composition import Composition, compose, open_composition, write_composition
+from gymcore.composition import Composition, write_composition
 from gymcore.discovery import discover
-from gymcore.errors import GymcoreError, PlanError, PluginError
+from gymcore.errors import GymcoreError, PluginError
 from gymcore.hookspecs import Observers
-from gymcore.plan import Plan, load_environ
 from gymcore.reporting import Report, report
-from gymcore.run_folder import PLAN_NAME
 from gymcore.runtime import RolloutStream
-from gymcore.workflow import DEFAULT_FOLDER, SWITCHED_OFF, collect_composition, load_observers, run_async
+from gymcore.workflow import SWITCHED_OFF, collect_composition, load_observers, run_async
 
 __all__ = ["command"]
 
@@ -78,29 +77,8 @@ def command(
 def _prepare(folder: Path | None, flags: PlanFlags, out: str | None, locked: Path | None, signals: Signals) -> _Run:
     """Find out what to play, and put it into its folder."""
     here = Path().absolute()  # before any plugin is imported, which may go elsewhere
-    refuse_no_name(out)
-    lock = None if locked is None else Locked(locked)
     catalog = discover()
-    environ = load_environ()
-    if folder is not None:
-        if flags.names_work() or out is not None:
-            raise click.UsageError(
-                "a FOLDER holds its plan; --plan, --env, --data, --split, --limit, --skip-invalid, --out"
-                " and what mixes make one"
-            )
-        hooks = [f"hooks=[{', '.join(flags.hook)}]"] if flags.hook else []
-        settings = (*flags.settings(), *hooks)
-        if flags.isolate and (folder / PLAN_NAME).is_file():
-            known = Plan.from_file(folder / PLAN_NAME).environments
-            if problems := flags.unknown_isolated({"environments": known}):
-                raise PlanError(list(problems.values()))
-        composition = open_composition(folder, catalog, settings=settings, for_all=flags.for_all(), environ=environ)
-    else:
-        plan = flags.to_plan() if lock is None else lock.plan(flags)
-        composition = compose(plan, catalog, environ=environ)
-        folder = Path(out) if out is not None else DEFAULT_FOLDER / composition.name()
-    if lock is not None:
-        lock.check(composition)
+    composition, folder = chosen_composition(folder, flags, out, locked, catalog)
     if composition.plan.collect.executor == "ray":
         from gymcore.runtime.on_ray.cluster import require_ray
 

@@ -18,23 +18,22 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from gymcore.composition import Composition, Route, open_composition
-from gymcore.composition.configuration import Options
+from gymcore.composition import Composition, open_composition
 from gymcore.discovery import Catalog, discover
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError, RequestError
 from gymcore.integrations.composed_row import ComposedRow
 from gymcore.integrations.exporting import export
 from gymcore.integrations.formats import MESSAGES, TEXT, TableFormat
-from gymcore.interfaces import Agent, BoundModel, Config, Environment, OpenEnvironment, Tool
+from gymcore.interfaces import Environment, Tool
 from gymcore.records import Failure, Rollout, Row, ToolCall, Trajectory, Turn
 from gymcore.responses import Item, function_call, function_call_output, message
+from gymcore.runtime.attempt import Attempt, directed
 from gymcore.runtime.executor import LocalExecutor, open_local
 from gymcore.runtime.schedule import Planned
 
@@ -84,10 +83,6 @@ FORMAT = TableFormat("trl", {"prompt": MESSAGES, "environment": TEXT, "task_id":
 
 
 # -- the environments ------------------------------------------------------------------------------------------------
-
-ROLLOUT_S = 86_400.0
-"""The bound on a rollout: most of it is spent waiting for the trainer, which has bounds of its own."""
-
 
 REASONS = 100
 REASON_LENGTH = 200
@@ -151,7 +146,7 @@ def load(
         hint = "try: pip install trl, which brings it"
         raise RequestError("loading a dataset for TRL needs the package `datasets`", hints=[hint]) from None
     catalog = discover() if catalog is None else catalog
-    composition = open_composition(Path(folder), catalog, for_all={"timeout_s": ROLLOUT_S})
+    composition = open_composition(Path(folder), catalog)
     environments = {route.environment: route.environment_class for route in composition.routes.values()}
     for name, environment in environments.items():
         _refuse(name, environment)
@@ -203,12 +198,8 @@ class _Stage:
     """
 
     def __init__(self, composition: Composition) -> None:
-        agent = Options(Config(), {}, {})
-        self.routes: dict[str, Route] = {
-            name: replace(route, agent_class=_Trainer, agent_options=agent)
-            for name, route in composition.routes.items()
-        }
-        self._composition = replace(composition, routes=self.routes)
+        self._composition = composition
+        self.routes = composition.routes
         self.failures = _Failures(composition)
         self._numbers = itertools.count()
         self._playing: set[asyncio.Task[Rollout]] = set()
@@ -233,7 +224,7 @@ class _Stage:
             raise RuntimeError("these environments are closed")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def begin(self, text: str) -> _Attempt:
+    async def begin(self, text: str) -> Attempt:
         """
         Begin a rollout of the task that a row holds.
 
@@ -249,7 +240,7 @@ class _Stage:
                 f"TRL begins more than {limit} rollouts of {name} at once, and the plan allows no more (concurrency)",
                 hints=["try: a smaller per_device_train_batch_size, or allow more in the plan"],
             )
-        attempt = _Attempt(self._executor, Planned(0, route, row, next(self._numbers)))
+        attempt = Attempt(self._executor, Planned(0, route, row, next(self._numbers)))
         self._in_flight[name] += 1
         self._playing.add(attempt.playing)
         attempt.playing.add_done_callback(partial(self._leave, name))
@@ -269,7 +260,8 @@ class _Stage:
 
     async def _serve(self) -> None:
         closing = asyncio.Event()
-        async with open_local(self._composition) as executor:
+        async with open_local(self._composition) as opened:
+            executor = directed(opened, self.routes)
             self._ready.set_result((asyncio.get_running_loop(), executor, closing))
             await closing.wait()
             executor.cancel()
@@ -326,66 +318,6 @@ class _Failures:
 
 def _tell(line: str) -> None:
     logging.getLogger("gymcore").warning("%s", line)
-
-
-class _Attempt:
-    """One rollout, which waits for what the trainer wants of it; used on the loop of its stage only."""
-
-    def __init__(self, executor: LocalExecutor, planned: Planned) -> None:
-        self._wishes: asyncio.Queue[tuple[ToolCall | Trajectory, asyncio.Future[str]]] = asyncio.Queue()
-        token = _ATTEMPT.set(self)
-        try:  # the session's task, and the agent in it, are made in this context
-            self.playing = asyncio.get_running_loop().create_task(executor.play(planned))
-        finally:
-            _ATTEMPT.reset(token)
-
-    async def play(self, environment: OpenEnvironment) -> Trajectory:
-        """Carry out wishes until the trajectory is there."""
-        while True:
-            wish, answer = await self._wishes.get()
-            if isinstance(wish, Trajectory):
-                return wish
-            output = (await environment.call(wish))["output"]
-            if not answer.done():
-                answer.set_result(output)
-
-    async def call(self, call: ToolCall) -> str:
-        """
-        Have a tool called.
-
-        Raises:
-            RuntimeError: the rollout has failed; TRL tells the model.
-        """
-        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._wishes.put_nowait((call, answer))
-        either: set[asyncio.Future[Any]] = {answer, self.playing}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            rollout = self.playing.result()
-            raise RuntimeError(f"the rollout has failed: {rollout.failure and rollout.failure.message}")
-        return answer.result()
-
-    async def finish(self, trajectory: Trajectory) -> Rollout:
-        """Have a trajectory verified."""
-        self._wishes.put_nowait((trajectory, asyncio.get_running_loop().create_future()))
-        return await self.playing
-
-    async def abandon(self) -> None:
-        """End a rollout that nobody scored."""
-        if not self.playing.done():
-            self.playing.cancel()
-            await asyncio.wait([self.playing])
-
-
-_ATTEMPT: ContextVar[_Attempt] = ContextVar("attempt")
-
-
-class _Trainer(Agent):
-    """The agent whose loop is TRL's."""
-
-    async def play(self, environment: OpenEnvironment, model: BoundModel) -> Trajectory:
-        """Do what the trainer wants."""
-        return await _ATTEMPT.get().play(environment)
 
 
 # -- classes as TRL reads them ---------------------------------------------------------------------------------------

@@ -53,12 +53,12 @@ class LocalExecutor:
     """
 
     def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+        self.stage = stage
         self._sessions: set[Session] = set()
 
     async def play(self, planned: Planned) -> Rollout:
         """Play one rollout to its end."""
-        session = Session(self._stage, planned)
+        session = Session(self.stage, planned)
         self._sessions.add(session)
         try:
             return await session.play()
@@ -72,7 +72,7 @@ class LocalExecutor:
 
     def notes(self) -> tuple[str, ...]:
         """Return what the models say of their endpoints, and the environments of their processes."""
-        stage = self._stage
+        stage = self.stage
         told = [model.status() for model in stage.models.values()]
         told += [place.status() for place in stage.placements.values()]
         return tuple(line for line in told if line is not None)

@@ -32,7 +32,7 @@ from gymcore.runtime.in_process import TimeLimits
 from gymcore.runtime.placement import Instance, Placement
 from gymcore.runtime.schedule import Planned
 
-__all__ = ["Session", "Stage"]
+__all__ = ["BoundToRollout", "OpenForAgent", "Session", "Stage", "check_trajectory", "first_request", "models_for"]
 
 _OURS = (__file__, in_process.__file__)
 
@@ -105,7 +105,7 @@ class _Clock:
             strike()
 
 
-class _BoundModel:
+class BoundToRollout:
     """A model as the agent and the verifier of one rollout see it."""
 
     __slots__ = ("_context", "_model", "attempts")
@@ -158,7 +158,12 @@ class _Models(Mapping[str, BoundModel]):
         return len(self._models)
 
 
-class _OpenEnvironment:
+def models_for(models: Mapping[str, Model[Any]], context: Callable[[], RolloutContext]) -> Mapping[str, BoundModel]:
+    """Return models as the verifier of one rollout sees them; each gets a context of its own."""
+    return _Models(models, lambda model: BoundToRollout(model, context()))
+
+
+class OpenForAgent:
     """An environment as the agent of one rollout sees it."""
 
     __slots__ = ("_instance", "request")
@@ -455,10 +460,7 @@ class Session:
     def _models(self, environment: Environment[Any, Any]) -> Mapping[str, BoundModel]:
         # Judges get a context of their own, or their retries would be counted as the policy's.
         stack, clock, key, seed = self._stack, self._clock, self._planned.key, self._seed
-        return _Models(
-            self._stage.models,
-            lambda model: _BoundModel(model, RolloutContext(environment, key, seed, stack, clock=clock)),
-        )
+        return models_for(self._stage.models, lambda: RolloutContext(environment, key, seed, stack, clock=clock))
 
     async def _play_open(self) -> tuple[Trajectory, Reward]:
         instance = self._instance
@@ -466,21 +468,28 @@ class Session:
             await instance.open()
             request = instance.request
         context = RolloutContext(instance.environment, self._planned.key, self._seed, self._stack, clock=self._clock)
-        policy = _BoundModel(self._stage.models[self._route.model], context)
-        if self._route.plan.params:
-            offered = request.params["tools"]
-            request = replace(request, params={**request.params, **self._route.plan.params})
-            if request.params["tools"] is None:
-                request = replace(request, params={**request.params, "tools": offered})
+        policy = BoundToRollout(self._stage.models[self._route.model], context)
+        request = first_request(request, self._route.plan.params)
         with during("agent"):
             agent = self._stage.agents[self._route.name]
-            trajectory: Any = await agent.play(_OpenEnvironment(instance, request), policy)
-            _check_trajectory(trajectory)
+            trajectory: Any = await agent.play(OpenForAgent(instance, request), policy)
+            check_trajectory(trajectory)
         with during("verify"):
             return trajectory, await instance.verify(trajectory)
 
 
-def _check_trajectory(trajectory: Any) -> None:
+def first_request(request: Request, params: Mapping[str, Any]) -> Request:
+    """Return what a task asks first, with the create parameters that the plan adds; no tools means those it offers."""
+    if not params:
+        return request
+    offered = request.params["tools"]
+    request = replace(request, params={**request.params, **params})
+    if request.params["tools"] is None:
+        request = replace(request, params={**request.params, "tools": offered})
+    return request
+
+
+def check_trajectory(trajectory: Any) -> None:
     """
     Refuse what could not be written down, or would read back as something else.
 

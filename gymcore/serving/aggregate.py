@@ -1,0 +1,80 @@
+"""
+What the rollouts of one agent amount to: statistics of every number in them, by task and in total.
+
+Source: the answer of `/aggregate_metrics` of nemo-gym 0.4.0, whose keys are `mean/reward`, `max/reward`, ...
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, median, stdev
+from typing import Any
+
+from gymcore.serving.refusals import Refusal
+
+__all__ = ["aggregate"]
+
+NOT_MEASURED = ("epoch", "repeat", "task_id")
+"""Numbers of a row that measure nothing."""
+
+
+def aggregate(body: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Sum up what a client has collected.
+
+    Args:
+        body: `verify_responses` holds the rollouts, with or without their bulky parts.
+
+    Returns:
+        `group_level_metrics`, one entry for each task, `agent_metrics` over all, and `key_metrics`, the means of these.
+
+    Raises:
+        Refusal: there are no such rollouts.
+    """
+    rollouts = body.get("verify_responses")
+    if not isinstance(rollouts, list) or not all(isinstance(rollout, dict) for rollout in rollouts):
+        raise Refusal(422, "`verify_responses` must be a list of objects")
+    groups: dict[Any, list[dict[str, float]]] = {}
+    for rollout in rollouts:
+        index = rollout.get("_ng_task_index")
+        groups.setdefault(index if isinstance(index, int) else -1, []).append(dict(_numbers(rollout)))
+    agent = _statistics([numbers for group in groups.values() for numbers in group])
+    return {
+        "group_level_metrics": [
+            {"_ng_task_index": index, **_statistics(group), "num_rollouts": len(group)}
+            for index, group in sorted(groups.items())
+        ],
+        "agent_metrics": agent,
+        "key_metrics": {name: value for name, value in agent.items() if name.startswith("mean/")},
+    }
+
+
+def _numbers(rollout: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
+    """Yield what can be averaged: the top-level numbers, truths as 0 and 1, and the token counts of the response."""
+    response = rollout.get("response")
+    usage = response.get("usage") if isinstance(response, dict) else None
+    for source in (rollout, usage):
+        for name, value in source.items() if isinstance(source, dict) else ():
+            if name.startswith("_ng_") or name in NOT_MEASURED or not isinstance(value, int | float):
+                continue
+            if abs(value) < 2**63 and math.isfinite(value):
+                yield name, float(value)
+
+
+def _statistics(rollouts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the statistics of every number that some of the rollouts have."""
+    columns: dict[str, list[float]] = {}
+    for numbers in rollouts:
+        for name, value in numbers.items():
+            columns.setdefault(name, []).append(value)
+    found: dict[str, float] = {}
+    for name, values in sorted(columns.items()):
+        found |= {
+            f"mean/{name}": fmean(values),
+            f"max/{name}": max(values),
+            f"min/{name}": min(values),
+            f"median/{name}": median(values),
+            f"std/{name}": stdev(values) if len(values) > 1 else 0.0,
+        }
+    return found

@@ -1,0 +1,223 @@
+"""
+The wire protocol as one application: head, agents, environments and models of a composition on one port.
+
+Source: the HTTP interface of nemo-gym 0.4.0, which its collector, NeMo RL and verifiers speak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as Path
+
+from gymcore.composition import Composition
+from gymcore.documents import encode_json
+from gymcore.errors import GymcoreError
+from gymcore.records import ToolCall
+from gymcore.serving.aggregate import aggregate
+from gymcore.serving.head import as_yaml, configuration, instances
+from gymcore.serving.models import Endpoints, streamed
+from gymcore.serving.on_demand import OnDemand, stopping
+from gymcore.serving.openapi import describe
+from gymcore.serving.refusals import Refusal, json_response, refusal_of_error
+from gymcore.serving.replies import scored, trajectory_of
+from gymcore.serving.rows import read_object, read_row
+from gymcore.serving.sessions import COOKIE, ClientSession, Sessions
+
+__all__ = ["PATHS", "Served", "application"]
+
+PATHS = (
+    "aggregate_metrics",
+    "close_session",
+    "health",
+    "ready",
+    "reverify_mode",
+    "run",
+    "seed_session",
+    "verify",
+)
+"""Names of the protocol, under which no tool can be called."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served."""
+
+    composition: Composition
+    on_demand: OnDemand
+    sessions: Sessions
+    endpoints: Endpoints
+
+
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+def application(served: Served) -> Starlette:
+    """Return the application; what stands before it, `Guard`, is the caller's business."""
+    wire = _Wire(served)
+    posts: Mapping[str, Answer] = {
+        "/run": wire.run,
+        "/aggregate_metrics": wire.aggregate,
+        "/seed_session": wire.seed_session,
+        "/verify": wire.verify,
+        "/close_session": wire.close_session,
+        "/v1/responses": wire.responses,
+        "/v1/chat/completions": wire.chat,
+        "/{tool}": wire.call,
+    }
+    gets: Mapping[str, Answer] = {
+        "/": wire.status,
+        "/global_config_dict_yaml": wire.configuration,
+        "/server_instances": wire.instances,
+        "/reverify_mode": wire.reverify_mode,
+        "/health": wire.status,
+        "/ready": wire.ready,
+        "/openapi.json": wire.description,
+        "/v1/models": wire.models,
+    }
+    routes = [Path(path, answer, methods=["GET"]) for path, answer in gets.items()]
+    routes += [Path(path, answer, methods=["POST"]) for path, answer in posts.items()]
+    return Starlette(
+        routes=routes,
+        exception_handlers={Refusal: _refused, HTTPException: _not_found, GymcoreError: _failed, Exception: _broken},
+    )
+
+
+class _Wire:
+    """What is answered to each call of the protocol."""
+
+    def __init__(self, served: Served) -> None:
+        self._composition = served.composition
+        self._routes = served.composition.routes
+        self._on_demand = served.on_demand
+        self._sessions = served.sessions
+        self._endpoints = served.endpoints
+
+    async def status(self, request: Request) -> Response:
+        return json_response({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        if self._on_demand.is_stopping:
+            raise stopping()
+        in_flight = {name: count for name, count in self._on_demand.in_flight.items() if count}
+        return json_response({"status": "ready", "in_flight": in_flight, "sessions": len(self._sessions)})
+
+    async def configuration(self, request: Request) -> Response:
+        host, port = request.url.hostname or "127.0.0.1", request.url.port or 80
+        found = configuration(self._routes.values(), self._composition.models, host, port)
+        return json_response(as_yaml(found))
+
+    async def instances(self, request: Request) -> Response:
+        return json_response(instances(self._routes.values(), str(request.base_url).rstrip("/")))
+
+    async def reverify_mode(self, request: Request) -> Response:
+        # A verifier may look at what the tools have done to its environment, and nothing says which one does.
+        return json_response("unknown")
+
+    async def description(self, request: Request) -> Response:
+        return json_response(describe(self._routes.values()))
+
+    async def models(self, request: Request) -> Response:
+        return json_response(self._endpoints.listed())
+
+    async def run(self, request: Request) -> Response:
+        sent, _ = read_row(await request.body(), self._routes)
+        return Response(await self._on_demand.answer(sent), media_type="application/json")
+
+    async def aggregate(self, request: Request) -> Response:
+        return json_response(aggregate(read_object(await request.body())))
+
+    async def seed_session(self, request: Request) -> Response:
+        if self._on_demand.is_stopping:
+            raise stopping()
+        body = await request.body()
+        sent, _ = read_row(body, self._routes, extra=("response",))
+        with suppress(Refusal):  # a session of before may be closed by now
+            if (found := self._find(request)) is not None:
+                await self._sessions.end(found[0])
+        name, _ = await self._sessions.open(sent)
+        return _with_cookie(json_response({}), name)
+
+    async def call(self, request: Request) -> Response:
+        name, session = self._session(request)
+        tool = request.path_params["tool"]
+        arguments = (await request.body()).decode("utf-8", "replace")
+        text = await session.call(ToolCall(tool, arguments, f"call_{session.count()}"))
+        media_type = "application/json" if text[:1] in "{[" else "text/plain"
+        return _with_cookie(Response(text, media_type=media_type), name)
+
+    async def verify(self, request: Request) -> Response:
+        sent, (response,) = read_row(await request.body(), self._routes, extra=("response",))
+        trajectory = trajectory_of(response)
+        found = self._find(request)
+        name, session = await self._sessions.open(sent) if found is None else found
+        if found is None:  # whoever kept no session shows what was done, and it is done again
+            for made in trajectory.calls():
+                await session.call(made)
+        rollout = await session.verify(trajectory)
+        assert rollout.reward is not None
+        return _with_cookie(json_response(scored(sent, response, trajectory, rollout.reward)), name)
+
+    async def close_session(self, request: Request) -> Response:
+        found = self._find(request)
+        if found is not None:
+            await self._sessions.end(found[0])
+        return json_response({})
+
+    async def responses(self, request: Request) -> Response:
+        body = read_object(await request.body())
+        found = self._find(request)
+        if found is None:
+            return json_response(await self._endpoints.respond(body))
+        return _with_cookie(json_response(await self._endpoints.play(found[1], body)), found[0])
+
+    async def chat(self, request: Request) -> Response:
+        body = read_object(await request.body())
+        completion = await self._endpoints.complete(body)
+        if body.get("stream"):
+            return Response(streamed(completion), media_type="text/event-stream")
+        return json_response(completion)
+
+    def _find(self, request: Request) -> tuple[str, ClientSession] | None:
+        return self._sessions.find(request.cookies)
+
+    def _session(self, request: Request) -> tuple[str, ClientSession]:
+        found = self._find(request)
+        if found is None:
+            tool = request.path_params["tool"]
+            told = f"there is no {tool[:100]!r} here, and tools are called in a session"
+            raise Refusal(404, told, hints=["try: POST /seed_session with a row, and send its cookie along"])
+        return found
+
+
+def _with_cookie(response: Response, name: str) -> Response:
+    """Name the session again: a client may replace its cookies by those of each answer."""
+    response.headers["set-cookie"] = f"{COOKIE}={name}; Path=/; HttpOnly; SameSite=Strict"
+    return response
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return error.response()
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    told = {"message": f"{error.detail}: {request.method} {request.url.path[:200]}"}
+    headers = dict(error.headers or {})
+    return Response(encode_json({"error": told}), error.status_code, headers, media_type="application/json")
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GymcoreError)
+    return refusal_of_error(error).response()
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return Refusal(500, "a bug of ours; what happened was said where the server runs").response()

@@ -1,0 +1,127 @@
+"""
+What stands before every request: who may ask, from which page, how much, and for how long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Collection
+from ipaddress import ip_address
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gymcore.serving.refusals import Refusal
+
+__all__ = ["BODY_BYTES", "BODY_S", "Guard", "is_loopback"]
+
+BODY_BYTES = 64 * 2**20
+"""The longest body that is read."""
+
+BODY_S = 60.0
+"""How long a client may take to send one; what it does with the answer is its own business."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or a name can be reached from this machine only."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Guard:
+    """
+    Refuses what no client of ours sends, before anything of it is read.
+
+    Args:
+        app: What serves the rest.
+        hosts: The names by which clients may call this server; None takes any, where a token is asked for.
+        token: What clients must know; None where only this machine can reach the server.
+        body_bytes: The longest body.
+        body_s: How long sending one may take, in seconds.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Collection[str] | None,
+        token: str | None,
+        body_bytes: int = BODY_BYTES,
+        body_s: float = BODY_S,
+    ) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._token = None if token is None else f"Bearer {token}".encode()
+        self._body_bytes = body_bytes
+        self._body_s = body_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or refuse it."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            return
+        try:
+            body = await self._checked(scope, receive)
+        except Refusal as refusal:
+            refusal.headers.setdefault("connection", "close")  # what is left of the body is not waited for
+            await refusal.response()(scope, receive, send)
+            return
+        is_read = False
+
+        async def read() -> Message:
+            nonlocal is_read
+            if is_read:
+                return await receive()  # that the client has left
+            is_read = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, read, send)
+
+    async def _checked(self, scope: Scope, receive: Receive) -> bytes:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
+        # A page in a browser may reach this machine under a name of its own; it cannot choose what stands here.
+        if self._hosts is not None and _name_of(host) not in self._hosts:
+            told = f"this server is not called {host[:100]!r}" if host else "the request names no host"
+            raise Refusal(421, told, hints=["try: the address that it has printed, or `gym serve --allow-host NAME`"])
+        origin = headers.get(b"origin")
+        if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
+            raise Refusal(403, "pages of other origins may not ask this server")
+        if self._token is not None and not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
+            raise Refusal(401, "a token is needed: Authorization: Bearer ...", headers={"www-authenticate": "Bearer"})
+        return await self._body(headers, receive)
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        length = headers.get(b"content-length")
+        if length is not None and (not length.isdigit() or int(length) > self._body_bytes):
+            raise self._too_long()
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._body_s):
+                while True:
+                    message: Any = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refusal(400, "the client has left")
+                    size += len(message.get("body", b""))
+                    if size > self._body_bytes:
+                        raise self._too_long()
+                    parts.append(message.get("body", b""))
+                    if not message.get("more_body"):
+                        return parts[0] if len(parts) == 1 else b"".join(parts)
+        except TimeoutError:
+            raise Refusal(408, f"the body did not come within {self._body_s:g} s") from None
+
+    def _too_long(self) -> Refusal:
+        return Refusal(413, f"the body is longer than {self._body_bytes >> 20} MB")
+
+
+def _name_of(host: str) -> str:
+    """Return the name in a Host header, without its port."""
+    if host.startswith("["):
+        return host.partition("]")[0][1:]
+    return host.rpartition(":")[0] if ":" in host else host

@@ -1,0 +1,238 @@
+"""
+The models of a composition as endpoints: `/v1/responses` and `/v1/chat/completions`.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from pydantic import ValidationError
+
+from gymcore.chat import InexpressibleError, to_messages
+from gymcore.composition.rows.messages import MessageError, input_of_messages
+from gymcore.documents import encode_json
+from gymcore.errors import GymcoreError, ModelError
+from gymcore.interfaces import Agent, BoundModel, Environment, Model, OpenEnvironment, RolloutContext
+from gymcore.records import Task, ToolCall, Trajectory, Turn, seed_of
+from gymcore.responses import CreateParams, Item, Request, Response
+from gymcore.runtime.session import BoundToRollout
+from gymcore.serving.refusals import Refusal, refusal_of_error
+from gymcore.serving.replies import response_of, whole_response
+from gymcore.serving.sessions import ClientSession
+
+__all__ = ["Endpoints", "create_params", "streamed"]
+
+
+def create_params(body: Mapping[str, Any]) -> CreateParams:
+    """
+    Check the create parameters of a request.
+
+    Raises:
+        Refusal: they are not what the API takes, or ask for a stream.
+    """
+    if body.get("stream"):
+        raise Refusal(400, "streams are not served", hints=["try: without `stream`"])
+    try:
+        return CreateParams.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise Refusal(422, f"{place}: {first['msg']}" if place else str(first["msg"])) from None
+
+
+class _Asked:
+    """An open environment of which something else is asked than its row says."""
+
+    def __init__(self, environment: OpenEnvironment, request: Request) -> None:
+        self._environment = environment
+        tools = request.params.get("tools")
+        offered = environment.request.params.get("tools") if tools is None else tools
+        self.request = Request(input=request.input, params={**request.params, "tools": offered})
+
+    @property
+    def task(self) -> Task:
+        return self._environment.task
+
+    async def call(self, call: ToolCall) -> Item:
+        return await self._environment.call(call)
+
+    async def reply(self, turn: Turn) -> str | None:
+        return await self._environment.reply(turn)
+
+
+class Endpoints:
+    """
+    What answers requests for a model.
+
+    Args:
+        models: The opened models, by their name in the plan.
+        agents: The opened agents, by route.
+        seed: The plan's.
+    """
+
+    def __init__(self, models: Mapping[str, Model[Any]], agents: Mapping[str, Agent[Any]], seed: int) -> None:
+        self._models = models
+        self._agents = agents
+        self._seed = seed
+
+    async def respond(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Ask a model once; `model` may name one of the plan's, else it is the policy.
+
+        Raises:
+            Refusal: no reply could be had.
+        """
+        name, model = self._chosen(body.get("model"))
+        request = create_params(body).request()
+        params = {key: value for key, value in request.params.items() if key != "model"}
+        reply = await self._ask(model, Request(input=request.input, params=params))
+        return whole_response(reply.body, name, body)
+
+    async def play(self, session: ClientSession, body: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Have the agent of a session play its whole episode.
+
+        Raises:
+            Refusal: it failed.
+        """
+        request = create_params(body).request()
+        agent = self._agents[session.route.name]
+
+        async def played(environment: OpenEnvironment, model: BoundModel) -> Trajectory:
+            return await agent.play(_Asked(environment, request), model)
+
+        trajectory: Trajectory = await session.do(played)
+        return response_of(trajectory, session.route.model, body)
+
+    async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Answer a chat completion, whole; `streamed` writes it as the stream that was asked for.
+
+        Raises:
+            Refusal: it cannot be said in the words of the Responses API, or no reply could be had.
+        """
+        response = await self.respond(_create_params_of_chat(body))
+        try:
+            messages = list(to_messages(response["output"]))
+        except InexpressibleError as error:
+            raise Refusal(502, f"chat has no words for {error}, which the model answered") from None
+        message = messages[0] if messages else {"role": "assistant", "content": ""}
+        is_cut = response.get("status") == "incomplete"
+        reason = "length" if is_cut else "tool_calls" if message.get("tool_calls") else "stop"
+        usage = response.get("usage") or {}
+        return {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": response["model"],
+            "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}],
+            "usage": {
+                "prompt_tokens": usage.get("input_tokens", 0),
+                "completion_tokens": usage.get("output_tokens", 0),
+                "total_tokens": usage.get("total_tokens", 0),
+            },
+        }
+
+    def listed(self) -> dict[str, Any]:
+        """Return the models, as the API lists them."""
+        models = [{"id": name, "object": "model", "created": 0, "owned_by": "gymcore"} for name in self._models]
+        return {"object": "list", "data": models}
+
+    def _chosen(self, name: Any) -> tuple[str, Model[Any]]:
+        chosen = name if isinstance(name, str) and name in self._models else "policy"
+        if chosen not in self._models:
+            raise Refusal(404, "the plan has no model `policy`", hints=[f"its models: {', '.join(self._models)}"])
+        return chosen, self._models[chosen]
+
+    async def _ask(self, model: Model[Any], request: Request) -> Response:
+        if (objection := model.objection(Environment)) is not None:
+            raise Refusal(501, f"this model answers no request of its own: {objection}")
+        name = uuid.uuid4().hex
+        environment: Environment[Any, Any] = Environment(Task(responses_create_params=CreateParams(input="")))
+        async with AsyncExitStack() as stack:
+            context = RolloutContext(environment, ("", name, 0), seed_of(self._seed, name), stack)
+            try:
+                return await BoundToRollout(model, context).respond(request)
+            except ModelError as error:
+                raise Refusal(502, error.message, further={"retryable": error.retryable}) from None
+            except GymcoreError as error:
+                raise refusal_of_error(error) from None
+            except Exception as error:
+                cause = error.__cause__ or error
+                if isinstance(cause, ModelError):
+                    raise Refusal(502, cause.message, further={"retryable": cause.retryable}) from None
+                raise Refusal(502, f"the model failed: {type(cause).__name__}: {cause}") from None
+
+
+def streamed(completion: Mapping[str, Any]) -> bytes:
+    """
+    Return a chat completion as server-sent events: everything in one chunk, as whoever cannot wait may read it, too.
+
+    Source: https://platform.openai.com/docs/api-reference/chat-streaming
+    """
+    choice = completion["choices"][0]
+    calls = [{"index": index, **call} for index, call in enumerate(choice["message"].get("tool_calls") or ())]
+    delta = {**choice["message"], **({"tool_calls": calls} if calls else {})}
+    said = {"index": 0, "delta": delta, "finish_reason": choice["finish_reason"]}
+    chunk = {**completion, "object": "chat.completion.chunk", "choices": [said]}
+    return b"data: %b\n\ndata: [DONE]\n\n" % encode_json(chunk)
+
+
+_OF_CHAT = {
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "n",
+    "reasoning_effort",
+    "response_format",
+    "stream",
+    "stream_options",
+    "tools",
+}
+"""What of a chat request is said in other words."""
+
+
+def _create_params_of_chat(body: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Say a chat request in the words of the Responses API.
+
+    Raises:
+        Refusal: it cannot be said.
+    """
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise Refusal(422, "`messages` must be a list of messages")
+    if body.get("n") not in (None, 1):
+        raise Refusal(422, "one choice is served for each request", hints=["try: without `n`"])
+    try:
+        params: dict[str, Any] = {"input": input_of_messages(messages)}
+    except MessageError as error:
+        raise Refusal(422, str(error)) from None
+    params |= {key: value for key, value in body.items() if key not in _OF_CHAT}
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    if limit is not None:
+        params["max_output_tokens"] = limit
+    if (effort := body.get("reasoning_effort")) is not None:
+        params["reasoning"] = {"effort": effort}
+    if (tools := body.get("tools")) is not None:
+        params["tools"] = [_tool(tool) for tool in tools] if isinstance(tools, list) else tools
+    choice = params.get("tool_choice")
+    if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
+        params["tool_choice"] = {"type": "function", "name": choice["function"].get("name")}
+    if isinstance(style := body.get("response_format"), dict):
+        params["text"] = {"format": _format(style)}
+    return params
+
+
+def _tool(tool: Any) -> Any:
+    inner = tool.get("function") if isinstance(tool, dict) else None
+    return {"type": "function", **inner} if isinstance(inner, dict) else tool
+
+
+def _format(style: Mapping[str, Any]) -> dict[str, Any]:
+    inner = style.get("json_schema")
+    return {"type": "json_schema", **inner} if isinstance(inner, dict) else dict(style)

@@ -1,0 +1,74 @@
+"""
+What the wire says when something cannot be done: a status, and one JSON object that says what happened and what to try.
+
+Nothing of it tells more than a client may know: no traceback, no path, no option of a plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.responses import Response
+
+from gymcore.documents import encode_json
+from gymcore.errors import EndpointError, GymcoreError, PluginError, StorageError
+from gymcore.records import Failure
+
+__all__ = ["Refusal", "json_response", "refusal_of_error", "refusal_of_failure"]
+
+
+class Refusal(Exception):
+    """
+    A request that is not carried out.
+
+    Args:
+        status: The HTTP status.
+        message: What happened, in one sentence.
+        hints: What to try, one line each.
+        further: Further keys of the answer.
+        headers: Further headers of it.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        hints: Iterable[str] = (),
+        further: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.status = status
+        self.message = message
+        self.hints = tuple(hints)
+        self.further = further or {}
+        self.headers = headers or {}
+        super().__init__(message)
+
+    def response(self) -> Response:
+        """Return the answer that says so."""
+        told = {"message": self.message, **({"hints": self.hints} if self.hints else {}), **self.further}
+        return json_response({"error": told}, self.status, self.headers)
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return a value as a JSON answer."""
+    return Response(encode_json(value), status, headers, media_type="application/json")
+
+
+def refusal_of_failure(failure: Failure) -> Refusal:
+    """Return what the wire says of a rollout that failed: never a reward."""
+    status = {"model": 502, "timeout": 504, "worker": 503}.get(failure.stage, 500)
+    told = f"the rollout failed ({failure.stage}): {failure.error}: {failure.message}"
+    further = {"stage": failure.stage, "type": failure.error, "retryable": failure.retryable}
+    hints = ["try: the same request again"] if failure.retryable else ["the same request will fail again"]
+    return Refusal(status, told, hints=hints, further=further)
+
+
+def refusal_of_error(error: GymcoreError) -> Refusal:
+    """Return what the wire says of an error that stops more than one rollout."""
+    status = 502 if isinstance(error, EndpointError) else 507 if isinstance(error, StorageError) else 500
+    if isinstance(error, EndpointError | PluginError):
+        return Refusal(status, error.message, further={"type": type(error).__name__})
+    return Refusal(status, f"{type(error).__name__}: what happened was said where the server runs")

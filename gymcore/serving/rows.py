@@ -1,0 +1,139 @@
+"""
+Rows that come over the wire: checked as `compose` checks those of a file, and given the route that they ask for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gymcore.composition import Route
+from gymcore.composition.rows.preparation import RowError, prepare_row
+from gymcore.composition.rows.reader import RowReader
+from gymcore.documents import DocumentError, decode_json, encode_json
+from gymcore.errors import nearest
+from gymcore.records import ROLLOUT_KEYS, Row
+from gymcore.serving.refusals import Refusal
+
+__all__ = ["INDICES", "SentRow", "read_object", "read_row", "route_of"]
+
+INDICES = ("_ng_task_index", "_ng_rollout_index", "_ng_attempt_index", "_ng_rollout_id")
+"""The keys by which clients number what they ask for; they are no part of a task."""
+
+_NO_TASK = {*INDICES, *ROLLOUT_KEYS}
+"""What may come beside a row whose response is scored: a client may send back what it was told of it."""
+
+WHERE = "the row"
+"""How messages name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentRow:
+    """A row as somebody sent it, and the task that it is."""
+
+    sent: dict[str, Any]
+    """The row with everything that came with it; treat it as frozen."""
+    route: Route
+    row: Row
+    """What is played: the row without the client's numbers, with its route and its identity."""
+    digest: bytes
+    """Tells requests apart: of what was sent, numbers included."""
+
+    @property
+    def number(self) -> tuple[Any, ...] | None:
+        """The client's number of what it asks for; None where it gives none."""
+        found = tuple(self.sent.get(key) for key in INDICES)
+        return None if found[0] is None and found[3] is None else found
+
+    @property
+    def rollout_index(self) -> int:
+        """Which of the rollouts of its task the client calls it, from 0."""
+        index = self.sent.get("_ng_rollout_index")
+        return index if type(index) is int and 0 <= index < 1 << 31 else 0
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """
+    Read a request's body.
+
+    Raises:
+        Refusal: it is no JSON object.
+    """
+    try:
+        value = decode_json(body)
+    except DocumentError as error:
+        raise Refusal(400, f"the body is no JSON: {error.message}") from None
+    if not isinstance(value, dict):
+        raise Refusal(400, "the body must be a JSON object")
+    return value
+
+
+def route_of(row: Mapping[str, Any], routes: Mapping[str, Route]) -> Route:
+    """
+    Find who serves a row: by its `agent_ref`, its `environment`, or because there is only one environment.
+
+    Raises:
+        Refusal: nobody does.
+    """
+    reference = row.get("agent_ref")
+    name = reference.get("name") if isinstance(reference, dict) else reference
+    if name is not None:
+        if isinstance(name, str) and name in routes:
+            return routes[name]
+        close = nearest(str(name)[:100], routes)
+        hint = f"try: {' or '.join(close)}" if close else f"agents here: {', '.join(sorted(routes))}"
+        raise Refusal(404, f"no agent is named {str(name)[:100]!r}", hints=[hint])
+    environment = row.get("environment")
+    own = [route for route in routes.values() if environment in (None, route.environment)]
+    if len({route.environment for route in own}) == 1:
+        return own[0]
+    hint = f'try: "agent_ref": {{"name": "..."}} with one of {", ".join(sorted(routes))}'
+    raise Refusal(422, "the row says no `agent_ref.name`, so nobody knows who plays it", hints=[hint])
+
+
+def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...] = ()) -> tuple[SentRow, list[Any]]:
+    """
+    Read and check a row that somebody sent.
+
+    Args:
+        body: The request's body.
+        routes: Who serves rows.
+        extra: Keys of the protocol that came beside the row, such as `response`.
+
+    Returns:
+        The row, and what the extra keys hold, None where they are absent.
+
+    Raises:
+        Refusal: it is no row, or none for anybody here.
+    """
+    reader = RowReader()
+    if extra:  # nothing of this is kept, so nothing that reading loses is missed
+        value = read_object(body)
+        found = [value.pop(key, None) for key in extra]
+        row: dict[str, Any] | None = {key: item for key, item in value.items() if key not in _NO_TASK}
+        line = encode_json(row)
+    else:
+        found, line = [], body.strip()
+        row = reader.parse(line, WHERE)
+        value = row or {}
+    if row is not None:
+        route = route_of(row, routes)
+        if not extra and not row.keys().isdisjoint(INDICES):
+            row = {key: item for key, item in row.items() if key not in INDICES}
+            line = encode_json(row)
+        try:
+            line, row, _ = prepare_row(line, row, _prompt(row, route), route.environment_class.task_model.model_fields)
+        except RowError as error:
+            raise Refusal(422, f"{WHERE}: {error}", hints=[error.hint] if error.hint else []) from None
+        if (routed := reader.routed(line, row, route, WHERE)) is not None:
+            data = routed[0] if b"\n" not in routed[0] else encode_json(decode_json(routed[0]))
+            return SentRow(value, route, Row(data), hashlib.blake2b(body, digest_size=16).digest()), found
+    problem = reader.problems[0]
+    raise Refusal(422, f"{problem.where}: {problem.message}", hints=problem.hints)
+
+
+def _prompt(row: Mapping[str, Any], route: Route) -> Any:
+    """Return the prompt that a row is still to be asked with: one that `compose` has written has it already."""
+    return None if "task_id" in row and "environment" in row else route.prompt

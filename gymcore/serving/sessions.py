@@ -1,0 +1,229 @@
+"""
+Environments that a client plays itself: opened for one row, called tool by tool, scored once, and always closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import itsdangerous
+
+from gymcore.composition import Route
+from gymcore.interfaces import BoundModel, OpenEnvironment
+from gymcore.records import Rollout, ToolCall, Trajectory
+from gymcore.runtime.attempt import Attempt, AttemptEnded
+from gymcore.runtime.executor import LocalExecutor
+from gymcore.runtime.schedule import Planned
+from gymcore.serving.refusals import Refusal, refusal_of_failure
+from gymcore.serving.rows import SentRow
+
+__all__ = ["COOKIE", "ClientSession", "Sessions"]
+
+COOKIE = "gymcore_session"
+"""The cookie that names a session; it is signed, and every answer sends it again."""
+
+IDLE_S = 900.0
+"""A session of which nothing was heard for so long is closed."""
+
+MOST = 20_000
+"""So many sessions may be open at once."""
+
+SWEEP_S = 1.0
+"""How often it is looked whether one is idle."""
+
+
+class ClientSession:
+    """
+    One environment in the hands of a client.
+
+    Attributes:
+        sent: The row it was opened for.
+        heard: When the client last wanted something, in seconds of the monotonic clock.
+        turns: What a client that steps has said so far.
+    """
+
+    def __init__(self, executor: LocalExecutor, sent: SentRow, number: int) -> None:
+        self.sent = sent
+        self.heard = time.monotonic()
+        self.busy = 0
+        self.turns: list[Any] = []
+        self._calls = 0
+        self._attempt = Attempt(executor, Planned(0, sent.route, sent.row, number))
+        self._outcome: Rollout | None = None
+
+    @property
+    def route(self) -> Route:
+        """Who serves it."""
+        return self.sent.route
+
+    async def opened(self) -> None:
+        """
+        Wait until the environment is open.
+
+        Raises:
+            Refusal: it could not be opened.
+        """
+        await self._guarded(self._attempt.opened())
+
+    async def call(self, call: ToolCall) -> str:
+        """
+        Have a tool called; what the model did wrong is told in the text.
+
+        Raises:
+            Refusal: the environment failed, or the session is over.
+        """
+        text: str = await self._guarded(self._attempt.call(call))
+        return text
+
+    async def do(self, wish: Callable[[OpenEnvironment, BoundModel], Awaitable[Any]]) -> Any:
+        """
+        Have something done with the environment and its model.
+
+        Raises:
+            Refusal: the environment failed, or the session is over.
+        """
+        return await self._guarded(self._attempt.do(wish))
+
+    async def verify(self, trajectory: Trajectory) -> Rollout:
+        """
+        Have what happened scored, once, and the environment closed; who asks again gets the same.
+
+        Raises:
+            Refusal: it failed.
+        """
+        if self._outcome is None:
+            self._outcome = await self._guarded(self._attempt.finish(trajectory))
+        if self._outcome.failure is not None:
+            raise refusal_of_failure(self._outcome.failure)
+        return self._outcome
+
+    async def close(self) -> None:
+        """End it; nothing is scored any more."""
+        await self._attempt.abandon()
+
+    def count(self) -> int:
+        """Count the client's calls: each gets a number of its own."""
+        self._calls += 1
+        return self._calls
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its environment is closed."""
+        return self._attempt.playing.done()
+
+    async def _guarded(self, work: Awaitable[Any]) -> Any:
+        self.busy += 1
+        try:
+            return await work
+        except AttemptEnded as ended:
+            rollout = ended.rollout
+            if rollout is not None and rollout.failure is not None:
+                raise refusal_of_failure(rollout.failure) from None
+            raise Refusal(410, "the session is over", hints=["try: /seed_session, for another"]) from None
+        finally:
+            self.busy -= 1
+            self.heard = time.monotonic()
+
+
+class Sessions:
+    """
+    All sessions of a server; close it in the end.
+
+    Args:
+        executor: What plays them; `directed` makes it.
+        idle_s: After how long an idle one is closed.
+        most: How many there may be.
+    """
+
+    def __init__(self, executor: LocalExecutor, *, idle_s: float = IDLE_S, most: int = MOST) -> None:
+        self._executor = executor
+        self._idle_s = idle_s
+        self._most = most
+        self._signer = itsdangerous.Signer(secrets.token_bytes(32))
+        self._sessions: dict[str, ClientSession] = {}
+        self._ended: dict[str, None] = {}
+        self._count = 0
+        self._closing: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._sweep = self._loop.call_later(SWEEP_S, self._close_idle)
+        self.is_stopping = False
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    async def open(self, sent: SentRow) -> tuple[str, ClientSession]:
+        """
+        Open an environment for a row.
+
+        Returns:
+            The signed name of the session, and the session.
+
+        Raises:
+            Refusal: it could not be opened, or there are too many.
+        """
+        if len(self._sessions) >= self._most:
+            told = f"{self._most:,} sessions are open, and no more may be"
+            raise Refusal(503, told, hints=["try: again when some are closed"], headers={"retry-after": "1"})
+        name = secrets.token_urlsafe(18)
+        session = self._sessions[name] = ClientSession(self._executor, sent, self._count)
+        self._count += 1
+        try:
+            await session.opened()
+        except BaseException:
+            del self._sessions[name]
+            self._close(session)
+            raise
+        return self._signer.sign(name.encode()).decode(), session
+
+    def find(self, cookies: Mapping[str, str]) -> tuple[str, ClientSession] | None:
+        """
+        Find the session that a request belongs to; None where it names none.
+
+        Raises:
+            Refusal: the session that it names is closed, or never was.
+        """
+        signed = cookies.get(COOKIE)
+        if not signed:
+            return None
+        try:
+            name = self._signer.unsign(signed.encode()).decode()
+        except (itsdangerous.BadSignature, UnicodeError):
+            name = ""
+        session = self._sessions.get(name)
+        if session is None:
+            told = f"the session is closed: nothing was heard of it for {self._idle_s:g} s, or another server opened it"
+            raise Refusal(410, told, hints=["try: /seed_session, for another"])
+        session.heard = time.monotonic()
+        return signed, session
+
+    async def end(self, signed: str) -> None:
+        """Close a session, and wait until its environment is closed."""
+        session = self._sessions.pop(self._signer.unsign(signed.encode()).decode(), None)
+        if session is not None:
+            await session.close()
+
+    async def aclose(self) -> None:
+        """Close every session."""
+        self._sweep.cancel()
+        sessions, self._sessions = list(self._sessions.values()), {}
+        for session in sessions:
+            self._close(session)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _close(self, session: ClientSession) -> None:
+        closing = self._loop.create_task(session.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    def _close_idle(self) -> None:
+        due = time.monotonic() - self._idle_s
+        for name, session in list(self._sessions.items()):
+            if session.heard < due and not session.busy:
+                del self._sessions[name]
+                self._close(session)
+        self._sweep = self._loop.call_later(SWEEP_S, self._close_idle)

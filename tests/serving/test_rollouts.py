@@ -1,0 +1,312 @@
+"""
+`/run`: a row is played, kept, and answered, once for each number that a client gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gymcore import Environment, Model, ModelError, Response, Reward, Trajectory
+from gymcore.composition import Composition
+from gymcore.interfaces import tool
+from gymcore.responses import function_call, message
+
+Composed = Callable[..., Composition]
+Serving = Callable[..., Any]
+
+
+class Says(Model):
+    """A policy that answers at once, with token ids as an endpoint for training gives them."""
+
+    async def respond(self, request: Any, rollout: Any) -> Response:
+        item = message("hi") | {"prompt_token_ids": [1, 2], "generation_token_ids": [3], "generation_log_probs": [-0.5]}
+        return Response(output=[item], usage={"input_tokens": 2, "output_tokens": 1, "total_tokens": 3}, id="resp_1")
+
+
+class World(Environment):
+    """One whose verifier measures something."""
+
+    def verify(self, trajectory: Trajectory) -> Reward:
+        return Reward(value=0.5, parts={"half": 0.5}, metrics={"length": len(trajectory.text), "seen": True})
+
+
+async def test_a_row_is_answered_verbatim_with_its_response_its_reward_and_its_metrics(
+    composed: Composed, wire: Serving
+) -> None:
+    """
+    Everything that was sent comes back, numbers of the verifier stand beside it, and token ids are untouched.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        sent = {**served.rows()[0], "extra": {"x": [1.5, None, "ä"]}, "_ng_task_index": 7, "_ng_rollout_index": 1}
+        reply = await served.post("/run", sent)
+
+    answer = reply.json()
+    assert reply.status_code == 200
+    assert {key: answer[key] for key in sent} == sent
+    assert (answer["reward"], answer["length"], answer["seen"]) == (0.5, 2, True)
+    assert answer["reward_parts"] == {"half": 0.5}
+    output = answer["response"]["output"]
+    assert output[-1]["generation_token_ids"] == [3]
+    assert answer["response"]["usage"]["total_tokens"] == 3
+    assert {"id", "created_at", "model", "object", "output", "parallel_tool_calls", "tool_choice", "tools"} <= set(
+        answer["response"]
+    )
+
+
+async def test_a_metric_never_takes_the_place_of_a_key_of_the_row(composed: Composed, wire: Serving) -> None:
+    """
+    A row's own `length` stays; the metric of that name stands in `metrics` alone.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        reply = await served.post("/run", {**served.rows()[0], "length": "mine"})
+
+    assert reply.json()["length"] == "mine"
+    assert reply.json()["metrics"]["length"] == 2
+
+
+async def test_a_rollout_is_on_the_disk_before_it_is_answered(composed: Composed, wire: Serving) -> None:
+    """
+    It stands in the run folder like all others, under the number that the client gave it.
+    """
+    async with wire(composed({"a": (World, 2)}, Says)) as served:
+        for index, row in enumerate(served.rows()):
+            await served.post("/run", {**row, "_ng_task_index": index, "_ng_rollout_index": 3})
+            assert len(served.lines()) == index + 1
+
+    assert [(line["task_id"], line["repeat"], line["reward"]) for line in served.lines()] == [
+        ("a/0", 3, 0.5),
+        ("a/1", 3, 0.5),
+    ]
+    assert all("_ng_task_index" not in line for line in served.lines())
+
+
+async def test_the_same_number_again_joins_the_rollout_that_is_being_played(composed: Composed, wire: Serving) -> None:
+    """
+    A client that lost its connection posts again: it gets the same rollout, and nothing is played twice.
+    """
+    opened = []
+
+    class Slow(World):
+        async def open(self) -> None:
+            opened.append(1)
+            await asyncio.sleep(0.05)
+
+    async with wire(composed({"a": (Slow, 1)}, Says)) as served:
+        sent = {**served.rows()[0], "_ng_task_index": 0, "_ng_rollout_index": 0}
+        first = asyncio.create_task(served.post("/run", sent))
+        await asyncio.sleep(0.01)
+        first.cancel()  # the connection is lost
+        replies = await asyncio.gather(served.post("/run", sent), served.post("/run", sent))
+        later = await served.post("/run", sent)
+
+    assert opened == [1]
+    assert replies[0].content == replies[1].content == later.content
+    assert len(served.lines()) == 1
+
+
+async def test_an_answer_is_kept_for_a_while_only(composed: Composed, wire: Serving) -> None:
+    """
+    A trainer uses the same numbers in its next step, and must not get what an earlier policy did.
+    """
+    async with wire(composed({"a": (World, 1)}, Says), kept_s=0.05) as served:
+        sent = {**served.rows()[0], "_ng_task_index": 0, "_ng_rollout_index": 0}
+        await served.post("/run", sent)
+        await asyncio.sleep(0.1)
+        await served.post("/run", sent)
+
+    assert [line["repeat"] for line in served.lines()] == [0, 1]
+
+
+@pytest.mark.parametrize("other", [{"_ng_rollout_index": 1}, {"_ng_attempt_index": 1}, {"note": "another row"}])
+async def test_another_number_is_another_rollout(composed: Composed, wire: Serving, other: dict[str, Any]) -> None:
+    """
+    The index of the rollout, that of the attempt, and the row itself tell requests apart.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        sent = {**served.rows()[0], "_ng_task_index": 0, "_ng_rollout_index": 0}
+        await served.post("/run", sent)
+        await served.post("/run", {**sent, **other})
+
+    assert len(served.lines()) == 2
+
+
+async def test_rows_without_a_number_are_played_each_time(composed: Composed, wire: Serving) -> None:
+    """
+    Who does not number wants what was asked: a rollout.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        for _ in range(3):
+            await served.post("/run", served.rows()[0])
+
+    assert [line["repeat"] for line in served.lines()] == [0, 1, 2]
+
+
+async def test_a_failure_is_never_a_reward(composed: Composed, wire: Serving) -> None:
+    """
+    The status says that it failed, the body why; it is recorded, and the same number again is another attempt.
+    """
+    replies = iter([ModelError("the endpoint is gone"), None])
+
+    class Fails(Model):
+        async def respond(self, request: Any, rollout: Any) -> Response:
+            if (error := next(replies)) is not None:
+                raise error
+            return Response(output=[message("hi")])
+
+    async with wire(composed({"a": (World, 1)}, Fails)) as served:
+        sent = {**served.rows()[0], "_ng_task_index": 0, "_ng_rollout_index": 0}
+        failed = await served.post("/run", sent)
+        again = await served.post("/run", sent)
+
+    assert failed.status_code == 502
+    assert "reward" not in failed.json()
+    assert failed.json()["error"]["stage"] == "model"
+    assert "the endpoint is gone" in failed.json()["error"]["message"]
+    assert again.json()["reward"] == 0.5
+    assert len(served.lines("failures.jsonl")) == 1
+
+
+async def test_a_broken_verifier_tells_its_class_and_no_traceback(composed: Composed, wire: Serving) -> None:
+    """
+    What a client sees of a fault is one sentence, without files and lines of the server.
+    """
+
+    class Broken(Environment):
+        def verify(self, trajectory: Trajectory) -> float:
+            return 1 / 0
+
+    async with wire(composed({"a": (Broken, 1)}, Says)) as served:
+        reply = await served.post("/run", served.rows()[0])
+
+    assert reply.status_code == 500
+    assert "ZeroDivisionError" in reply.text
+    assert "Traceback" not in reply.text
+    assert ".py" not in reply.text
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "told"),
+    [
+        ({"agent_ref": {"name": "b_agent"}}, 404, "try: a_agent"),
+        ({"agent_ref": {}, "environment": "c"}, 422, "agent_ref"),
+        ({"responses_create_params": {"input": 3}}, 422, "input"),
+        ({"responses_create_params": {"input": "x", "temperature": 9}}, 422, "temperature"),
+        ({"environment": "b"}, 422, "leads to 'a'"),
+        ({"reward": 1.0}, 422, "reward"),
+    ],
+)
+async def test_a_row_that_cannot_be_played_is_refused_with_its_reason(
+    composed: Composed, wire: Serving, change: dict[str, Any], status: int, told: str
+) -> None:
+    """
+    It is checked as `compose` checks rows, and nothing is played.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        reply = await served.post("/run", {**served.rows()[0], **change})
+
+    assert reply.status_code == status
+    assert told in reply.text
+    assert served.lines() == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"a": NaN}', b"[" * 2000])
+async def test_what_is_no_row_is_told_so(composed: Composed, wire: Serving, body: bytes) -> None:
+    """
+    Rubbish costs its sender an answer, and nobody else anything.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        for path in ("/run", "/seed_session", "/verify", "/aggregate_metrics", "/v1/responses"):
+            reply = await served.client.post(path, content=body)
+            assert reply.status_code in (400, 422), path
+            assert reply.json()["error"]["message"]
+
+
+async def test_no_more_rollouts_are_in_flight_than_the_plan_allows(composed: Composed, wire: Serving) -> None:
+    """
+    A trainer posts a thousand at once; they wait, and all are played.
+    """
+    now, most = 0, 0
+
+    class Counted(World):
+        async def open(self) -> None:
+            nonlocal now, most
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(0.001)
+
+        async def close(self) -> None:
+            nonlocal now
+            now -= 1
+
+    composition = composed({"a": (Counted, 40)}, Says, collect={"concurrency": 7})
+    async with wire(composition) as served:
+        replies = await asyncio.gather(*[served.post("/run", row) for row in served.rows()])
+
+    assert {reply.status_code for reply in replies} == {200}
+    assert most <= 7
+    assert len(served.lines()) == 40
+
+
+async def test_tools_are_called_in_the_rollout_and_not_by_the_client(composed: Composed, wire: Serving) -> None:
+    """
+    One request is the whole episode: every reply, every call and every result, in order.
+    """
+
+    class Adds(Environment):
+        total = 0
+
+        @tool
+        def add(self, number: int) -> int:
+            """Add a number."""
+            self.total += number
+            return self.total
+
+        def verify(self, trajectory: Trajectory) -> float:
+            return float(self.total)
+
+    class Calls(Model):
+        async def respond(self, request: Any, rollout: Any) -> Response:
+            if len(request.input) > 1:
+                return Response(output=[message("done")])
+            return Response(
+                output=[function_call("add", '{"number": 4}', "c1"), function_call("add", '{"number": 5}', "c2")]
+            )
+
+    async with wire(composed({"a": (Adds, 1)}, Calls)) as served:
+        answer = (await served.post("/run", served.rows()[0])).json()
+
+    kinds = [item["type"] for item in answer["response"]["output"]]
+    assert kinds == ["function_call", "function_call", "function_call_output", "function_call_output", "message"]
+    assert answer["reward"] == 9.0
+
+
+async def test_what_was_collected_is_summed_up_by_task_and_in_total(composed: Composed, wire: Serving) -> None:
+    """
+    Every number of the rollouts counts, and numbers of the protocol do not.
+    """
+    usage = {"usage": {"t": 3}}
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        rollouts: list[dict[str, Any]] = [
+            {
+                "_ng_task_index": 0,
+                "_ng_rollout_index": n,
+                "reward": reward,
+                "seen": True,
+                "response": usage,
+            }
+            for n, reward in enumerate([0.0, 1.0])
+        ]
+        reply = await served.post(
+            "/aggregate_metrics", {"verify_responses": [*rollouts, {"_ng_task_index": 1, "reward": 1}]}
+        )
+
+    found = reply.json()
+    assert [group["mean/reward"] for group in found["group_level_metrics"]] == [0.5, 1.0]
+    assert found["agent_metrics"]["mean/reward"] == pytest.approx(2 / 3)
+    assert found["agent_metrics"]["mean/t"] == 3.0
+    assert found["key_metrics"]["mean/seen"] == 1.0
+    assert not any("_ng_" in name for name in found["agent_metrics"])

@@ -1,0 +1,345 @@
+"""
+Sessions: an environment that a client plays itself, from `/seed_session` over its tools to `/verify`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gymcore import Environment, Model, Response, Reward, Trajectory
+from gymcore.composition import Composition
+from gymcore.interfaces import tool
+from gymcore.records import Turn
+from gymcore.responses import function_call, function_call_output, message
+from gymcore.serving.sessions import COOKIE
+
+Composed = Callable[..., Composition]
+Serving = Callable[..., Any]
+
+
+class Says(Model):
+    """A policy that answers at once."""
+
+    async def respond(self, request: Any, rollout: Any) -> Response:
+        return Response(output=[message(f"seen {len(request.input)}")])
+
+
+class Counter(Environment):
+    """One whose state is what its tools were told."""
+
+    log: list[str]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls.log = []
+
+    async def open(self) -> None:
+        self.total = 0
+        self.log.append("open")
+
+    async def close(self) -> None:
+        self.log.append("close")
+
+    @tool
+    def add(self, number: int) -> dict[str, int]:
+        """Add a number."""
+        self.total += number
+        return {"total": self.total}
+
+    @tool
+    def shout(self) -> str:
+        """Say something."""
+        return "HEY"
+
+    @tool
+    def crash(self) -> str:
+        """Fail."""
+        raise RuntimeError("no")
+
+    def verify(self, trajectory: Trajectory) -> Reward:
+        return Reward(value=float(self.total), metrics={"calls": len(trajectory.calls())})
+
+
+def episode(*numbers: int) -> dict[str, Any]:
+    """Return the response of an episode that adds numbers, one a turn."""
+    output: list[dict[str, Any]] = []
+    for index, number in enumerate(numbers):
+        output.append(function_call("add", f'{{"number": {number}}}', f"c{index}"))
+        output.append(function_call_output(f"c{index}", "{}"))
+    return {"id": "resp_1", "created_at": 1.5, "object": "response", "output": [*output, message("done")]}
+
+
+async def test_the_tools_of_a_session_share_its_state_until_it_is_verified(composed: Composed, wire: Serving) -> None:
+    """
+    Seed, two tools, verify: the order in which every client of the protocol does it.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        row = served.rows()[0]
+        seeded = await served.post("/seed_session", row)
+        first = await served.post("/add", {"number": 4})
+        second = await served.post("/add", {"number": 5})
+        scored = await served.post("/verify", {**row, "response": episode(4, 5)})
+
+    assert (seeded.status_code, seeded.json()) == (200, {})
+    assert (first.json(), second.json()) == ({"total": 4}, {"total": 9})
+    assert scored.json()["reward"] == 9.0
+    assert scored.json()["calls"] == 2
+    assert scored.json()["response"] == episode(4, 5)
+    assert scored.json()["responses_create_params"] == row["responses_create_params"]
+    assert World.log == ["open", "close"]
+
+
+async def test_every_answer_names_the_session_again_and_never_otherwise(composed: Composed, wire: Serving) -> None:
+    """
+    Some clients replace their cookies by those of each answer, others keep the first: both find their session.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        replies = [await served.post("/seed_session", served.rows()[0])]
+        replies += [await served.post("/add", {"number": 1}), await served.post("/shout", {})]
+        replies.append(await served.post("/verify", {**served.rows()[0], "response": episode(1)}))
+
+    names = {reply.headers["set-cookie"] for reply in replies}
+    assert len(names) == 1
+    assert "HttpOnly" in names.pop()
+
+
+async def test_sessions_do_not_mix(composed: Composed, wire: Serving) -> None:
+    """
+    Three hundred at once, each with a sum of its own.
+    """
+
+    class World(Counter):
+        pass
+
+    async def play(served: Any, number: int) -> float:
+        row = served.rows()[0]
+        seeded = await served.client.post("/seed_session", json=row)
+        cookies = {"cookie": seeded.headers["set-cookie"].partition(";")[0]}
+        for _ in range(3):
+            await served.post("/add", {"number": number}, headers=cookies)
+            await asyncio.sleep(0)
+        scored = await served.post("/verify", {**row, "response": episode(number)}, headers=cookies)
+        reward: float = scored.json()["reward"]
+        return reward
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        served.client.cookies.jar.set_policy(_NoCookies())
+        rewards = await asyncio.gather(*[play(served, number) for number in range(300)])
+
+    assert rewards == [3.0 * number for number in range(300)]
+
+
+async def test_what_a_model_did_wrong_is_a_tool_output_and_no_error(composed: Composed, wire: Serving) -> None:
+    """
+    Wrong arguments and unknown tools are told in the text, with status 200, as in a run.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        await served.post("/seed_session", served.rows()[0])
+        wrong = await served.post("/add", {"number": "x"})
+        unknown = await served.post("/multiply", {"number": 1})
+        garbled = await served.client.post("/add", content=b"{nope")
+        plain = await served.post("/shout", {})
+
+    assert [reply.status_code for reply in (wrong, unknown, garbled, plain)] == [200] * 4
+    assert "number" in wrong.json()["error"]
+    assert "add, shout" in unknown.json()["error"]
+    assert "invalid arguments" in garbled.json()["error"]
+    assert plain.text == "HEY"
+
+
+async def test_a_tool_that_crashes_ends_its_session_without_a_reward(composed: Composed, wire: Serving) -> None:
+    """
+    The failure is told at once, and again to whoever wants it scored; the environment is closed.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        await served.post("/seed_session", served.rows()[0])
+        crashed = await served.post("/crash", {})
+        scored = await served.post("/verify", {**served.rows()[0], "response": episode(1)})
+
+    assert crashed.status_code == scored.status_code == 500
+    assert "RuntimeError: no" in crashed.json()["error"]["message"]
+    assert "reward" not in scored.json()
+    assert World.log == ["open", "close"]
+
+
+async def test_scoring_twice_scores_once(composed: Composed, wire: Serving) -> None:
+    """
+    A client whose answer was lost asks again, and gets the same reward.
+    """
+    verified = []
+
+    class World(Counter):
+        def verify(self, trajectory: Trajectory) -> float:
+            verified.append(1)
+            return 0.25
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        await served.post("/seed_session", served.rows()[0])
+        body = {**served.rows()[0], "response": episode(1)}
+        replies = await asyncio.gather(served.post("/verify", body), served.post("/verify", body))
+        replies.append(await served.post("/verify", body))
+
+    assert [reply.json()["reward"] for reply in replies] == [0.25] * 3
+    assert verified == [1]
+
+
+async def test_without_a_session_what_was_done_is_done_again_and_scored(composed: Composed, wire: Serving) -> None:
+    """
+    Whoever brings only the episode gets the reward of what it shows, also where the state decides.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        scored = await served.post("/verify", {**served.rows()[0], "response": episode(2, 3)})
+
+    assert scored.json()["reward"] == 5.0
+    assert World.log == ["open", "close"]
+
+
+async def test_an_idle_session_is_closed_and_its_client_told(composed: Composed, wire: Serving) -> None:
+    """
+    A client that never comes back leaves nothing open.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says), idle_s=0.2) as served:
+        await served.post("/seed_session", served.rows()[0])
+        for _ in range(60):
+            await asyncio.sleep(0.1)
+            if World.log == ["open", "close"]:
+                break
+        late = await served.post("/add", {"number": 1})
+
+    assert World.log == ["open", "close"]
+    assert late.status_code == 410
+    assert "seed_session" in late.text
+
+
+async def test_stopping_closes_every_session(composed: Composed, wire: Serving) -> None:
+    """
+    Whatever clients have left open is closed with the server.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        served.client.cookies.jar.set_policy(_NoCookies())
+        for _ in range(5):
+            await served.post("/seed_session", served.rows()[0])
+        assert World.log == ["open"] * 5
+
+    assert World.log == ["open"] * 5 + ["close"] * 5
+
+
+async def test_seeding_again_closes_the_session_of_before(composed: Composed, wire: Serving) -> None:
+    """
+    A client that keeps its cookies and begins another row leaves nothing behind.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        await served.post("/seed_session", served.rows()[0])
+        await served.post("/seed_session", served.rows()[0])
+        assert World.log == ["open", "close", "open"]
+        assert (await served.post("/close_session", {})).status_code == 200
+        assert World.log == ["open", "close", "open", "close"]
+
+
+@pytest.mark.parametrize("forged", ["x", "x.y", "é", "a" * 5000, ""])
+async def test_a_forged_cookie_opens_nothing(composed: Composed, wire: Serving, forged: str) -> None:
+    """
+    A name that this server has not signed is nobody's session.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        headers = {"cookie": f"{COOKIE}={forged}".encode()}
+        reply = await served.post("/add", {"number": 1}, headers=headers)
+
+    assert reply.status_code in (404, 410)
+
+
+async def test_an_environment_that_cannot_be_opened_is_a_failure(composed: Composed, wire: Serving) -> None:
+    """
+    Seeding fails with the reason, and no session stays.
+    """
+
+    class World(Counter):
+        async def open(self) -> None:
+            raise OSError("no room")
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        reply = await served.post("/seed_session", served.rows()[0])
+        ready = await served.client.get("/ready")
+
+    assert reply.status_code == 500
+    assert "no room" in reply.text
+    assert ready.json()["sessions"] == 0
+
+
+async def test_in_a_session_the_agent_plays_its_whole_episode(composed: Composed, wire: Serving) -> None:
+    """
+    `/v1/responses` with the session's cookie is the agent, as a NeMo Gym agent calls itself; without it, the model.
+    """
+
+    class World(Counter):
+        async def reply(self, turn: Turn) -> str | None:
+            return "and?" if turn.text == "seen 1" else None
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        row = served.rows()[0]
+        alone = await served.post("/v1/responses", row["responses_create_params"])
+        await served.post("/seed_session", row)
+        played = await served.post("/v1/responses", row["responses_create_params"])
+        scored = await served.post("/verify", {**row, "response": played.json()})
+
+    assert [item["role"] for item in alone.json()["output"]] == ["assistant"]
+    assert [item["role"] for item in played.json()["output"]] == ["assistant", "user", "assistant"]
+    assert scored.json()["reward"] == 0.0
+
+
+class _NoCookies:
+    """A policy of a cookie jar that keeps and sends nothing: each request names its own session."""
+
+    rfc2965 = hide_cookie2 = netscape = False
+
+    def set_ok(self, cookie: Any, request: Any) -> bool:
+        return False
+
+    def return_ok(self, cookie: Any, request: Any) -> bool:
+        return False
+
+    def domain_return_ok(self, domain: str, request: Any) -> bool:
+        return False
+
+    def path_return_ok(self, path: str, request: Any) -> bool:
+        return False
