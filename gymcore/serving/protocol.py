@@ -21,6 +21,8 @@ HEAD_S = 15.0
 class BoundedProtocol(HttpToolsProtocol):
     """A connection whose client must say what it wants, in not too many words, and soon."""
 
+    head_s = HEAD_S
+    """How long a head may take."""
     _head: asyncio.TimerHandle | None = None
     _size = 0
 
@@ -55,7 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _await_head(self) -> None:
         self._size = 0
-        self._head = self.loop.call_later(HEAD_S, self._on_late)
+        self._head = self.loop.call_later(self.head_s, self._on_late)
 
     def _end_head(self) -> None:
         if self._head is not None:

@@ -33,7 +33,7 @@ from gymcore.serving.protocol import BoundedProtocol
 from gymcore.serving.sessions import IDLE_S, Sessions
 from gymcore.workflow import recording
 
-__all__ = ["Address", "Server", "bind", "opened", "serve"]
+__all__ = ["Address", "Server", "answering", "bind", "opened", "serve"]
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: a trainer opens thousands at once."""
@@ -199,7 +199,7 @@ async def serve(
     ):
         server = Server(_url(listening), _notes(composition), served.on_demand)
         app = Guard(application(served), hosts=address.hosts(), token=address.token)
-        async with _listening(app, listening):
+        async with answering(app, listening):
             with _port_file(port_file, listening):
                 on_start(server)
                 await _first(server.stopped(), asyncio.wait([writing]))
@@ -261,11 +261,20 @@ async def _first(*waits: Any) -> None:
 
 
 @asynccontextmanager
-async def _listening(app: Any, listening: socket.socket) -> AsyncIterator[None]:
-    """Answer requests while inside; on leaving, what is being answered is answered first, for a while."""
+async def answering(
+    app: Any, listening: socket.socket, *, http: type[BoundedProtocol] = BoundedProtocol
+) -> AsyncIterator[None]:
+    """
+    Answer requests while inside; on leaving, what is being answered is answered first, for a while.
+
+    Args:
+        app: An ASGI application.
+        listening: A bound socket.
+        http: How its connections speak.
+    """
     config = uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http=http,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,0 +1,208 @@
+"""
+`gym serve` as a user starts it: what it says, what it keeps, and how it ends.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+Serve = Callable[..., Any]
+BOTH = ("--env", "example_single_tool_call", "--env", "example_multi_step", "--out", "runs/mix")
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a composed dataset."""
+    return [json.loads(line) for line in (folder / "dataset.jsonl").read_text().splitlines()]
+
+
+def test_ten_rows_in_are_ten_rows_out(gym_serve: Serve) -> None:
+    """
+    Both environments on one port, every row by its route; the run folder holds what was played, and a report.
+    """
+    with gym_serve(*BOTH) as served, httpx.Client(base_url=served.url, timeout=30) as client:
+        rows = rows_of(served.folder / "runs/mix")
+        answers = [
+            client.post("/run", json={**row, "_ng_task_index": index, "_ng_rollout_index": 0}).json()
+            for index, row in enumerate(rows)
+        ]
+        code, out, err = served.stop()
+
+    assert [answer["reward"] for answer in answers] == [1.0] * 10
+    assert code == 0, err
+    assert "10 / 10" in out
+    report = json.loads((served.folder / "runs/mix/report.json").read_text())
+    assert report["total"]["owed"] == 0
+    assert not (served.folder / "port-0").exists()
+
+
+def test_what_it_prints_fits_into_the_configuration_of_a_trainer(gym_serve: Serve) -> None:
+    """
+    The lines for NeMo Gym are YAML that leads here, and name what the head names.
+    """
+    with gym_serve(*BOTH) as served:
+        configuration = yaml.safe_load(httpx.get(f"{served.url}/global_config_dict_yaml").json())
+        _, _, err = served.stop()
+
+    start = err.index("example_single_tool_call_simple_agent:\n")
+    printed = yaml.safe_load(err[start : err.index("for verifiers")])
+    port = int(served.url.rpartition(":")[2])
+    assert set(printed) == {"example_single_tool_call_simple_agent", "example_multi_step_simple_agent"}
+    for name, entry in printed.items():
+        assert entry == {"responses_api_agents": {"simple_agent": {"host": "127.0.0.1", "port": port}}}
+        assert configuration[name] == entry
+
+
+def test_a_folder_that_was_composed_is_served_as_it_lies_there(gym_serve: Serve, tmp_path: Path) -> None:
+    """
+    `gym serve FOLDER`, as `gym run FOLDER`; what was served counts for a run afterwards.
+    """
+    subprocess.run([sys.executable, "-m", "gymcore", "compose", *BOTH], cwd=tmp_path, check=True, capture_output=True)
+    with gym_serve("runs/mix") as served:
+        httpx.post(f"{served.url}/run", json=rows_of(tmp_path / "runs/mix")[0], timeout=30).raise_for_status()
+        served.stop()
+    run = subprocess.run(
+        [sys.executable, "-m", "gymcore", "run", "runs/mix"], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert run.returncode == 0
+    assert "1 rollouts are finished already" in run.stderr
+
+
+def test_what_was_answered_survives_the_end_of_the_process(gym_serve: Serve) -> None:
+    """
+    SIGKILL at any time: every answer that a client has is on the disk.
+    """
+    with gym_serve(*BOTH) as served, httpx.Client(base_url=served.url, timeout=30) as client:
+        rows = rows_of(served.folder / "runs/mix")
+        answered = [client.post("/run", json=row).json()["task_id"] for row in rows[:4]]
+        served.process.kill()
+        served.process.wait()
+
+    kept = [
+        json.loads(line)["task_id"] for line in (served.folder / "runs/mix/rollouts.jsonl").read_text().splitlines()
+    ]
+    assert kept == answered
+
+
+def test_what_is_being_played_when_it_is_stopped_is_answered_first(gym_serve: Serve, tmp_path: Path) -> None:
+    """
+    One signal lets the rollouts in flight finish; who comes then is told that the server is stopping.
+    """
+    (tmp_path / "slow.py").write_text(SLOW)
+    with gym_serve("--env", "slow", "--out", "runs/slow", environ={"PYTHONPATH": str(_installed(tmp_path))}) as served:
+        row = rows_of(served.folder / "runs/slow")[0]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            asked = pool.submit(httpx.post, f"{served.url}/run", json=row, timeout=30)
+            for _ in range(100):
+                if httpx.get(f"{served.url}/ready").json()["in_flight"]:
+                    break
+                time.sleep(0.05)
+            served.process.send_signal(signal.SIGTERM)
+            answer = asked.result()
+        code = served.process.wait(30)
+
+    assert answer.status_code == 200
+    assert answer.json()["reward"] == 1.0
+    assert code == 0
+
+
+SLOW = '''
+import asyncio
+from gymcore import Environment
+from gymcore.interfaces import say
+
+class Slow(Environment):
+    """Takes its time."""
+
+    async def open(self):
+        await asyncio.sleep(1.5)
+
+    def verify(self, trajectory):
+        return 1.0
+
+    async def solve(self):
+        yield say("done")
+'''
+
+
+def _installed(folder: Path) -> Path:
+    """Install the slow environment beside its module."""
+    place = folder / "site"
+    package = place / "slow_plugin"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(SLOW)
+    (package / "gym.yaml").write_text("gym_api: 1\ndescription: Takes its time.\nsplits: {example: example.jsonl}\n")
+    (package / "example.jsonl").write_text('{"responses_create_params": {"input": "Wait."}}\n')
+    info = place / "gym_plugin_slow-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gym-plugin-slow\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[gymcore.environments]\nslow = slow_plugin:Slow\n")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--env", "example_multi_step", "--host", "0.0.0.0"], 2, "no token keeps them out"),
+        (["--env", "example_multi_step", "--token-from", "NOBODY_SET_THIS"], 2, "holds no token"),
+        (["--env", "example_multi_stap"], 2, "example_multi_step"),
+        (["--env", "example_multi_step", "--executor", "ray"], 2, "--executor local"),
+        (["nowhere"], 2, "no composition"),
+        (["--env", "example_multi_step", "--port", "70000"], 2, "70000"),
+        (
+            ["--env", "example_multi_step", "--host", "203.0.113.7", "--token-from", "TOKEN"],
+            2,
+            "nothing can listen there",
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_told_so(tmp_path: Path, arguments: list[str], code: int, told: str) -> None:
+    """
+    With what to try, and without a traceback.
+    """
+    command = [sys.executable, "-m", "gymcore", "serve", *arguments]
+    environ = {"TOKEN": "x" * 20, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environ)
+
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_written(gym_serve: Serve, tmp_path: Path) -> None:
+    """
+    With the address, and nothing composed.
+    """
+    with gym_serve(*BOTH) as served:
+        port = served.url.rpartition(":")[2]
+        command = [
+            sys.executable,
+            "-m",
+            "gymcore",
+            "serve",
+            "--env",
+            "example_multi_step",
+            "--port",
+            port,
+            "--out",
+            "x",
+        ]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 2
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert not (tmp_path / "x").exists()

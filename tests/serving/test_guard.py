@@ -1,0 +1,263 @@
+"""
+Who may ask, from which page, how much, and for how long; and that no answer tells what a client need not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gymcore import Environment, Model, Response, Trajectory
+from gymcore.collection import Journal
+from gymcore.composition import Composition
+from gymcore.errors import RequestError
+from gymcore.responses import message
+from gymcore.serving import Address, bind
+from gymcore.serving.app import application
+from gymcore.serving.guard import Guard, is_loopback
+from gymcore.serving.protocol import BoundedProtocol
+from gymcore.serving.server import answering, opened
+
+Composed = Callable[..., Composition]
+Serving = Callable[..., Any]
+
+TOKEN = "a-token-of-enough-letters"
+
+
+class Says(Model):
+    """A policy that answers at once."""
+
+    async def respond(self, request: Any, rollout: Any) -> Response:
+        return Response(output=[message("hi")])
+
+
+class World(Environment):
+    """One that is content."""
+
+    def verify(self, trajectory: Trajectory) -> float:
+        return 1.0
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:9", 200), ("localhost", 421), ("evil.example", 421), ("", 421), ("127.0.0.1.evil.example", 421)],
+)
+async def test_only_its_own_names_reach_the_server(composed: Composed, wire: Serving, host: str, status: int) -> None:
+    """
+    A page in a browser can make a name of its own lead to this machine, and not choose the header that names it.
+    """
+    async with wire(composed({"a": (World, 1)}, Says), hosts={"127.0.0.1"}) as served:
+        reply = await served.client.get("/", headers={"host": host})
+
+    assert reply.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"), [("http://127.0.0.1:1", 200), ("http://evil.example", 403), ("null", 403), ("", 403)]
+)
+async def test_pages_of_other_origins_are_refused(composed: Composed, wire: Serving, origin: str, status: int) -> None:
+    """
+    There is no CORS: what a browser sends for another page is not even read.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        reply = await served.client.post("/run", json=served.rows()[0], headers={"origin": origin})
+        asked = await served.client.options("/run", headers={"origin": origin})
+
+    assert reply.status_code == status
+    assert not any(name.startswith("access-control") for name in (*reply.headers, *asked.headers))
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [({"authorization": f"Bearer {TOKEN}"}, 200), ({"authorization": "Bearer x"}, 401), ({}, 401)],
+)
+async def test_where_a_token_is_asked_for_nothing_is_told_without_it(
+    composed: Composed, wire: Serving, header: dict[str, str], status: int
+) -> None:
+    """
+    Not even what is served.
+    """
+    async with wire(composed({"a": (World, 1)}, Says), hosts=None, token=TOKEN) as served:
+        for path in ("/", "/openapi.json", "/global_config_dict_yaml", "/v1/nothing"):
+            reply = await served.client.get(path, headers=header)
+            assert reply.status_code == (404 if path == "/v1/nothing" and status == 200 else status)
+
+
+@pytest.mark.parametrize("length", [None, "99999999999", "-1", "x"])
+async def test_a_body_that_is_too_long_is_not_read(composed: Composed, wire: Serving, length: str | None) -> None:
+    """
+    Whether it says so or not.
+    """
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b" " * 1000
+
+    async with wire(composed({"a": (World, 1)}, Says), body_bytes=10_000) as served:
+        headers = {} if length is None else {"content-length": length}
+        content: Any = endless() if length is None else b"{}"
+        reply = await served.client.post("/run", content=content, headers=headers)
+
+    assert reply.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("host", "is_inside"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)],
+)
+def test_others_are_let_in_only_with_a_token(host: str, is_inside: bool) -> None:
+    """
+    An address that other machines reach is refused without one.
+    """
+    assert is_loopback(host) is is_inside
+    assert Address(host, token=TOKEN).token == TOKEN
+    if not is_inside:
+        with pytest.raises(RequestError, match="no token keeps them out"):
+            Address(host)
+
+
+@pytest.mark.parametrize("token", ["", "short", "with spaces in it, which end it", "ünïcödé-ünïcödé-ünïcödé"])
+def test_a_token_that_cannot_be_sent_or_can_be_guessed_is_refused(token: str) -> None:
+    """
+    It must fit into a header, and be long.
+    """
+    with pytest.raises(RequestError, match="at least 16"):
+        Address("0.0.0.0", token=token)
+
+
+def test_a_port_that_is_taken_is_told_so() -> None:
+    """
+    With what to try.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RequestError, match="the port is taken") as raised, bind(Address(port=port)):
+            pass
+
+    assert raised.value.where == f"127.0.0.1:{port}"
+    assert "--port 0" in str(raised.value)
+
+
+async def test_no_secret_stands_in_any_answer(composed: Composed, wire: Serving) -> None:
+    """
+    What the head tells holds names and the address, and no option of any plugin.
+    """
+    from pydantic import SecretStr
+
+    from gymcore.interfaces import Config
+
+    class Secret(Config):
+        api_key: SecretStr = SecretStr("sk-very-secret")
+        base_url: str = "http://user:password@inner.example/v1"
+
+    class Keyed(Says):
+        config_model = Secret
+
+    async with wire(composed({"a": (World, 1)}, Keyed)) as served:
+        texts = [(await served.client.get(path)).text for path in ("/", "/ready", "/health", "/openapi.json")]
+        texts += [(await served.client.get(path)).text for path in ("/global_config_dict_yaml", "/server_instances")]
+        texts.append((await served.client.get("/v1/models")).text)
+        texts.append((await served.post("/run", served.rows()[0])).text)
+
+    assert not any(word in text for text in texts for word in ("secret", "password", "inner.example"))
+
+
+# -- what only a real connection shows --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def listening(
+    composition: Composition, folder: Path, http: type[BoundedProtocol] = BoundedProtocol
+) -> AsyncIterator[int]:
+    """Serve on a port."""
+    with Journal(folder) as journal, bind(Address()) as taken:
+        async with opened(composition, journal, lambda rollouts: None) as (served, _):
+            app = Guard(application(served), hosts={"127.0.0.1"}, token=None, body_s=0.3)
+            async with answering(app, taken, http=http):
+                yield taken.getsockname()[1]
+
+
+async def spoken(port: int, *parts: bytes, pause_s: float = 0.0) -> bytes:
+    """Send bytes, and return what comes until the connection ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(pause_s)
+        return await asyncio.wait_for(reader.read(), 20)
+    except (ConnectionError, BrokenPipeError):
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_a_head_without_end_is_refused(composed: Composed, tmp_path: Path) -> None:
+    """
+    Headers that go on and on are read no further than a bound.
+    """
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path) as port:
+        said = await spoken(port, b"GET / HTTP/1.1\r\n", b"x-a: " + b"y" * 70_000 + b"\r\n", pause_s=0.05)
+
+    assert b"431" in said.split(b"\r\n")[0]
+
+
+async def test_a_head_that_does_not_come_is_not_waited_for(composed: Composed, tmp_path: Path) -> None:
+    """
+    One byte a while keeps no connection open for ever.
+    """
+
+    class Hasty(BoundedProtocol):
+        head_s = 0.2
+
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path, Hasty) as port:
+        silent = await spoken(port)
+        slow = await spoken(port, b"GET / HTTP/1.1\r\n")
+
+    assert silent == b""
+    assert b"408" in slow.split(b"\r\n")[0]
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(composed: Composed, tmp_path: Path) -> None:
+    """
+    Whoever promises bytes and sends none is told so.
+    """
+    head = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{"
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path) as port:
+        said = await spoken(port, head)
+
+    assert b"408" in said.split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"\x00" * 100, b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"A" * 100_000]
+)
+async def test_what_is_no_http_ends_its_own_connection(composed: Composed, tmp_path: Path, rubbish: bytes) -> None:
+    """
+    And nobody else's.
+    """
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path) as port:
+        said = await spoken(port, rubbish)
+        fine = await spoken(port, b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+
+    assert said == b"" or said.startswith(b"HTTP/1.1 4")
+    assert json.loads(fine.rpartition(b"\r\n\r\n")[2]) == {"status": "ok"}
+
+
+async def test_many_requests_on_one_connection_are_answered_in_order(composed: Composed, tmp_path: Path) -> None:
+    """
+    Clients keep connections, and may send the next request before the first is answered.
+    """
+    one = b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+    last = b"GET /ready HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path) as port:
+        said = await spoken(port, one * 5 + last)
+
+    assert said.count(b"HTTP/1.1 200") == 6
+    assert said.rindex(b'"ready"') > said.rindex(b'"ok"')
