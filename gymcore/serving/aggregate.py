@@ -37,6 +37,8 @@ def aggregate(body: Mapping[str, Any]) -> dict[str, Any]:
         raise Refusal(422, "`verify_responses` must be a list of objects")
     groups: dict[Any, list[dict[str, float]]] = {}
     for rollout in rollouts:
+        if "_ng_failure_class" in rollout:
+            continue  # what failed measures nothing
         index = rollout.get("_ng_task_index")
         groups.setdefault(index if isinstance(index, int) else -1, []).append(dict(_numbers(rollout)))
     agent = _statistics([numbers for group in groups.values() for numbers in group])

@@ -21,14 +21,15 @@ from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError
 from gymcore.records import ToolCall
 from gymcore.serving.aggregate import aggregate
-from gymcore.serving.head import as_yaml, configuration, instances
+from gymcore.serving.head import configuration, instances
 from gymcore.serving.models import Endpoints, streamed
 from gymcore.serving.on_demand import OnDemand, stopping
 from gymcore.serving.openapi import describe
-from gymcore.serving.refusals import Refusal, json_response, refusal_of_error
+from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error
 from gymcore.serving.replies import scored, trajectory_of
 from gymcore.serving.rows import read_object, read_row
 from gymcore.serving.sessions import COOKIE, ClientSession, Sessions
+from gymcore.serving.steps import stepped
 
 __all__ = ["PATHS", "Served", "application"]
 
@@ -37,9 +38,11 @@ PATHS = (
     "close_session",
     "health",
     "ready",
+    "reset",
     "reverify_mode",
     "run",
     "seed_session",
+    "step",
     "verify",
 )
 """Names of the protocol, under which no tool can be called."""
@@ -67,6 +70,8 @@ def application(served: Served) -> Starlette:
         "/seed_session": wire.seed_session,
         "/verify": wire.verify,
         "/close_session": wire.close_session,
+        "/reset": wire.reset,
+        "/step": wire.step,
         "/v1/responses": wire.responses,
         "/v1/chat/completions": wire.chat,
         "/{tool}": wire.call,
@@ -111,7 +116,8 @@ class _Wire:
     async def configuration(self, request: Request) -> Response:
         host, port = request.url.hostname or "127.0.0.1", request.url.port or 80
         found = configuration(self._routes.values(), self._composition.models, host, port)
-        return json_response(as_yaml(found))
+        # JSON is YAML in which no name can be taken for anything else.
+        return json_response(encode_json(found).decode())
 
     async def instances(self, request: Request) -> Response:
         return json_response(instances(self._routes.values(), str(request.base_url).rstrip("/")))
@@ -121,19 +127,38 @@ class _Wire:
         return json_response("unknown")
 
     async def description(self, request: Request) -> Response:
-        return json_response(describe(self._routes.values()))
+        return json_response(describe(self._composition))
 
     async def models(self, request: Request) -> Response:
         return json_response(self._endpoints.listed())
 
     async def run(self, request: Request) -> Response:
         sent, _ = read_row(await request.body(), self._routes)
-        return Response(await self._on_demand.answer(sent), media_type="application/json")
+        try:
+            answer = await self._on_demand.answer(sent, request.is_disconnected)
+        except FailedRollout as failed:
+            if not sent.takes_failures:
+                raise
+            answer = encode_json(failed.answer(sent.sent))
+        return Response(answer, media_type="application/json")
 
     async def aggregate(self, request: Request) -> Response:
         return json_response(aggregate(read_object(await request.body())))
 
     async def seed_session(self, request: Request) -> Response:
+        return _with_cookie(json_response({}), await self._opened(request))
+
+    async def reset(self, request: Request) -> Response:
+        # What a task asks stands in its row, which whoever resets has.
+        return _with_cookie(json_response({"observation": None, "info": {}}), await self._opened(request))
+
+    async def step(self, request: Request) -> Response:
+        name, session = self._session(request)
+        body = read_object(await request.body())
+        return _with_cookie(json_response(await stepped(session, body.get("response"))), name)
+
+    async def _opened(self, request: Request) -> str:
+        """Open an environment for the row that was sent, and return the name of its session."""
         if self._on_demand.is_stopping:
             raise stopping()
         body = await request.body()
@@ -142,7 +167,7 @@ class _Wire:
             if (found := self._find(request)) is not None:
                 await self._sessions.end(found[0])
         name, _ = await self._sessions.open(sent)
-        return _with_cookie(json_response({}), name)
+        return name
 
     async def call(self, request: Request) -> Response:
         name, session = self._session(request)
@@ -190,8 +215,8 @@ class _Wire:
     def _session(self, request: Request) -> tuple[str, ClientSession]:
         found = self._find(request)
         if found is None:
-            tool = request.path_params["tool"]
-            told = f"there is no {tool[:100]!r} here, and tools are called in a session"
+            name = request.path_params.get("tool", "step")
+            told = f"there is no {name[:100]!r} here without a session, in which tools are called"
             raise Refusal(404, told, hints=["try: POST /seed_session with a row, and send its cookie along"])
         return found
 

@@ -4,11 +4,10 @@ What clients ask first: who is served where; and the lines that put what is serv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from gymcore.composition import Route
-from gymcore.documents import write_yaml
 
 __all__ = ["configuration", "for_nemo_gym", "for_verifiers", "instances"]
 
@@ -35,7 +34,8 @@ def configuration(routes: Iterable[Route], models: Iterable[str], host: str, por
 
 def instances(routes: Iterable[Route], url: str) -> list[dict[str, Any]]:
     """Return the agents as the head's list of servers, which only a status command reads."""
-    return [{"name": route.name, "process_name": route.name, "url": url, "status": "success"} for route in routes]
+    common = {"server_type": "responses_api_agents", "url": url, "status": "success"}
+    return [{"name": route.agent_plugin.name, "process_name": route.name, **common} for route in routes]
 
 
 def for_nemo_gym(routes: Iterable[Route], host: str, port: int) -> str:
@@ -56,8 +56,3 @@ def for_verifiers(dataset: str, url: str) -> str:
         f'resources_url = "{url}"',
     ]
     return "\n".join([*lines, ""])
-
-
-def as_yaml(value: Mapping[str, Any]) -> str:
-    """Write a configuration as YAML."""
-    return write_yaml(dict(value))

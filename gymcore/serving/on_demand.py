@@ -5,13 +5,14 @@ Rollouts that somebody asks for: played once for each number a client gives, and
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import islice
 
 from gymcore.collection import Journal
 from gymcore.composition import Composition
@@ -21,31 +22,52 @@ from gymcore.records import Rollout, RolloutKey
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.schedule import Planned
-from gymcore.serving.refusals import Refusal, refusal_of_error, refusal_of_failure
+from gymcore.serving.refusals import FailedRollout, Refusal, refusal_of_error
 from gymcore.serving.replies import response_of, scored
 from gymcore.serving.rows import SentRow
 
 __all__ = ["KEPT_S", "OnDemand"]
 
 KEPT_S = 60.0
+"""How long an answer is kept that nobody has got: for a client that lost its connection, and asks again."""
+
+DELIVERED_S = 5.0
 """
-How long an answer is kept for a client that lost its connection and asks again. Not for ever: a trainer may use the
-same numbers in its next step, and must not get what an earlier policy did.
+How long the answer to a numbered request is kept although its client was there: what was sent may have been lost on the
+way. Not longer: whoever collects or trains anew uses the same numbers, and must not get what an earlier policy did.
 """
 
 KEPT_BYTES = 256 * 2**20
 """Answers that are kept take no more than this; the oldest go first."""
 
+LOOKED_AT = 64
+"""Of so many kept answers it is looked at each request whether they are to be forgotten."""
+
 WORKER_ATTEMPTS = 3
 """How often a rollout is played whose worker dies: it takes innocent ones with it, so one death proves nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """An answer that a client may ask for again."""
+IsGone = Callable[[], Awaitable[bool]]
+"""Says whether a client has lost its connection."""
 
-    answer: bytes
-    until: float
+
+@dataclass(slots=True)
+class _Asked:
+    """A rollout that somebody asked for."""
+
+    answering: asyncio.Task[bytes]
+    waiting: list[IsGone]
+    """Who waits for it."""
+    until: float = math.inf
+    """When its answer is forgotten."""
+    size: int = 0
+
+    async def is_orphan(self) -> bool:
+        """Whether nobody waits for it any more."""
+        for is_gone in self.waiting:
+            if not await is_gone():
+                return False
+        return True
 
 
 class OnDemand:
@@ -70,10 +92,10 @@ class OnDemand:
         self._executor = executor
         self._journal = journal
         self._kept_s = kept_s
-        self._joined: dict[tuple[Any, ...], asyncio.Task[bytes]] = {}
-        """What is being played, by the client's number."""
-        self._kept: dict[tuple[Any, ...], _Kept] = {}
-        """What was played, the oldest first."""
+        self._asked: dict[tuple[str, bytes], _Asked] = {}
+        """What is being played, and what is kept, by what was sent; the newest that was sent in these bytes."""
+        self._kept: deque[tuple[tuple[str, bytes], _Asked]] = deque()
+        """What is kept, the oldest first."""
         self._kept_bytes = 0
         self._given: set[RolloutKey] = set()
         """What is being played, or waits to be written."""
@@ -95,29 +117,39 @@ class OnDemand:
         }
         self.in_flight: Counter[str] = Counter()
 
-    async def answer(self, sent: SentRow) -> bytes:
+    async def answer(self, sent: SentRow, is_gone: IsGone) -> bytes:
         """
         Play a row and return the answer, or that of the rollout which the same request has begun before.
 
-        The rollout goes on when whoever waits here leaves: who asks again joins it.
+        A request that numbers its rollout is answered once, however often it comes. One without a number joins only a
+        rollout that has lost its client: a trainer may well want several of the same row.
+
+        The rollout goes on when whoever waits here leaves.
+
+        Args:
+            sent: The row.
+            is_gone: Says whether the client has left, once there is an answer for it.
 
         Raises:
             Refusal: the rollout failed, or the server is stopping.
         """
         self._forget_old()
-        key = None if sent.number is None else (sent.route.name, *sent.number, sent.digest)
-        if key is not None and key in self._kept:
-            return self._kept[key].answer
-        answering = self._joined.get(key) if key is not None else None
-        if answering is None:
+        key = (sent.route.name, sent.digest)
+        asked = self._asked.get(key)
+        if asked is None or not (sent.is_numbered or await asked.is_orphan()):
             if self.is_stopping:
                 raise stopping()
-            answering = self._loop.create_task(self._play(sent))
-            self._answering.add(answering)
-            answering.add_done_callback(partial(self._leave, key))
-            if key is not None:
-                self._joined[key] = answering
-        return await asyncio.shield(answering)
+            asked = self._asked[key] = _Asked(self._loop.create_task(self._play(sent)), [])
+            self._answering.add(asked.answering)
+            asked.answering.add_done_callback(partial(self._keep, key, asked))
+        asked.waiting.append(is_gone)
+        try:
+            answer = await asyncio.shield(asked.answering)
+            if not await is_gone():
+                self._deliver(key, asked, DELIVERED_S if sent.is_numbered else 0.0)
+        finally:
+            asked.waiting.remove(is_gone)
+        return answer
 
     def ended(self) -> AsyncIterator[Rollout]:
         """Yield the rollouts in the order in which they end, until `close`: for the journal."""
@@ -176,7 +208,7 @@ class OnDemand:
                 self._given.discard(planned.key)
         if rollout.reward is None:
             assert rollout.failure is not None
-            raise refusal_of_failure(rollout.failure)
+            raise FailedRollout(rollout.failure)
         params = sent.row.value["responses_create_params"]
         response = response_of(rollout.trajectory, route.model, params)
         return encode_json(scored(sent, response, rollout.trajectory, rollout.reward))
@@ -225,25 +257,38 @@ class OnDemand:
     def _is_taken(self, key: RolloutKey) -> bool:
         return key in self._given or key in self._journal.finished
 
-    def _leave(self, key: tuple[Any, ...] | None, answering: asyncio.Task[bytes]) -> None:
+    def _keep(self, key: tuple[str, bytes], asked: _Asked, answering: asyncio.Task[bytes]) -> None:
         self._answering.discard(answering)
-        if key is not None:
-            del self._joined[key]
-        # Who asks again for what has failed gets another attempt.
-        if not answering.cancelled() and answering.exception() is None and key is not None:
-            answer = answering.result()
-            self._kept[key] = _Kept(answer, time.monotonic() + self._kept_s)
-            self._kept_bytes += len(answer)
-            self._forget_old()
+        if answering.cancelled() or answering.exception() is not None:  # who asks again gets another attempt
+            self._forget(key, asked)
+            return
+        asked.until = time.monotonic() + self._kept_s
+        asked.size = len(answering.result())
+        self._kept_bytes += asked.size
+        self._kept.append((key, asked))
+
+    def _deliver(self, key: tuple[str, bytes], asked: _Asked, kept_s: float) -> None:
+        """Take note that a client has its answer."""
+        asked.until = min(asked.until, time.monotonic() + min(kept_s, self._kept_s))
+        if not kept_s:
+            self._forget(key, asked)
+
+    def _forget(self, key: tuple[str, bytes], asked: _Asked) -> None:
+        if self._asked.get(key) is asked:
+            del self._asked[key]
 
     def _forget_old(self) -> None:
         now = time.monotonic()
+        for key, asked in islice(self._kept, LOOKED_AT):
+            if asked.until <= now:
+                self._forget(key, asked)
         while self._kept:
-            key, oldest = next(iter(self._kept.items()))
-            if oldest.until > now and self._kept_bytes <= KEPT_BYTES:
+            key, asked = self._kept[0]
+            if self._asked.get(key) is asked and self._kept_bytes <= KEPT_BYTES:
                 return
-            self._kept_bytes -= len(oldest.answer)
-            del self._kept[key]
+            self._kept.popleft()
+            self._kept_bytes -= asked.size
+            self._forget(key, asked)
 
 
 def stopping() -> Refusal:

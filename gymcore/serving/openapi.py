@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gymcore.composition import Route
+from gymcore.composition import Composition
+from gymcore.responses import message
 
 __all__ = ["describe"]
 
@@ -30,19 +31,6 @@ _ERROR: dict[str, Any] = {
         }
     },
     "required": ["error"],
-}
-_ROW: dict[str, Any] = {
-    "type": "object",
-    "description": "A row of a dataset, as its author wrote it; further keys are what the verifier reads.",
-    "properties": {
-        "responses_create_params": {"$ref": "#/components/schemas/CreateParams"},
-        "agent_ref": {
-            "type": "object",
-            "properties": {"name": {"type": "string"}, "type": {"type": "string"}},
-            "required": ["name"],
-        },
-    },
-    "required": ["responses_create_params"],
 }
 _CREATE_PARAMS: dict[str, Any] = {
     "type": "object",
@@ -68,6 +56,26 @@ _SCORED: dict[str, Any] = {
         "metrics": _OBJECT,
     },
     "required": ["responses_create_params", "response", "reward"],
+}
+_OBSERVATION: dict[str, Any] = {
+    "description": "The next user message; null at the beginning, where the row asks, and at the end.",
+    "anyOf": [{"type": "string"}, {"type": "null"}],
+}
+_RESET: dict[str, Any] = {
+    "type": "object",
+    "properties": {"observation": _OBSERVATION, "info": _OBJECT},
+    "required": ["observation", "info"],
+}
+_STEP: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "observation": _OBSERVATION,
+        "reward": {"type": "number"},
+        "terminated": {"type": "boolean"},
+        "truncated": {"type": "boolean"},
+        "info": _OBJECT,
+    },
+    "required": ["observation", "reward", "terminated", "truncated", "info"],
 }
 _STATISTICS: dict[str, Any] = {
     "type": "object",
@@ -99,14 +107,17 @@ _REFUSED = {
 _SESSION = [{"name": "gymcore_session", "in": "cookie", "schema": {"type": "string"}}]
 
 
-def describe(routes: Iterable[Route]) -> dict[str, Any]:
-    """Return the description of what a composition serves, as a JSON document."""
+def describe(composition: Composition) -> dict[str, Any]:
+    """Return the description of what a composition serves, as a JSON document; its first row is the example."""
     from gymcore import __version__
+
+    routes = composition.routes.values()
 
     row, response = {"$ref": "#/components/schemas/Row"}, {"$ref": "#/components/schemas/Response"}
     scored = {"$ref": "#/components/schemas/Scored"}
     params = {"$ref": "#/components/schemas/CreateParams"}
     verify = {"allOf": [row, {"type": "object", "properties": {"response": response}, "required": ["response"]}]}
+    turn = {"type": "object", "properties": {"response": response}, "required": ["response"]}
     rollouts = {
         "type": "object",
         "properties": {"verify_responses": {"type": "array", "items": _OBJECT}},
@@ -117,6 +128,9 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
         "properties": {"messages": {"type": "array", "items": _OBJECT, "minItems": 1}},
         "required": ["messages"],
     }
+    example = next(iter(composition.dataset)).value
+    said = {"response": {"output": [message("Done.")]}}
+    episode = {**example, **said}
     paths: dict[str, Any] = {
         "/": {"get": _get("Whether the head is there.", _OBJECT)},
         "/health": {"get": _get("Whether the process is there.", _OBJECT)},
@@ -126,10 +140,14 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
         "/reverify_mode": {"get": _get("Whether a verifier needs its session.", {"type": "string"})},
         "/openapi.json": {"get": _get("This description.", _OBJECT)},
         "/v1/models": {"get": _get("The models of the plan.", _OBJECT)},
-        "/run": {"post": _post("Play a row, and score it.", row, scored)},
+        "/run": {"post": _post("Play a row, and score it.", row, scored, example=example)},
         "/aggregate_metrics": {"post": _post("Sum rollouts up.", rollouts, _STATISTICS)},
-        "/seed_session": {"post": _post("Open an environment for a row.", row, _OBJECT, is_session=True)},
-        "/verify": {"post": _post("Score what was done, and close.", verify, scored, is_session=True)},
+        "/seed_session": {
+            "post": _post("Open an environment for a row.", row, _OBJECT, is_session=True, example=example)
+        },
+        "/verify": {"post": _post("Score what was done.", verify, scored, is_session=True, example=episode)},
+        "/reset": {"post": _post("Open it as Gymnasium does.", row, _RESET, is_session=True, example=example)},
+        "/step": {"post": _post("Play one turn.", turn, _STEP, is_session=True, example=said)},
         "/close_session": {"post": _post("Close without a score.", None, _OBJECT, is_session=True)},
         "/v1/responses": {"post": _post("Ask a model; in a session, have its agent play.", params, response)},
         "/v1/chat/completions": {"post": _post("Ask a model in the words of chat.", chat, _OBJECT)},
@@ -148,10 +166,26 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
                 "CreateParams": _CREATE_PARAMS,
                 "Error": _ERROR,
                 "Response": _RESPONSE,
-                "Row": _ROW,
+                "Row": _row(route.name for route in routes),
                 "Scored": _SCORED,
             }
         },
+    }
+
+
+def _row(agents: Iterable[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "A row of a dataset, as its author wrote it; further keys are what the verifier reads.",
+        "properties": {
+            "responses_create_params": {"$ref": "#/components/schemas/CreateParams"},
+            "agent_ref": {
+                "type": "object",
+                "properties": {"name": {"enum": sorted(agents)}, "type": {"type": "string"}},
+                "required": ["name"],
+            },
+        },
+        "required": ["responses_create_params"],
     }
 
 
@@ -160,11 +194,17 @@ def _get(summary: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _post(
-    summary: str, body: Mapping[str, Any] | None, schema: Mapping[str, Any] | None, *, is_session: bool = False
+    summary: str,
+    body: Mapping[str, Any] | None,
+    schema: Mapping[str, Any] | None,
+    *,
+    is_session: bool = False,
+    example: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     call: dict[str, Any] = {"summary": summary, "responses": _answers(schema)}
     if body is not None:
-        call["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        content = {"schema": body} if example is None else {"schema": body, "example": example}
+        call["requestBody"] = {"required": True, "content": {"application/json": content}}
     if is_session:
         call["parameters"] = _SESSION
     return call

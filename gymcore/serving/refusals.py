@@ -6,7 +6,7 @@ Nothing of it tells more than a client may know: no traceback, no path, no optio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -15,7 +15,7 @@ from gymcore.documents import encode_json
 from gymcore.errors import EndpointError, GymcoreError, PluginError, StorageError
 from gymcore.records import Failure
 
-__all__ = ["Refusal", "json_response", "refusal_of_error", "refusal_of_failure"]
+__all__ = ["FailedRollout", "Refusal", "json_response", "refusal_of_error"]
 
 
 class Refusal(Exception):
@@ -52,18 +52,33 @@ class Refusal(Exception):
         return json_response({"error": told}, self.status, self.headers)
 
 
+class FailedRollout(Refusal):
+    """A rollout that gave no reward."""
+
+    def __init__(self, failure: Failure) -> None:
+        status = {"model": 502, "timeout": 504, "worker": 503}.get(failure.stage, 500)
+        told = f"the rollout failed ({failure.stage}): {failure.error}: {failure.message}"
+        further = {"stage": failure.stage, "type": failure.error, "retryable": failure.retryable}
+        hints = ["try: the same request again"] if failure.retryable else ["the same request will fail again"]
+        super().__init__(status, told, hints=hints, further=further)
+
+    def answer(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Return what a collector keeps beside its rollouts, and goes on; it has no reward.
+
+        Source: rollout_collection.py of nemo-gym 0.4.0, which ends at any status of 400 or more.
+        """
+        return {
+            **row,
+            "_ng_failure_class": f"{self.further['stage']}: {self.further['type']}",
+            "_ng_failure_terminal": not self.further["retryable"],
+            "failure": {"message": self.message, **self.further},
+        }
+
+
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return a value as a JSON answer."""
     return Response(encode_json(value), status, headers, media_type="application/json")
-
-
-def refusal_of_failure(failure: Failure) -> Refusal:
-    """Return what the wire says of a rollout that failed: never a reward."""
-    status = {"model": 502, "timeout": 504, "worker": 503}.get(failure.stage, 500)
-    told = f"the rollout failed ({failure.stage}): {failure.error}: {failure.message}"
-    further = {"stage": failure.stage, "type": failure.error, "retryable": failure.retryable}
-    hints = ["try: the same request again"] if failure.retryable else ["the same request will fail again"]
-    return Refusal(status, told, hints=hints, further=further)
 
 
 def refusal_of_error(error: GymcoreError) -> Refusal:

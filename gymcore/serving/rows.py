@@ -42,10 +42,20 @@ class SentRow:
     """Tells requests apart: of what was sent, numbers included."""
 
     @property
-    def number(self) -> tuple[Any, ...] | None:
-        """The client's number of what it asks for; None where it gives none."""
-        found = tuple(self.sent.get(key) for key in INDICES)
-        return None if found[0] is None and found[3] is None else found
+    def is_numbered(self) -> bool:
+        """Whether the client says which rollout of which task it wants, or names it."""
+        sent = self.sent
+        return "_ng_rollout_id" in sent or ("_ng_task_index" in sent and "_ng_rollout_index" in sent)
+
+    @property
+    def takes_failures(self) -> bool:
+        """
+        Whether the client keeps a failure and goes on, where any error would end all of its work.
+
+        NeMo Gym's collector does, and numbers task and rollout; NeMo RL does not, and numbers rows.
+        """
+        sent = self.sent
+        return "_ng_task_index" in sent and "_ng_rollout_index" in sent and "_rowidx" not in sent
 
     @property
     def rollout_index(self) -> int:

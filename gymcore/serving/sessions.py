@@ -14,11 +14,11 @@ import itsdangerous
 
 from gymcore.composition import Route
 from gymcore.interfaces import BoundModel, OpenEnvironment
-from gymcore.records import Rollout, ToolCall, Trajectory
+from gymcore.records import Rollout, ToolCall, Trajectory, Turn
 from gymcore.runtime.attempt import Attempt, AttemptEnded
 from gymcore.runtime.executor import LocalExecutor
 from gymcore.runtime.schedule import Planned
-from gymcore.serving.refusals import Refusal, refusal_of_failure
+from gymcore.serving.refusals import FailedRollout, Refusal
 from gymcore.serving.rows import SentRow
 
 __all__ = ["COOKIE", "ClientSession", "Sessions"]
@@ -43,14 +43,14 @@ class ClientSession:
     Attributes:
         sent: The row it was opened for.
         heard: When the client last wanted something, in seconds of the monotonic clock.
-        turns: What a client that steps has said so far.
+        turns: What a client that steps has done so far.
     """
 
     def __init__(self, executor: LocalExecutor, sent: SentRow, number: int) -> None:
         self.sent = sent
         self.heard = time.monotonic()
         self.busy = 0
-        self.turns: list[Any] = []
+        self.turns: list[Turn] = []
         self._calls = 0
         self._attempt = Attempt(executor, Planned(0, sent.route, sent.row, number))
         self._outcome: Rollout | None = None
@@ -98,7 +98,7 @@ class ClientSession:
         if self._outcome is None:
             self._outcome = await self._guarded(self._attempt.finish(trajectory))
         if self._outcome.failure is not None:
-            raise refusal_of_failure(self._outcome.failure)
+            raise FailedRollout(self._outcome.failure)
         return self._outcome
 
     async def close(self) -> None:
@@ -122,7 +122,7 @@ class ClientSession:
         except AttemptEnded as ended:
             rollout = ended.rollout
             if rollout is not None and rollout.failure is not None:
-                raise refusal_of_failure(rollout.failure) from None
+                raise FailedRollout(rollout.failure) from None
             raise Refusal(410, "the session is over", hints=["try: /seed_session, for another"]) from None
         finally:
             self.busy -= 1

@@ -12,8 +12,10 @@ import pytest
 
 from gymcore import Environment, Model, ModelError, Response, Reward, Trajectory
 from gymcore.composition import Composition
+from gymcore.documents import encode_json
 from gymcore.interfaces import tool
 from gymcore.responses import function_call, message
+from gymcore.serving.rows import read_row
 
 Composed = Callable[..., Composition]
 Serving = Callable[..., Any]
@@ -136,13 +138,49 @@ async def test_another_number_is_another_rollout(composed: Composed, wire: Servi
 
 async def test_rows_without_a_number_are_played_each_time(composed: Composed, wire: Serving) -> None:
     """
-    Who does not number wants what was asked: a rollout.
+    Who does not number wants what was asked: a rollout, also of two at the same time.
     """
     async with wire(composed({"a": (World, 1)}, Says)) as served:
-        for _ in range(3):
-            await served.post("/run", served.rows()[0])
+        row = served.rows()[0]
+        await asyncio.gather(served.post("/run", row), served.post("/run", row))
+        await served.post("/run", row)
 
     assert [line["repeat"] for line in served.lines()] == [0, 1, 2]
+
+
+async def test_a_row_without_a_number_joins_only_a_rollout_that_lost_its_client(
+    composed: Composed, wire: Serving
+) -> None:
+    """
+    Whoever lost the connection posts the same bytes again, and gets what was begun for them; once.
+    """
+    began = asyncio.Event()
+
+    class Slow(World):
+        async def open(self) -> None:
+            began.set()
+            await asyncio.sleep(0.1)
+
+    is_gone = False
+
+    async def gone() -> bool:
+        return is_gone
+
+    async def here() -> bool:
+        return False
+
+    async with wire(composed({"a": (Slow, 1)}, Says)) as served:
+        sent, _ = read_row(encode_json(served.rows()[0]), served.served.composition.routes)
+        on_demand = served.served.on_demand
+        lost = asyncio.create_task(on_demand.answer(sent, gone))
+        await began.wait()
+        is_gone = True
+        again = await on_demand.answer(sent, here)
+        assert await lost == again
+        assert len(served.lines()) == 1
+        await on_demand.answer(sent, here)
+
+    assert len(served.lines()) == 2
 
 
 async def test_a_failure_is_never_a_reward(composed: Composed, wire: Serving) -> None:
@@ -158,7 +196,7 @@ async def test_a_failure_is_never_a_reward(composed: Composed, wire: Serving) ->
             return Response(output=[message("hi")])
 
     async with wire(composed({"a": (World, 1)}, Fails)) as served:
-        sent = {**served.rows()[0], "_ng_task_index": 0, "_ng_rollout_index": 0}
+        sent = {**served.rows()[0], "_ng_rollout_id": "0-0", "_rowidx": 0}
         failed = await served.post("/run", sent)
         again = await served.post("/run", sent)
 
@@ -168,6 +206,30 @@ async def test_a_failure_is_never_a_reward(composed: Composed, wire: Serving) ->
     assert "the endpoint is gone" in failed.json()["error"]["message"]
     assert again.json()["reward"] == 0.5
     assert len(served.lines("failures.jsonl")) == 1
+
+
+async def test_a_collector_is_told_of_a_failure_in_its_own_words(composed: Composed, wire: Serving) -> None:
+    """
+    Any error would end all of its work: it gets the row, what failed, and no reward; the means leave it out.
+    """
+
+    class Broken(Environment):
+        def verify(self, trajectory: Trajectory) -> float:
+            return 1 / 0
+
+    async with wire(composed({"a": (Broken, 1)}, Says)) as served:
+        sent = {**served.rows()[0], "_ng_task_index": 0, "_ng_rollout_index": 0}
+        reply = await served.post("/run", sent)
+        rollouts = [reply.json(), {"_ng_task_index": 0, "_ng_rollout_index": 1, "reward": 1.0}]
+        means = (await served.post("/aggregate_metrics", {"verify_responses": rollouts})).json()
+
+    answer = reply.json()
+    assert reply.status_code == 200
+    assert answer["_ng_failure_class"] == "verify: ZeroDivisionError"
+    assert answer["_ng_failure_terminal"] is True
+    assert "reward" not in answer
+    assert {key: answer[key] for key in sent} == sent
+    assert means["agent_metrics"]["mean/reward"] == 1.0
 
 
 async def test_a_broken_verifier_tells_its_class_and_no_traceback(composed: Composed, wire: Serving) -> None:

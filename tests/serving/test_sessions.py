@@ -343,3 +343,72 @@ class _NoCookies:
 
     def path_return_ok(self, path: str, request: Any) -> bool:
         return False
+
+
+# -- the Gymnasium flavour --------------------------------------------------------------------------------------------
+
+
+async def test_a_turn_at_a_time_comes_to_the_same_reward(composed: Composed, wire: Serving) -> None:
+    """
+    Reset, steps with and without calls, and the reward with the last.
+    """
+
+    class World(Counter):
+        async def reply(self, turn: Turn) -> str | None:
+            return "more?" if turn.text == "half" else None
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        begun = await served.post("/reset", served.rows()[0])
+        steps = []
+        for output in (
+            [function_call("add", '{"number": 4}', "c1"), function_call("add", '{"number": 5}', "c2")],
+            [message("half")],
+            [message("done")],
+        ):
+            steps.append((await served.post("/step", {**served.rows()[0], "response": {"output": output}})).json())
+
+    assert begun.json() == {"observation": None, "info": {}}
+    assert steps[0]["observation"] is None
+    outputs = [{"call_id": "c1", "output": '{"total":4}'}, {"call_id": "c2", "output": '{"total":9}'}]
+    assert steps[0]["info"] == {"tool_outputs": outputs}
+    assert steps[1] == {"observation": "more?", "reward": 0.0, "terminated": False, "truncated": False, "info": {}}
+    assert steps[2] == {
+        "observation": None,
+        "reward": 9.0,
+        "terminated": True,
+        "truncated": False,
+        "info": {"calls": 2},
+    }
+    assert World.log == ["open", "close"]
+
+
+async def test_a_turn_that_was_cut_off_ends_the_episode(composed: Composed, wire: Serving) -> None:
+    """
+    It is scored as it is, and said to be truncated.
+    """
+
+    class World(Counter):
+        async def reply(self, turn: Turn) -> str | None:
+            return "never asked"
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        await served.post("/reset", served.rows()[0])
+        cut = {"status": "incomplete", "output": [message("I was abo")]}
+        step = (await served.post("/step", {"response": cut})).json()
+
+    assert (step["terminated"], step["truncated"], step["reward"]) == (False, True, 0.0)
+
+
+async def test_a_step_without_a_session_is_told_so(composed: Composed, wire: Serving) -> None:
+    """
+    And what to do first.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        reply = await served.post("/step", {"response": {"output": []}})
+
+    assert reply.status_code == 404
+    assert "seed_session" in reply.text

@@ -1,0 +1,199 @@
+"""
+The models of a plan as endpoints: the Responses API, and Chat Completions over it, streamed or whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gymcore import EndpointError, Environment, Model, ModelError, Response, Trajectory
+from gymcore.builtin.oracle import Oracle
+from gymcore.composition import Composition
+from gymcore.responses import function_call, message
+
+Composed = Callable[..., Composition]
+Serving = Callable[..., Any]
+
+
+class World(Environment):
+    """One that is content."""
+
+    def verify(self, trajectory: Trajectory) -> float:
+        return 1.0
+
+
+class Echo(Model):
+    """A model that answers with what it was asked, in JSON."""
+
+    async def respond(self, request: Any, rollout: Any) -> Response:
+        asked = {"input": list(request.input), "params": dict(request.params)}
+        usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+        return Response(output=[message(json.dumps(asked))], usage=usage, extra={"kept": True})
+
+
+class Judge(Model):
+    """Another model of the plan."""
+
+    async def respond(self, request: Any, rollout: Any) -> Response:
+        return Response(output=[message("guilty")], model="judge-7b")
+
+
+async def test_a_response_is_the_models_own_with_what_clients_insist_on(composed: Composed, wire: Serving) -> None:
+    """
+    Unknown keys of the reply stay, and those of the API are there.
+    """
+    async with wire(composed({"a": (World, 1)}, Echo)) as served:
+        reply = (await served.post("/v1/responses", {"input": "Hello", "temperature": 0.5, "model": "x"})).json()
+
+    asked = json.loads(reply["output"][0]["content"][0]["text"])
+    assert asked["params"] == {"temperature": 0.5}
+    assert asked["input"][0]["content"] == "Hello"
+    assert reply["extra"] == {"kept": True}
+    assert {"id", "object", "created_at", "model", "status", "tools", "tool_choice", "parallel_tool_calls"} <= set(
+        reply
+    )
+
+
+async def test_the_models_of_the_plan_are_chosen_by_their_names(composed: Composed, wire: Serving) -> None:
+    """
+    Any other name is the policy, because clients send the name that some endpoint gives it.
+    """
+    async with wire(composed({"a": (World, 1)}, Echo, judges={"judge": Judge})) as served:
+        judged = (await served.post("/v1/responses", {"input": "?", "model": "judge"})).json()
+        other = (await served.post("/v1/responses", {"input": "?", "model": "gpt-99"})).json()
+        listed = (await served.client.get("/v1/models")).json()
+
+    assert judged["output"][0]["content"][0]["text"] == "guilty"
+    assert judged["model"] == "judge-7b"
+    assert "?" in other["output"][0]["content"][0]["text"]
+    assert {model["id"] for model in listed["data"]} == {"policy", "judge"}
+
+
+CHAT = {
+    "model": "policy",
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Add."},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "4"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}],
+    "tool_choice": {"type": "function", "function": {"name": "add"}},
+    "max_tokens": 7,
+    "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}},
+}
+
+
+async def test_a_chat_request_is_said_in_the_words_of_responses(composed: Composed, wire: Serving) -> None:
+    """
+    Messages, tools, choices and limits arrive at the model as the API calls them.
+    """
+    async with wire(composed({"a": (World, 1)}, Echo)) as served:
+        reply = (await served.post("/v1/chat/completions", CHAT)).json()
+
+    asked = json.loads(reply["choices"][0]["message"]["content"])
+    assert [item.get("type", item.get("role")) for item in asked["input"]] == [
+        "system",
+        "user",
+        "function_call",
+        "function_call_output",
+    ]
+    assert asked["params"]["tools"] == [{"type": "function", "name": "add", "parameters": {"type": "object"}}]
+    assert asked["params"]["tool_choice"] == {"type": "function", "name": "add"}
+    assert asked["params"]["max_output_tokens"] == 7
+    assert asked["params"]["text"]["format"]["type"] == "json_schema"
+    assert reply["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    assert reply["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_a_stream_says_the_same(composed: Composed, wire: Serving) -> None:
+    """
+    For clients that always ask for one: a chunk with everything, and the end.
+    """
+
+    class Calls(Model):
+        async def respond(self, request: Any, rollout: Any) -> Response:
+            return Response(output=[function_call("add", '{"n":1}', "c1"), function_call("add", '{"n":2}', "c2")])
+
+    async with wire(composed({"a": (World, 1)}, Calls)) as served:
+        whole = (await served.post("/v1/chat/completions", CHAT)).json()
+        stream = await served.post("/v1/chat/completions", {**CHAT, "stream": True})
+
+    chunk, end, *rest = [line.removeprefix("data: ") for line in stream.text.split("\n\n")]
+    delta = json.loads(chunk)["choices"][0]["delta"]
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    assert (end, rest) == ("[DONE]", [""])
+    assert [call["index"] for call in delta["tool_calls"]] == [0, 1]
+    assert whole["choices"][0]["finish_reason"] == json.loads(chunk)["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "told"),
+    [
+        ("/v1/responses", {"input": "x", "stream": True}, 400, "streams"),
+        ("/v1/responses", {"input": 3}, 422, "input"),
+        ("/v1/responses", {}, 422, "input"),
+        ("/v1/responses", {"input": "x", "top_p": 7}, 422, "top_p"),
+        ("/v1/chat/completions", {}, 422, "messages"),
+        ("/v1/chat/completions", {"messages": []}, 422, "messages"),
+        ("/v1/chat/completions", {"messages": [{"role": "alien"}]}, 422, "role"),
+        ("/v1/chat/completions", {**CHAT, "n": 2}, 422, "one choice"),
+    ],
+)
+async def test_what_cannot_be_asked_is_told_so(
+    composed: Composed, wire: Serving, path: str, body: dict[str, Any], status: int, told: str
+) -> None:
+    """
+    Before any model is asked.
+    """
+    async with wire(composed({"a": (World, 1)}, Echo)) as served:
+        reply = await served.post(path, body)
+
+    assert reply.status_code == status
+    assert told in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ModelError("no luck"), "no luck"),
+        (EndpointError("wrong key"), "wrong key"),
+        (RuntimeError("odd"), "RuntimeError: odd"),
+    ],
+)
+async def test_a_model_that_fails_is_a_bad_gateway(
+    composed: Composed, wire: Serving, error: Exception, told: str
+) -> None:
+    """
+    With its reason, and the server goes on.
+    """
+
+    class Fails(Model):
+        async def respond(self, request: Any, rollout: Any) -> Response:
+            raise error
+
+    async with wire(composed({"a": (World, 1)}, Fails)) as served:
+        reply = await served.post("/v1/responses", {"input": "x"})
+        fine = await served.client.get("/health")
+
+    assert reply.status_code == 502
+    assert told in reply.json()["error"]["message"]
+    assert fine.status_code == 200
+
+
+async def test_a_model_that_plays_solutions_answers_no_request_of_its_own(composed: Composed, wire: Serving) -> None:
+    """
+    The oracle has no environment to play then, and says so.
+    """
+    async with wire(composed({"a": (World, 1)}, Oracle)) as served:
+        reply = await served.post("/v1/responses", {"input": "x"})
+
+    assert reply.status_code == 501
