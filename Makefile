@@ -1,7 +1,9 @@
 # make demo    install the core and the bundled plugins into .venv and run the main job
 # make test    the whole test suite on the first Python from 3.11 that this machine offers, and on the newest what depends
 #              on Python most (discovery, the runtime, the journal), with few examples for each law
-# make test-nemo-gym    what NeMo Gym itself says of the datasets we give it; installs it first (1.4 GB, some minutes)
+# make test-nemo-gym    what NeMo Gym itself says of the datasets we give it, and its collector of what we serve;
+#                       installs it first (1.4 GB, some minutes)
+# make test-verifiers   the evaluation command of verifiers on what we serve; installs it first (0.6 GB)
 # make test-mlflow      the hook plugin `mlflow` with the real library; installs it first
 # make test-trl         one training step of the real TRL on a mix; installs it first (with torch: several GB on Linux)
 # make rigs    what takes minutes and proves more: 200 kills, 2,000 power cuts, 20,000 bit flips, a full disk at every byte
@@ -29,7 +31,7 @@ VENV := .venv
 INSTALL = $(1)/bin/python -m pip install --quiet --quiet --disable-pip-version-check
 STAMPS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test test-one test-nemo-gym test-trl test-mlflow rigs check bench clean
+.PHONY: demo test test-one test-nemo-gym test-trl test-mlflow test-verifiers rigs check bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/gym run --env example_single_tool_call --env example_multi_step --out runs/demo
@@ -70,7 +72,18 @@ NEMO_PYTHON = $(shell $(SHELL) tests/interpreters.sh | sed -n 's/^3\.12 //p')
 
 test-nemo-gym: .venv-nemo-gym/.installed $(VENV)/.developing
 	GYMCORE_NEMO_GYM_PYTHON=$(CURDIR)/.venv-nemo-gym/bin/python \
-		$(VENV)/bin/python -m pytest -q -rs tests/integrations -k nemo_gym_takes
+		$(VENV)/bin/python -m pytest -q -rs tests/integrations tests/serving/test_clients.py -k 'nemo_gym or four_lines'
+
+# The evaluation command of verifiers, and uv, with which it installs its harness.
+.venv-verifiers/.installed:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv .venv-verifiers
+	$(call INSTALL,.venv-verifiers) verifiers==0.4.0 uv
+	@touch $@
+
+test-verifiers: .venv-verifiers/.installed $(VENV)/.developing
+	GYMCORE_VERIFIERS_PYTHON=$(CURDIR)/.venv-verifiers/bin/python \
+		$(VENV)/bin/python -m pytest -q -rs tests/serving/test_clients.py -k verifiers
 
 # MLflow, in an environment of its own: it takes half a minute to install, and an older importlib-metadata than ours.
 .venv-mlflow/.installed: $(STAMPS)

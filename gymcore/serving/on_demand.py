@@ -17,8 +17,8 @@ from itertools import islice
 from gymcore.collection import Journal
 from gymcore.composition import Composition
 from gymcore.documents import encode_json
-from gymcore.errors import GymcoreError
-from gymcore.records import Rollout, RolloutKey
+from gymcore.errors import EndpointError, GymcoreError
+from gymcore.records import Failure, Rollout, RolloutKey, Trajectory
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.schedule import Planned
@@ -215,13 +215,29 @@ class OnDemand:
 
     async def _played(self, planned: Planned) -> Rollout:
         """Play a rollout, anew where its worker has died of another."""
-        rollout = await self._executor.play(planned)
+        rollout = await self._attempt(planned)
         for _ in range(WORKER_ATTEMPTS - 1):
             failure = rollout.failure
             if failure is None or failure.stage != "worker" or is_set_aside(failure):
                 break
-            rollout = await self._executor.play(planned)
+            rollout = await self._attempt(planned)
         return rollout
+
+    async def _attempt(self, planned: Planned) -> Rollout:
+        """Play a rollout once; an endpoint that nobody can use ends a run, but here a rollout: others may ask later."""
+        started_at, started = time.time(), time.perf_counter()
+        try:
+            return await self._executor.play(planned)
+        except EndpointError as error:
+            failure = Failure(stage="model", error=type(error).__name__, message=error.message[:2000], retryable=True)
+            return Rollout(
+                planned.row,
+                planned.repeat,
+                Trajectory(),
+                failure=failure,
+                started_at=started_at,
+                duration_s=time.perf_counter() - started,
+            )
 
     async def _kept_rollout(self, planned: Planned, rollout: Rollout) -> Rollout:
         """Have a rollout written, and return it as it was: one that cannot be written down is a failure."""

@@ -59,6 +59,18 @@ async def test_a_row_is_answered_verbatim_with_its_response_its_reward_and_its_m
     )
 
 
+async def test_a_response_has_what_the_clients_of_the_api_insist_on(composed: Composed, wire: Serving) -> None:
+    """
+    Ids of messages and details of usage, which endpoints leave out and pydantic models of clients need.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        response = (await served.post("/run", served.rows()[0])).json()["response"]
+
+    assert response["output"][0]["id"].startswith("msg_")
+    assert response["usage"]["input_tokens_details"] == {"cached_tokens": 0}
+    assert response["usage"]["output_tokens_details"] == {"reasoning_tokens": 0}
+
+
 async def test_a_metric_never_takes_the_place_of_a_key_of_the_row(composed: Composed, wire: Serving) -> None:
     """
     A row's own `length` stays; the metric of that name stands in `metrics` alone.

@@ -1,0 +1,291 @@
+"""
+The real clients, unmodified and installed from the package index, against `gym serve`: NeMo Gym's collector, alone and
+with a server of its own beside ours, and the evaluation command of verifiers.
+
+Each needs a Python of its own: `make test-nemo-gym` and `make test-verifiers` install them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gymcore.testing import LoopbackEndpoint, calls, says
+from gymcore.testing.replies import Reply
+
+pytestmark = pytest.mark.slow
+
+Serve = Callable[..., Any]
+
+NEMO_PYTHON = "GYMCORE_NEMO_GYM_PYTHON"
+VERIFIERS_PYTHON = "GYMCORE_VERIFIERS_PYTHON"
+
+BOTH = ("--env", "example_single_tool_call", "--env", "example_multi_step", "--out", "runs/mix")
+
+OFFLINE = {
+    "NO_PROXY": "127.0.0.1,localhost",
+    "no_proxy": "127.0.0.1,localhost",
+    "HF_HUB_OFFLINE": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "WANDB_MODE": "disabled",
+}
+
+
+def interpreter(variable: str, command: str) -> Path:
+    """Return the Python that a variable names, or skip."""
+    python = os.environ.get(variable)
+    if not python:
+        pytest.skip(f"{variable} names no Python; `make {command}` installs one")
+    return Path(python)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a composed dataset."""
+    return [json.loads(line) for line in (folder / "dataset.jsonl").read_text().splitlines()]
+
+
+def by_query(folder: Path) -> Callable[[Mapping[str, Any]], Reply]:
+    """Return a policy that plays the bundled environments rightly, found by what the user asks."""
+    rows = {row["responses_create_params"]["input"][-1]["content"]: row for row in rows_of(folder)}
+
+    def reply(body: Mapping[str, Any]) -> Reply:
+        said = body["input"]
+        asked = next(item["content"] for item in said if item.get("role") == "user")
+        query = asked if isinstance(asked, str) else asked[0]["text"]
+        row = rows[query]
+        outputs = [json.loads(item["output"]) for item in said if item.get("type") == "function_call_output"]
+        if "city" in row:
+            return says("It is mild.") if outputs else calls("get_weather", city=row["city"])
+        wanted = row["expected_synonyms"]
+        if len(outputs) < len(wanted):
+            return calls("get_synonym_value", synonym=wanted[len(outputs)])
+        if len(outputs) == len(wanted):
+            return calls("extract_synonym_values", synonym_values=[output["synonym_value"] for output in outputs])
+        return says("That is all.")
+
+    return reply
+
+
+@contextmanager
+def served_with_endpoint(gym_serve: Serve, tmp_path: Path) -> Iterator[Any]:
+    """Serve both environments with a scripted endpoint as their policy."""
+    composing = [sys.executable, "-m", "gymcore", "compose", *BOTH]
+    subprocess.run(composing, cwd=tmp_path, check=True, capture_output=True)
+    policy = by_query(tmp_path / "runs/mix")
+    with LoopbackEndpoint(policy) as endpoint:
+        address = f"models.policy.config.base_url={endpoint.base_url}"
+        with gym_serve("runs/mix", "--model", "openai_model", "--set", address) as served:
+            yield served
+
+
+# -- NeMo Gym ----------------------------------------------------------------------------------------------------------
+
+
+def collect(python: Path, port: int, rows: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Run NeMo Gym's own collector against a head."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = [python.with_name("ng_collect_rollouts"), "+head_server.host=127.0.0.1", f"+head_server.port={port}"]
+    files = [f"+input_jsonl_fpath={rows}", f"+output_jsonl_fpath={out}"]
+    environ = {**os.environ, **OFFLINE}
+    return subprocess.run(
+        [*command, *files], cwd=out.parent, env=environ, capture_output=True, text=True, timeout=110, check=False
+    )
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """Return what a collector wrote."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_nemo_gyms_collector_gets_ten_rows_for_ten_and_its_aggregates(gym_serve: Serve, tmp_path: Path) -> None:
+    """
+    Unmodified: every row back verbatim with its reward, both agents in the file of aggregates, nothing failed.
+    """
+    python = interpreter(NEMO_PYTHON, "test-nemo-gym")
+    with gym_serve(*BOTH) as served:
+        port = int(served.url.rpartition(":")[2])
+        folder = tmp_path / "runs/mix"
+        done = collect(python, port, folder / "dataset.jsonl", tmp_path / "out/rollouts.jsonl")
+        code, _, _ = served.stop()
+
+    assert done.returncode == 0, done.stderr
+    collected = {row["task_id"]: row for row in lines_of(tmp_path / "out/rollouts.jsonl")}
+    rows = rows_of(folder)
+    assert [collected[row["task_id"]]["reward"] for row in rows] == [1.0] * 10
+    for row in rows:
+        assert {key: collected[row["task_id"]][key] for key in row} == row
+    aggregates = json.loads((tmp_path / "out/rollouts_aggregate_metrics.json").read_text())
+    assert {entry["agent_ref"]["name"]: entry["key_metrics"]["mean/reward"] for entry in aggregates} == {
+        "example_single_tool_call_simple_agent": 1.0,
+        "example_multi_step_simple_agent": 1.0,
+    }
+    assert (tmp_path / "out/rollouts_failures.jsonl").read_text() == ""
+    assert code == 0
+    assert len(lines_of(folder / "rollouts.jsonl")) == 10
+
+
+def test_nemo_gyms_collector_goes_on_after_a_failure(gym_serve: Serve, tmp_path: Path) -> None:
+    """
+    Where the endpoint is gone, its rollouts stand among the failures with the cause, and no reward is made up.
+    """
+    python = interpreter(NEMO_PYTHON, "test-nemo-gym")
+    nobody = ("--model", "openai_model", "--set", "models.policy.config={base_url: 'http://127.0.0.1:9/v1'}")
+    patience = ("--set", "models.policy.config.patience_s=0.1", "--set", "models.policy.config.max_retries=0")
+    with gym_serve(*BOTH, *nobody, *patience) as served:
+        port = int(served.url.rpartition(":")[2])
+        rows = tmp_path / "runs/mix/dataset.jsonl"
+        done = collect(python, port, rows, tmp_path / "out/rollouts.jsonl")
+        served.stop()
+
+    assert done.returncode == 0, done.stderr
+    failed = lines_of(tmp_path / "out/rollouts_failures.jsonl")
+    assert len(failed) == 10
+    assert all("reward" not in row and row["_ng_failure_class"] for row in failed)
+    assert (tmp_path / "out/rollouts.jsonl").read_text() == ""
+
+
+@contextmanager
+def ng_run(python: Path, folder: Path, foreign: int) -> Iterator[int]:
+    """Run NeMo Gym with example_single_tool_call of its own, and the four lines that lead to our other agent."""
+    own = "resources_servers/example_single_tool_call"
+    for part in (own, "responses_api_agents/simple_agent", "responses_api_models/openai_model"):
+        # The environments that it would build for each server: the one that it runs in has what they need.
+        (folder / "venvs" / part).mkdir(parents=True)
+        (folder / "venvs" / part / ".venv").symlink_to(python.parent.parent)
+    place = f"{{host: 127.0.0.1, port: {foreign}}}"
+    four_lines = f"example_multi_step_simple_agent:\n  responses_api_agents:\n    simple_agent:\n      {place}\n"
+    (folder / "ours.yaml").write_text(four_lines)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        head = free.getsockname()[1]
+    model = "responses_api_models/openai_model/configs/openai_model.yaml"
+    configs = f"{own}/configs/example_single_tool_call.yaml,{model},{folder / 'ours.yaml'}"
+    command = [
+        python.with_name("ng_run"),
+        f"+config_paths=[{configs}]",
+        f"+policy_base_url=http://127.0.0.1:{foreign}/v1",
+        "+policy_api_key=dummy",
+        "+policy_model_name=policy",
+        "+head_server.host=127.0.0.1",
+        f"+head_server.port={head}",
+        f"+uv_venv_dir={folder / 'venvs'}",
+        "+skip_venv_if_present=true",
+    ]
+    environ = {**os.environ, **OFFLINE, "PATH": f"{python.parent}:{os.environ['PATH']}"}
+    log = (folder / "ng_run.log").open("w")
+    process = subprocess.Popen(
+        command, cwd=folder, env=environ, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        until = time.monotonic() + 180
+        while "servers ready" not in (said := (folder / "ng_run.log").read_text()).lower():
+            assert process.poll() is None, said
+            assert time.monotonic() < until, said
+            time.sleep(0.5)
+        yield head
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            log.close()
+
+
+def test_an_environment_of_theirs_and_one_of_ours_are_one_mix_by_four_lines(gym_serve: Serve, tmp_path: Path) -> None:
+    """
+    NeMo Gym runs a server of its own and routes to our agent; its collector fills one file from both.
+    """
+    python = interpreter(NEMO_PYTHON, "test-nemo-gym")
+    with served_with_endpoint(gym_serve, tmp_path) as served:
+        port = int(served.url.rpartition(":")[2])
+        place = tmp_path / "theirs"
+        place.mkdir()
+        with ng_run(python, place, port) as head:
+            done = collect(python, head, tmp_path / "runs/mix/dataset.jsonl", tmp_path / "out/rollouts.jsonl")
+        served.stop()
+
+    assert done.returncode == 0, done.stderr
+    collected = lines_of(tmp_path / "out/rollouts.jsonl")
+    assert sorted((row["agent_ref"]["name"], row["reward"]) for row in collected) == [
+        *[("example_multi_step_simple_agent", 1.0)] * 5,
+        *[("example_single_tool_call_simple_agent", 1.0)] * 5,
+    ]
+    # Only ours went through us.
+    kept = lines_of(tmp_path / "runs/mix/rollouts.jsonl")
+    assert {row["environment"] for row in kept} == {"example_multi_step"}
+
+
+# -- verifiers ---------------------------------------------------------------------------------------------------------
+
+EVALUATION = """
+model = "policy"
+push = false
+max_concurrent = 4
+num_rollouts = 1
+output_dir = {out}
+
+[run]
+name = "run"
+
+[client]
+base_url = {model}
+api_key_var = "GYMCORE_NO_KEY"
+
+[env.taskset]
+id = "nemo-gym"
+dataset = {dataset}
+
+[env.taskset.task]
+resources_url = {url}
+
+[env.agent.harness]
+id = "null"
+
+[env.agent.runtime]
+type = "subprocess"
+"""
+
+
+def test_the_evaluation_command_of_verifiers_gets_the_rewards_of_both_environments(
+    gym_serve: Serve, tmp_path: Path
+) -> None:
+    """
+    Its harness asks our model endpoint, calls our tools in our sessions, and has us score what it did.
+    """
+    python = interpreter(VERIFIERS_PYTHON, "test-verifiers")
+    out = tmp_path / "out"
+    with served_with_endpoint(gym_serve, tmp_path) as served:
+        values = {"url": served.url, "model": f"{served.url}/v1", "out": str(out)}
+        values["dataset"] = str(tmp_path / "runs/mix/dataset.jsonl")
+        # What JSON quotes, TOML reads.
+        text = EVALUATION.format(**{name: json.dumps(value) for name, value in values.items()})
+        (tmp_path / "eval.toml").write_text(text)
+        environ = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+        # Its harness is a script, for which uv installs what it needs at the first rollout.
+        environ |= {**OFFLINE, "HOME": str(tmp_path), "PATH": f"{python.parent}:{os.environ['PATH']}"}
+        environ |= {"UV_PYTHON": str(python), "UV_PYTHON_DOWNLOADS": "never"}
+        command = [python.with_name("vf-eval"), "@", str(tmp_path / "eval.toml"), "--no-rich"]
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=600)
+        served.stop()
+
+    assert done.returncode == 0, done.stderr
+    episodes = lines_of(out / "run/traces.jsonl")
+    scored = {
+        trace["task"]["data"]["idx"]: trace["rewards"]["nemo_gym"]["score"]
+        for episode in episodes
+        for trace in episode["traces"]
+    }
+    assert scored == dict.fromkeys(range(10), 1.0), done.stdout + done.stderr
+    shutil.rmtree(out)
