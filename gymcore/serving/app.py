@@ -64,32 +64,9 @@ Answer = Callable[[Request], Awaitable[Response]]
 def application(served: Served) -> Starlette:
     """Return the application; what stands before it, `Guard`, is the caller's business."""
     wire = _Wire(served)
-    posts: Mapping[str, Answer] = {
-        "/run": wire.run,
-        "/aggregate_metrics": wire.aggregate,
-        "/seed_session": wire.seed_session,
-        "/verify": wire.verify,
-        "/close_session": wire.close_session,
-        "/reset": wire.reset,
-        "/step": wire.step,
-        "/v1/responses": wire.responses,
-        "/v1/chat/completions": wire.chat,
-        "/{tool}": wire.call,
-    }
-    gets: Mapping[str, Answer] = {
-        "/": wire.status,
-        "/global_config_dict_yaml": wire.configuration,
-        "/server_instances": wire.instances,
-        "/reverify_mode": wire.reverify_mode,
-        "/health": wire.status,
-        "/ready": wire.ready,
-        "/openapi.json": wire.description,
-        "/v1/models": wire.models,
-    }
-    routes = [Path(path, answer, methods=["GET"]) for path, answer in gets.items()]
-    routes += [Path(path, answer, methods=["POST"]) for path, answer in posts.items()]
+    # One route, because trying a pattern for each call of the protocol takes longer than most of them do.
     return Starlette(
-        routes=routes,
+        routes=[Path("/{path:path}", wire.answer, methods=["GET", "POST"])],
         exception_handlers={Refusal: _refused, HTTPException: _not_found, GymcoreError: _failed, Exception: _broken},
     )
 
@@ -103,6 +80,42 @@ class _Wire:
         self._on_demand = served.on_demand
         self._sessions = served.sessions
         self._endpoints = served.endpoints
+        self._calls: Mapping[str, Mapping[str, Answer]] = {
+            "GET": {
+                "": self.status,
+                "global_config_dict_yaml": self.configuration,
+                "server_instances": self.instances,
+                "reverify_mode": self.reverify_mode,
+                "health": self.status,
+                "ready": self.ready,
+                "openapi.json": self.description,
+                "v1/models": self.models,
+            },
+            "POST": {
+                "run": self.run,
+                "aggregate_metrics": self.aggregate,
+                "seed_session": self.seed_session,
+                "verify": self.verify,
+                "close_session": self.close_session,
+                "reset": self.reset,
+                "step": self.step,
+                "v1/responses": self.responses,
+                "v1/chat/completions": self.chat,
+            },
+        }
+
+    async def answer(self, request: Request) -> Response:
+        """Answer any call of the protocol; every other name is that of a tool."""
+        path, method = request.path_params["path"], "GET" if request.method == "HEAD" else request.method
+        answer = self._calls[method].get(path)
+        if answer is not None:
+            return await answer(request)
+        other = "POST" if method == "GET" else "GET"
+        if path in self._calls[other] or (method == "GET" and "/" not in path):
+            raise HTTPException(405, headers={"allow": other})
+        if "/" in path:
+            raise HTTPException(404)
+        return await self.call(request, path)
 
     async def status(self, request: Request) -> Response:
         return json_response({"status": "ok"})
@@ -169,9 +182,8 @@ class _Wire:
         name, _ = await self._sessions.open(sent)
         return name
 
-    async def call(self, request: Request) -> Response:
+    async def call(self, request: Request, tool: str) -> Response:
         name, session = self._session(request)
-        tool = request.path_params["tool"]
         arguments = (await request.body()).decode("utf-8", "replace")
         text = await session.call(ToolCall(tool, arguments, f"call_{session.count()}"))
         media_type = "application/json" if text[:1] in "{[" else "text/plain"
@@ -215,8 +227,8 @@ class _Wire:
     def _session(self, request: Request) -> tuple[str, ClientSession]:
         found = self._find(request)
         if found is None:
-            name = request.path_params.get("tool", "step")
-            told = f"there is no {name[:100]!r} here without a session, in which tools are called"
+            name = request.path_params["path"][:100]
+            told = f"there is no {name!r} here without a session, in which tools are called"
             raise Refusal(404, told, hints=["try: POST /seed_session with a row, and send its cookie along"])
         return found
 

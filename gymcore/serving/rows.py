@@ -118,7 +118,7 @@ def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...]
     Raises:
         Refusal: it is no row, or none for anybody here.
     """
-    reader = RowReader()
+    reader = RowReader(is_alone=True)
     if extra:  # nothing of this is kept, so nothing that reading loses is missed
         value = read_object(body)
         found = [value.pop(key, None) for key in extra]

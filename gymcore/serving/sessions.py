@@ -143,7 +143,8 @@ class Sessions:
         self._executor = executor
         self._idle_s = idle_s
         self._most = most
-        self._signer = itsdangerous.Signer(secrets.token_bytes(32))
+        # Nothing is derived from a key that is random already.
+        self._signer = itsdangerous.Signer(secrets.token_bytes(32), key_derivation="none")
         self._sessions: dict[str, ClientSession] = {}
         self._ended: dict[str, None] = {}
         self._count = 0

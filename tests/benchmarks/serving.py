@@ -26,7 +26,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,80 @@ def soak(folder: Path, path: Path, count: int, at_once: int = 64) -> None:
     print(f"  {count / wall:,.0f} rollouts a second, {cpu / count * 1e6:.0f} us CPU each; all {lines:,} on the disk")
 
 
+# -- beside clients that mean no good ----------------------------------------------------------------------------------
+
+
+async def trouble(url: str) -> None:
+    """Be slow and hostile until somebody ends this process."""
+    host, _, port = url.removeprefix("http://").partition(":")
+
+    async def say(*parts: bytes, pause_s: float = 0.0) -> None:
+        while True:
+            with suppress(OSError):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                for part in parts:
+                    if writer.is_closing():
+                        break
+                    writer.write(part)
+                    await asyncio.sleep(pause_s)
+                await reader.read()
+                writer.close()
+            await asyncio.sleep(0.05)
+
+    head = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: "
+    silent = [say() for _ in range(300)]
+    slow_heads = [say(*[b"x"] * 1000, pause_s=0.5) for _ in range(100)]
+    slow_bodies = [say(head + b"1000\r\n\r\n", *[b"{"] * 1000, pause_s=0.5) for _ in range(100)]
+    garbage = [say(b"\x00\xff" * 500, pause_s=0.5) for _ in range(5)]
+    too_long = [say(head + b"999999999999\r\n\r\n" + b" " * 10_000, pause_s=0.5) for _ in range(5)]
+    no_rows = [say(head + b"100000\r\n\r\n" + b"[" * 100_000, pause_s=0.5) for _ in range(5)]
+    print("ready", flush=True)
+    await asyncio.gather(*silent, *slow_heads, *slow_bodies, *garbage, *too_long, *no_rows)
+
+
+def beside_trouble(folder: Path, path: Path, count: int = 4_000, pairs: int = 3) -> None:
+    """Print what a collecting run loses to slow and hostile clients."""
+
+    async def collected(url: str, row: dict[str, Any]) -> None:
+        numbers = iter(range(count))
+
+        async def worker(client: aiohttp.ClientSession) -> None:
+            for _ in numbers:
+                async with client.post(f"{url}/run", json=row) as reply:
+                    assert reply.status == 200
+
+        async with aiohttp.ClientSession() as client:
+            await asyncio.gather(*[worker(client) for _ in range(32)])
+
+    taken: dict[bool, list[float]] = {False: [], True: []}
+    with serving(folder, "--env", "adder", "--out", "trouble", path=path) as (process, url):
+        row = json.loads((folder / "trouble/dataset.jsonl").read_text())
+        asyncio.run(collected(url, row))  # warm
+        for _ in range(pairs):
+            for is_beside in (False, True):
+                with trouble_beside(url) if is_beside else nullcontext():
+                    before = cpu_s(process.pid)
+                    asyncio.run(collected(url, row))
+                    taken[is_beside].append(cpu_s(process.pid) - before)
+    alone, beside = (statistics.median(taken[key]) / count * 1e6 for key in (False, True))
+    print(f"beside 500 slow clients and 15 hostile ones: {beside:.0f} us CPU a rollout, {alone:.0f} alone,", end=" ")
+    print(f"{beside / alone - 1:+.0%}; the goal is +10%")
+
+
+@contextmanager
+def trouble_beside(url: str) -> Iterator[None]:
+    """Have another process make trouble while inside."""
+    process = subprocess.Popen([sys.executable, __file__, "--trouble", url], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(2)  # until all of them are there
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 # -- beside NeMo Gym ---------------------------------------------------------------------------------------------------
 
 
@@ -308,10 +382,8 @@ def beside_nemo_gym(folder: Path, python: Path, endpoint: str, count: int, data:
         for name in ("ours", "theirs")
     }
     print(f"beside NeMo Gym: its collector, {count} rows, the same endpoint; CPU on the serving side for a rollout")
-    print(f"  gym serve   {ours * 1000:6.2f} ms, 1 process,    mean reward {statistics.mean(rewards['ours']):.3f}")
-    print(
-        f"  NeMo Gym    {theirs * 1000:6.2f} ms, {processes} processes, mean reward {statistics.mean(rewards['theirs']):.3f}"
-    )
+    for name, cost, many in (("ours", ours, 1), ("theirs", theirs, processes)):
+        print(f"  {name:6} {cost * 1000:6.2f} ms, {many:2} processes, mean reward {statistics.mean(rewards[name]):.3f}")
     print(f"  (what its processes use when idle, {idle / wall * 1000:.0f} ms a second, is taken off)")
     print(f"  {theirs / ours:.1f} times; the goal is 10")
 
@@ -326,7 +398,10 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, nargs="*", default=[], help="rows of NeMo Gym, in files named as their environments"
     )
+    parser.add_argument("--trouble", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.trouble:
+        asyncio.run(trouble(options.trouble))
     with tempfile.TemporaryDirectory(prefix="gymcore-serving-") as scratch:
         folder = Path(scratch)
         path = install_adder(folder)
@@ -336,6 +411,7 @@ def main() -> None:
             sessions(folder, path, options.sessions)
         if options.soak:
             soak(folder, path, options.soak)
+            beside_trouble(folder, path)
         if options.nemo_python:
             beside_nemo_gym(folder, options.nemo_python, options.endpoint, options.rows, options.data)
 

@@ -10,7 +10,7 @@ import reprlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import orjson
@@ -145,13 +145,21 @@ class RowReader:
     """The line that is being looked at."""
     _parsed: tuple[dict[str, Any], bytes] = field(default_factory=lambda: ({}, b""))
     """The row that was read from it, and its content in canonical form."""
-    _contents: KeyNumbers = field(default_factory=KeyNumbers)
+    is_alone: bool = False
+    """Whether it reads a single row, which has no twins; then it costs hardly any memory."""
     _twins: array[int] = field(default_factory=lambda: array("I"))
     """How often each content was seen, by its number."""
-    _own_ids: KeySet = field(default_factory=KeySet)
     _offered: dict[tuple[str, bytes], _OfferedTools] = field(default_factory=dict)
     _last_offered: tuple[str, Any, _OfferedTools] = ("", None, _NO_TOOLS)
     _last_shown: tuple[str, Any] = ("", None)
+
+    @cached_property
+    def _contents(self) -> KeyNumbers:
+        return KeyNumbers()
+
+    @cached_property
+    def _own_ids(self) -> KeySet:
+        return KeySet()
 
     def raise_problems(self) -> None:
         """
@@ -305,13 +313,15 @@ class RowReader:
             if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
                 self.reject(where, f"`task_id` must be a text or an integer, not {_shown(own)}")
                 return None
-            if not self._own_ids.add(f"{owner}\0{split}\0{row.get('epoch', 1)}\0{own}".encode()):
+            if not self.is_alone and not self._own_ids.add(f"{owner}\0{split}\0{row.get('epoch', 1)}\0{own}".encode()):
                 self.reject(where, f"the `task_id` {_shown(own)} stands twice in {owner!r}")
                 return None
             return own
         digest = hashlib.sha256(owner.encode() + b"\0")
         digest.update(canonical)
         name = digest.hexdigest()[:20]
+        if self.is_alone:
+            return f"{owner}/{name}"
         number = self._contents.number(f"{owner}\0{row.get('epoch', 1)}\0{name}".encode())
         if number == len(self._twins):
             self._twins.append(0)
