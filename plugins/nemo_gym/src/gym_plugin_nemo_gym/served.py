@@ -193,8 +193,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether a value is a finite number of ordinary size, or a truth."""
-    return isinstance(value, int | float) and abs(value) < 2**63 and (isinstance(value, int) or math.isfinite(value))
+    """Whether a value is a truth, or a finite number that fits where numbers are kept."""
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, int) and abs(value) < 2**63
 
 
 def _is_observation(value: Any) -> bool:
