@@ -18,6 +18,8 @@ from gymcore import EndpointError, read_rollouts, run_sync
 from gymcore.cli.plan_options import PlanFlags
 from gymcore.testing import LoopbackEndpoint, calls, says, slow
 
+pytestmark = pytest.mark.slow
+
 BOTH = ("--env", "example_single_tool_call", "--env", "example_multi_step")
 
 GymServe = Callable[..., Any]
