@@ -1,8 +1,8 @@
 # make demo    install the core and the bundled plugins into .venv and run the main job
 # make test    the whole test suite on the first Python from 3.11 that this machine offers, and on the newest what depends
 #              on Python most (discovery, the runtime, the journal), with few examples for each law
-# make test-nemo-gym    what NeMo Gym itself says of the datasets we give it, and its collector of what we serve;
-#                       installs it first (1.4 GB, some minutes)
+# make test-nemo-gym    what NeMo Gym itself says of the datasets we give it, its collector of what we serve, and its servers
+#                       played from here; installs it first (1.4 GB, some minutes)
 # make test-verifiers   the evaluation command of verifiers on what we serve; installs it first (0.6 GB)
 # make test-mlflow      the hook plugin `mlflow` with the real library; installs it first
 # make test-trl         one training step of the real TRL on a mix; installs it first (with torch: several GB on Linux)
@@ -72,7 +72,8 @@ NEMO_PYTHON = $(shell $(SHELL) tests/interpreters.sh | sed -n 's/^3\.12 //p')
 
 test-nemo-gym: .venv-nemo-gym/.installed $(VENV)/.developing
 	GYMCORE_NEMO_GYM_PYTHON=$(CURDIR)/.venv-nemo-gym/bin/python \
-		$(VENV)/bin/python -m pytest -q -rs tests/integrations tests/serving/test_clients.py -k 'nemo_gym or four_lines'
+		$(VENV)/bin/python -m pytest -q -rs tests/integrations tests/serving/test_clients.py \
+		plugins/nemo_gym/tests/test_real_servers.py -k 'nemo_gym or four_lines'
 
 # The evaluation command of verifiers, and uv, with which it installs its harness.
 .venv-verifiers/.installed:

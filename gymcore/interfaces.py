@@ -350,6 +350,11 @@ class Environment(Generic[TaskT, ConfigT]):
     task_model: ClassVar[type[Task]] = Task
     config_model: ClassVar[type[Config]] = Config
     tools: ClassVar[Mapping[str, Tool]] = {}
+    keeps_route: ClassVar[bool] = False
+    """
+    Whether rows may say where else they are routed to: what they say of another route than ours stays in them, in
+    `agent_ref.served_as`. For environments that are served by somebody who has routes of his own.
+    """
 
     task: TaskT
     """The row, checked by `task_model`."""
@@ -413,6 +418,24 @@ class Environment(Generic[TaskT, ConfigT]):
         Asked only after a turn without tool calls.
         """
         return None
+
+    def other_tool(self, call: ToolCall) -> Any:  # Any: as of a tool, a text or any JSON value, perhaps awaited
+        """
+        Carry out the call of a tool that is no method of this class; may be `async def`.
+
+        For environments whose tools stand in their rows, or are served elsewhere: rows of a class that overrides this
+        may offer tools that it has no method for. The arguments are as the model wrote them.
+
+        Raises:
+            ToolError: there is no such tool; the model is told so.
+        """
+        offered = ", ".join(self.tools) or "none"
+        raise ToolError(f"there is no tool {call.name[:100]!r}; the tools are: {offered}")
+
+    @classmethod
+    def takes_other_tools(cls) -> bool:
+        """Whether rows may offer tools that the class has no method for."""
+        return cls.other_tool is not Environment.other_tool
 
     def verify(self, trajectory: Trajectory) -> Reward | float | Awaitable[Reward | float]:
         """

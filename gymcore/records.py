@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gymcore.documents import decode_json, encode_json
-from gymcore.responses import CreateParams, Item, sum_usage, text_of
+from gymcore.responses import CreateParams, Item, sum_usage, text_of, whole_response
 
 __all__ = [
     "POISON",
@@ -277,6 +277,16 @@ class Trajectory:
     def usage(self) -> dict[str, Any] | None:
         """Token counts summed over the turns; None when none were reported."""
         return sum_usage(turn.usage for turn in self.turns)
+
+    def to_response(self, model: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Return the whole episode as one response: its output in order, its usage summed.
+
+        Args:
+            model: Which model answered, where nothing says so.
+            params: The create parameters that it was asked with.
+        """
+        return whole_response({**self.envelope, "output": self.items, "usage": self.usage}, model, params)
 
     def calls(self, name: str | None = None) -> list[ToolCall]:
         """Return the tool calls of all turns in order; with `name`, those of one tool."""

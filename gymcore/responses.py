@@ -10,6 +10,8 @@ Source: https://platform.openai.com/docs/api-reference/responses
 from __future__ import annotations
 
 import reprlib
+import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +31,7 @@ __all__ = [
     "message",
     "sum_usage",
     "text_of",
+    "whole_response",
 ]
 
 Item = dict[str, Any]
@@ -358,6 +361,54 @@ def text_of(item: Item) -> str:
         return ""
     texts = [part.get("text", part.get("refusal", "")) for part in content if isinstance(part, dict)]
     return "".join([text for text in texts if isinstance(text, str)])
+
+
+def whole_response(body: Mapping[str, Any], model: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return a response with the keys that clients of the API insist on.
+
+    Args:
+        body: What is known of it.
+        model: Which model answered, where it does not say.
+        params: What it was asked with.
+    """
+    choice, is_parallel = params.get("tool_choice"), params.get("parallel_tool_calls")
+    name = uuid.uuid4().hex
+    return {
+        "id": f"resp_{name}",
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "completed",
+        "model": model,
+        "parallel_tool_calls": True if is_parallel is None else is_parallel,
+        "tool_choice": "auto" if choice is None else choice,
+        "tools": params.get("tools") or [],
+        **{key: value for key, value in body.items() if value is not None},
+        "output": [_whole_item(item, f"{name}_{index}") for index, item in enumerate(body["output"])],
+        "usage": _whole_usage(body.get("usage")),
+    }
+
+
+def _whole_item(item: Item, name: str) -> Item:
+    """Return an output item with the keys that clients of the API insist on, those that it has untouched."""
+    kind = item.get("type", "message")
+    if kind == "message" and item.get("role") == "assistant":
+        return {"id": f"msg_{name}", "type": kind, "status": "completed", **item}
+    return {"id": f"rs_{name}", "summary": [], **item} if kind == "reasoning" else item
+
+
+_USAGE = {
+    "input_tokens": 0,
+    "input_tokens_details": {"cached_tokens": 0},
+    "output_tokens": 0,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 0,
+}
+
+
+def _whole_usage(usage: Any) -> dict[str, Any] | None:
+    """Return token counts with the keys that clients of the API insist on; None where nothing was counted."""
+    return {**_USAGE, **usage} if isinstance(usage, dict) else None
 
 
 def sum_usage(usages: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from typing import Any
 
 import click
 
-from gymcore.discovery.catalog import bare_name
+from gymcore.discovery.catalog import bare_name, split_argument
 from gymcore.documents import YamlDocument
 from gymcore.errors import Problem, nearest
 from gymcore.plan import PlanText, read_document, read_plan
@@ -104,8 +105,13 @@ class PlanFlags:
         isolated = [name for name in self.isolate if name not in unknown]
         settings = replace(self, isolate=isolated).settings()
         text = read_plan(YamlDocument(value, document.lines), source=source, settings=settings)
-        names = [bare_name(asked.partition("=")[0]) for asked in self.env]
-        return replace(text, problems=(*_twice(names), *unknown.values(), *text.problems))
+        return replace(
+            text, problems=(*_twice([asked for asked, _ in self._asked()]), *unknown.values(), *text.problems)
+        )
+
+    def _asked(self) -> list[tuple[str, str | None]]:
+        """Return the environments that were named, each with its weight where it has one."""
+        return [_read_env(asked) for asked in self.env]
 
     def unknown_isolated(self, plan: Any) -> dict[str, Problem]:
         """Find what is to be isolated and is no environment of a plan: by name, what is wrong with it."""
@@ -122,8 +128,6 @@ class PlanFlags:
 
     def _change(self, value: dict[str, Any]) -> None:
         """Change the plain values of a plan by the flags that are no single setting."""
-        if self.data:
-            value["data"] = [*_as_list(value.get("data")), *self.data]
         if self.ignore_warning and isinstance(value.get("check") or {}, dict):
             check = value.get("check") or {}
             value["check"] = {**check, "ignore": [*_as_list(check.get("ignore")), *self.ignore_warning]}
@@ -132,17 +136,21 @@ class PlanFlags:
         environments = value.get("environments") or {}
         if isinstance(environments, dict):
             value["environments"] = environments
-            for asked in self.env:
-                name, equals, weight = asked.partition("=")
-                # A qualified name is no key of a plan: `distribution/name` plays under its own name.
-                key = bare_name(name)
+            asked = self._asked()
+            plain = {bare_name(name) for name, _ in asked if ":" not in name}
+            for name, weight in asked:
+                key = _key_of(name, environments, plain)
+                is_new = not environments.get(key)
                 entry = environments[key] = environments.get(key) or {}
                 if not isinstance(entry, dict):
                     continue  # a mistake of the plan's, which is told with its line
-                if key != name:
+                if key != name and (is_new or ":" not in name):
                     entry["use"] = name
-                if equals:
+                if weight is not None:
                     entry["weight"] = _number(weight)
+        if self.data:
+            owner = _owner_of_data(value)
+            owner["data"] = [*_as_list(owner.get("data")), *self.data]
         self._change_for_all(value, "mix", {"split": self.split, "limit": self.limit})
         self._change_for_all(value, "collect", self.for_all())
 
@@ -157,18 +165,90 @@ class PlanFlags:
                 entry.pop(key, None)
 
 
+_NUMBER = re.compile(r"\d+(\.\d+)?([eE]-?\d{1,2})?")
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
+
 def _number(text: str) -> Any:
     """Return the number that a text writes, or the text, which the plan will refuse with its place."""
-    if not re.fullmatch(r"\d+(\.\d+)?([eE]-?\d{1,2})?", text):
+    if not _NUMBER.fullmatch(text):
         return text
     return int(text) if text.isdigit() else float(text)
 
 
+def _read_env(asked: str) -> tuple[str, str | None]:
+    """
+    Take `NAME=WEIGHT` apart, or `NAME:ARGUMENT=WEIGHT`.
+
+    An argument may hold an equals sign itself: there only a number after the last one is a weight, and in the query of
+    an address only one that follows the value of its last parameter.
+
+    Example:
+        >>> _read_env("remote:http://127.0.0.1:9000/?of=1=2")
+        ('remote:http://127.0.0.1:9000/?of=1', '2')
+    """
+    name, equals, weight = asked.partition("=")
+    if ":" in name:
+        name, equals, weight = asked.rpartition("=")
+        is_of_query = "?" in name and "=" not in re.split("[?&]", name)[-1]
+        if not equals or is_of_query or not _NUMBER.fullmatch(weight):
+            return asked, None
+    return name, weight if equals else None
+
+
+def _key_of(asked: str, environments: Mapping[str, Any], plain: Collection[str]) -> str:
+    """
+    Return the name under which an environment plays that was asked for.
+
+    Args:
+        asked: `NAME`, `DISTRIBUTION/NAME`, or one of them with `:ARGUMENT`.
+        environments: Those of the plan so far.
+        plain: The names that were asked for without an argument, which are theirs.
+    """
+    name, argument = split_argument(asked)
+    # A qualified name is no key of a plan: `distribution/name` plays under its own name.
+    bare = bare_name(name)
+    if argument is None:
+        return bare
+    own = [argument] if _PLAIN.fullmatch(argument) else []
+    return next(
+        key
+        for key in chain(own, [bare], (f"{bare}_{number}" for number in count(2)))
+        if key not in plain and (not environments.get(key) or _is_asked(environments[key], key, name, argument))
+    )
+
+
+def _is_asked(entry: Any, key: str, name: str, argument: str) -> bool:
+    """Whether an entry of a plan, as it was written or as it was resolved, is what a name and an argument ask for."""
+    if not isinstance(entry, dict):
+        return False
+    used, given = split_argument(str(entry.get("use") or key))
+    config = entry.get("config")
+    options = config.values() if isinstance(config, dict) else ()
+    return bare_name(used) == bare_name(name) and (given == argument or (given is None and argument in options))
+
+
+def _owner_of_data(value: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return what the files of `--data` belong to: the plan, whose rows say who plays them, or its only environment.
+
+    Rows for an environment that is somewhere else say how it is called there, and nobody here is called so.
+    """
+    environments = value.get("environments")
+    if isinstance(environments, dict) and len(environments) == 1 and not value.get("data"):
+        (entry,) = environments.values()
+        if isinstance(entry, dict) and split_argument(str(entry.get("use") or ""))[1] is not None:
+            return entry
+    return value
+
+
 def _twice(names: Sequence[str]) -> Iterable[Problem]:
-    for name in dict.fromkeys(names):
-        if names.count(name) > 1:
+    shown = [split_argument(name)[0] if ":" in name else bare_name(name) for name in names]  # an address may be secret
+    same = [name if ":" in name else bare_name(name) for name in names]
+    for name, key in dict.fromkeys(zip(shown, same, strict=True)):
+        if same.count(key) > 1:
             hint = f"try: give the second a name of its own: --set environments.NAME.use={name}"
-            yield Problem(f"the environment {name!r} is named {names.count(name)} times", "--env", (hint,))
+            yield Problem(f"the environment {name!r} is named {same.count(key)} times", "--env", (hint,))
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -192,7 +272,7 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--env",
             "-e",
             multiple=True,
-            metavar="NAME[=WEIGHT]",
+            metavar="NAME[:ARGUMENT][=WEIGHT]",
             help="An environment to play, and its share of the mix in relation to the others; again for each.",
         ),
         click.option("--data", multiple=True, metavar="FILE", help="Rows that carry their route; again for each file."),

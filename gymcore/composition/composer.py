@@ -493,6 +493,11 @@ class _Composer:
         choices = sorted(f"{environment}_{agent}" for environment in environments for agent in agents)
         close = nearest(name, choices)
         hint = f"try: {' or '.join(close)}" if close else f"routes here: {', '.join(choices) or 'none'}"
+        elsewhere = [
+            route.environment for route in self.resolver.routes.values() if route.environment_class.keeps_route
+        ]
+        if elsewhere:
+            hint += f"\ntry: --set environments.{elsewhere[0]}.data=FILE, for rows that are routed elsewhere"
         self.unrouted[name] = f"no route is named {name!r:.100}\n{hint}"
         return None
 

@@ -14,7 +14,7 @@ from gymcore.composition.rows.filters import Filter, compile_filter
 from gymcore.composition.rows.prompts import Prompt, compile_prompt
 from gymcore.composition.secrets import Secrets
 from gymcore.discovery import Catalog, Plugin
-from gymcore.discovery.catalog import bare_name, normalised
+from gymcore.discovery.catalog import bare_name, normalised, split_argument
 from gymcore.discovery.requirements import Clash, Installed, remedies_of
 from gymcore.errors import GymcoreError, PlanError, PluginError, Problem, nearest
 from gymcore.interfaces import Agent, Config, Environment, Model
@@ -160,9 +160,9 @@ class Resolver:
         Returns:
             The route, or None when it has mistakes.
         """
-        entry = self.plan.environments.get(name, EnvironmentPlan())
         where = f"environments.{name}"
         before = len(self.errors)
+        entry = self._with_argument(self.plan.environments.get(name, EnvironmentPlan()), where)
         found = self._load_environment(name, entry, where)
         if found is None:
             return None
@@ -218,10 +218,31 @@ class Resolver:
                 self._written[name] = route
         return route
 
+    def _with_argument(self, entry: EnvironmentPlan, where: str) -> EnvironmentPlan:
+        """Return an entry with what follows the colon of its `use` as the option that the plugin's manifest names."""
+        used, argument = split_argument(entry.use or "")
+        if argument is None:
+            return entry
+        bare = entry.model_copy(update={"use": used})
+        try:
+            plugin = self.catalog.find("environment", used)
+        except GymcoreError:
+            return bare  # whoever loads it says so
+        option = plugin.manifest.argument
+        if option is None or not argument:
+            hint = f"try: use: {used}" + ("" if option is None else f":{option.upper()}")
+            told = "nothing stands" if option is not None else f"{plugin.title} takes nothing"
+            self.complain(Problem(f"{told} after a colon", f"{where}.use", (hint,)))
+            return bare
+        if entry.config.get(option, argument) != argument:
+            told = f"the option {option!r} is said twice, after the colon of `use` and here"
+            self.complain(Problem(told, f"{where}.config.{option}", ("try: leave one of them out",)))
+        return bare.model_copy(update={"config": {**entry.config, option: argument}})
+
     def _load_environment(self, name: str, entry: EnvironmentPlan, where: str) -> tuple[Plugin, Any] | None:
         """Load the class of an environment, and find the mistakes that can be found with it or without."""
         found = self._load("environment", entry.use or name, where, entry.isolation)
-        tools = None if found is None else found[1].tools
+        tools = None if found is None or found[1].takes_other_tools() else found[1].tools
         for problem in mistakes_in_parameters(entry.params, f"{where}.params", tools):
             self.complain(problem)
         if found is None:
@@ -233,6 +254,8 @@ class Resolver:
         if split is not None and split not in plugin.manifest.splits:
             close = nearest(split, plugin.manifest.splits)
             hint = f"try: {close[0]}" if close else f"its splits: {', '.join(plugin.manifest.splits) or 'none'}"
+            if not plugin.manifest.splits:
+                hint = "it brings no rows; try: --data FILE, or `data` here"
             self.complain(Problem(f"{plugin.name!r} has no split {split!r}", f"{where}.split", (hint,)))
         return split
 

@@ -12,10 +12,10 @@ from typing import IO, Any
 
 from gymcore.discovery.manifest import MANIFEST_NAME
 from gymcore.discovery.package_files import package_folder, package_of
-from gymcore.discovery.plugin import GROUPS, KINDS, Kind, Plugin, bare_name, normalised
+from gymcore.discovery.plugin import GROUPS, KINDS, Kind, Plugin, bare_name, normalised, split_argument
 from gymcore.errors import AmbiguousPluginError, PluginError, UnknownPluginError
 
-__all__ = ["GROUPS", "KINDS", "Catalog", "Kind", "Plugin", "bare_name", "normalised"]
+__all__ = ["GROUPS", "KINDS", "Catalog", "Kind", "Plugin", "bare_name", "normalised", "split_argument"]
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,11 @@ class Manifest:
     """Defaults of the plugin's own options."""
     reward_range: tuple[float, float] | None = None
     """Environments: the lowest and the highest reward, where the author says so."""
+    argument: str | None = None
+    """Environments: the option that is set by what follows a colon, as in `use: NAME:ARGUMENT`."""
 
 
-_KEYS = ("gym_api", "description", "agent", "isolation", "splits", "prompt", "config", "reward_range")
+_KEYS = ("gym_api", "description", "agent", "argument", "isolation", "splits", "prompt", "config", "reward_range")
 
 
 def read_manifest(text: bytes, where: str) -> Manifest:
@@ -87,7 +89,7 @@ def read_manifest(text: bytes, where: str) -> Manifest:
             wrong(key, f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
     if type(value.get("gym_api")) is not int:
         wrong("gym_api", "`gym_api` must say for which interface version it was written, such as `gym_api: 1`")
-    for key in ("description", "agent"):
+    for key in ("description", "agent", "argument"):
         if not isinstance(value.get(key), str | None):
             wrong(key, f"`{key}` must be a text")
     if value.get("isolation") not in (None, "none", "process", "venv"):
@@ -114,6 +116,7 @@ def read_manifest(text: bytes, where: str) -> Manifest:
         prompt=prompt,
         config=value.get("config") or {},
         reward_range=None if reward_range is None else (float(reward_range[0]), float(reward_range[1])),
+        argument=value.get("argument"),
     )
 
 

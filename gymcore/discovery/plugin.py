@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from gymcore.discovery.manifest import Manifest
 
-__all__ = ["GROUPS", "KINDS", "Kind", "Plugin", "bare_name", "normalised"]
+__all__ = ["GROUPS", "KINDS", "Kind", "Plugin", "bare_name", "normalised", "split_argument"]
 
 Kind = Literal["environment", "model", "agent", "hook"]
 Status = Literal["ok", "conflict", "blocked", "incompatible", "broken"]
@@ -34,6 +34,12 @@ def normalised(name: str) -> str:
 def bare_name(name: str) -> str:
     """Return a plugin's name without the distribution that may stand before it: of `distribution/name`, the name."""
     return name.rpartition("/")[2]
+
+
+def split_argument(name: str) -> tuple[str, str | None]:
+    """Return the name of a plugin, and what follows its colon: of `remote:http://host`, both; None without a colon."""
+    plugin, colon, argument = name.partition(":")
+    return plugin, argument if colon else None
 
 
 @dataclass(frozen=True)

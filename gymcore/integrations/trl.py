@@ -20,8 +20,11 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, 
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Literal, Union
+
+from pydantic import BaseModel
 
 from gymcore.composition import Composition, open_composition
 from gymcore.discovery import Catalog, discover
@@ -65,10 +68,12 @@ def remarks(row: ComposedRow) -> Iterator[str]:
     left_out = [tool for tool in environment.tools if tool not in offered]
     if left_out:
         yield f"{name}: TRL offers all tools of an environment, also {', '.join(left_out)}, which rows leave out"
-    for tool in environment.tools.values():
+    tools = list(environment.tools.values())
+    for tool in tools:
         own = offered.get(tool.name)
         if own is not None and not _is_same_tool(own, tool):
             yield f"{name}: TRL describes {tool.name} in the words of the environment, and rows have words of their own"
+    for tool in [*tools, *(_other_tools(row.params) if environment.takes_other_tools() else ())]:
         if less := _told_less(tool):
             yield f"{name}: TRL cannot say all that the schema of {tool.name} says of {', '.join(less)}"
     for option in row.options:
@@ -77,6 +82,17 @@ def remarks(row: ComposedRow) -> Iterator[str]:
 
 def _is_same_tool(own: Item, tool: Tool) -> bool:
     return own.get("description") == tool.description and own.get("parameters") == tool.parameters
+
+
+def _other_tools(params: Mapping[str, Any]) -> Iterator[Tool]:
+    """Yield the functions that create parameters offer."""
+    for tool in params.get("tools") or ():
+        if tool.get("type") == "function":
+            told = tool.get("parameters")
+            parameters = {"type": "object", **(told if isinstance(told, dict) else {})}
+            if not isinstance(parameters.get("properties"), dict):
+                parameters["properties"] = {}
+            yield Tool(tool["name"], str(tool.get("description") or ""), parameters, "", BaseModel)
 
 
 FORMAT = TableFormat("trl", {"prompt": MESSAGES, "environment": TEXT, "task_id": TEXT, "row": TEXT}, record, remarks)
@@ -148,19 +164,20 @@ def load(
     catalog = discover() if catalog is None else catalog
     composition = open_composition(Path(folder), catalog)
     environments = {route.environment: route.environment_class for route in composition.routes.values()}
+    tools, told = _all_tools(composition, environments)
     for name, environment in environments.items():
-        _refuse(name, environment)
+        _refuse(name, environment, tools[name])
     written = export(composition, FORMAT.name, Path(folder) / FORMAT.file_name)
     dataset = load_dataset("parquet", data_files=str(written.path), split="train", cache_dir=cache_dir)
     stage = _Stage(composition)
     try:
-        classes = {name: _class_of(name, environment, stage) for name, environment in environments.items()}
+        classes = {name: _class_of(name, environment, tools[name], stage) for name, environment in environments.items()}
         for name, cls in classes.items():
             _try_schemas(name, cls)
     except BaseException:
         stage.close()
         raise
-    notes = [*written.notes, *stage.failures.notes()]
+    notes = [*written.notes, *told, *stage.failures.notes()]
     if "concurrency" in composition.plan.collect.model_fields_set:
         notes.append("collect.concurrency is not kept: TRL begins the rollouts of a batch at once, however many it has")
     for note in notes:
@@ -169,7 +186,37 @@ def load(
     return TrlEnvironments(dataset, dict(classes), rewards, tuple(notes), stage)
 
 
-def _refuse(name: str, environment: type[Environment[Any, Any]]) -> None:
+def _all_tools(
+    composition: Composition, environments: Mapping[str, type[Environment[Any, Any]]]
+) -> tuple[dict[str, list[Tool]], list[str]]:
+    """
+    Return all tools of each environment, and what is to be known of them.
+
+    Those that an environment has no method for stand in its rows, all of which are looked at.
+    """
+    tools = {name: list(environment.tools.values()) for name, environment in environments.items()}
+    others = {name: dict[str, Tool]() for name, environment in environments.items() if environment.takes_other_tools()}
+    notes: dict[str, None] = {}
+    for row in composition.dataset if others else ():
+        name, _ = row.identity
+        if name not in others:
+            continue
+        composed = ComposedRow(row, composition.routes[row.value["agent_ref"]["name"]], 0)
+        offered = {tool.name: tool for tool in _other_tools(composed.params)}
+        known = others[name]
+        if known and known.keys() != offered.keys():
+            notes[f"{name}: TRL offers all tools of an environment, also those that only other rows offer"] = None
+        for tool in offered.values():
+            first = known.setdefault(tool.name, tool)
+            if (first.description, first.parameters) != (tool.description, tool.parameters):
+                notes[f"{name}: TRL describes {tool.name} as its first row does, and others do it otherwise"] = None
+    for name, found in others.items():
+        own = {tool.name for tool in tools[name]}
+        tools[name] += [tool for tool in found.values() if tool.name not in own]
+    return tools, list(notes)
+
+
+def _refuse(name: str, environment: type[Environment[Any, Any]], tools: Sequence[Tool]) -> None:
     """
     Find what TRL's loop cannot do before anything is trained.
 
@@ -181,9 +228,13 @@ def _refuse(name: str, environment: type[Environment[Any, Any]]) -> None:
             f"the environment {name!r} answers with messages of its own (reply), which TRL's loop never asks for",
             hints=["try: leave it out of the mix"],
         )
-    for tool in environment.tools:
-        if tool.startswith("_") or tool in ("reset", "get_reward"):
-            raise RequestError(f"the environment {name!r} has a tool {tool!r}, a name that TRL does not offer")
+    for tool in tools:
+        if tool.name.startswith("_") or tool.name in ("reset", "get_reward"):
+            raise RequestError(f"the environment {name!r} has a tool {tool.name!r}, a name that TRL does not offer")
+        for argument in tool.parameters["properties"]:
+            if not argument.isidentifier() or iskeyword(argument):
+                told = f"the tool {tool.name!r} of {name!r} has an argument {argument!r:.60}, which TRL cannot name"
+                raise RequestError(told, hints=["try: leave the environment out of the mix"])
 
 
 class _Stage:
@@ -323,7 +374,7 @@ def _tell(line: str) -> None:
 # -- classes as TRL reads them ---------------------------------------------------------------------------------------
 
 
-def _class_of(name: str, environment: type[Environment[Any, Any]], stage: _Stage) -> type[Any]:
+def _class_of(name: str, environment: type[Environment[Any, Any]], tools: Sequence[Tool], stage: _Stage) -> type[Any]:
     """
     Make the class whose public methods TRL offers as tools.
 
@@ -340,7 +391,7 @@ def _class_of(name: str, environment: type[Environment[Any, Any]], stage: _Stage
         self._attempt = stage.submit(stage.begin(row["row"])).result()
 
     namespace = {"__init__": __init__, "reset": reset, "__doc__": environment.__doc__}
-    methods = {tool.name: _method_of(tool, environment, stage) for tool in environment.tools.values()}
+    methods = {tool.name: _method_of(tool, environment, stage) for tool in tools}
     return type(name, (), {**namespace, **methods})
 
 
@@ -359,19 +410,33 @@ def _method_of(tool: Tool, environment: type[Environment[Any, Any]], stage: _Sta
     properties: dict[str, Any] = tool.parameters["properties"]
     definitions: dict[str, Any] = tool.parameters.get("$defs", {})
     types = {key: _type_of(schema, definitions) for key, schema in properties.items()}
-    own = inspect.signature(getattr(environment, tool.method)).parameters
+    method_there = getattr(environment, tool.method, None)  # of a class that is elsewhere there is only the schema
+    own = {} if method_there is None else inspect.signature(method_there).parameters
+    nothing, required = inspect.Parameter.empty, tool.parameters.get("required") or ()
+    defaults = {
+        key: own[key].default if key in own else nothing if key in required else _default_of(schema)
+        for key, schema in properties.items()
+    }
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
-        inspect.Parameter(key, keyword, default=own[key].default, annotation=kind) for key, kind in types.items()
+        inspect.Parameter(key, keyword, default=defaults[key], annotation=kind) for key, kind in types.items()
     ]
     method.__name__ = method.__qualname__ = tool.name
     method.__annotations__ = {**types, "return": str}
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     method.__signature__ = inspect.Signature([itself, *parameters], return_annotation=str)  # type: ignore[attr-defined]
-    told = [f"    {key}: {_one_line(schema.get('description') or key)}" for key, schema in properties.items()]
+    told = [f"    {key}: {_one_line(_description_of(schema) or key)}" for key, schema in properties.items()]
     arguments = ["", "Args:", *told] if told else []
     method.__doc__ = "\n".join([_one_line(tool.description or tool.name), *arguments])
     return method
+
+
+def _description_of(schema: Any) -> str:  # a JSON schema
+    return str(schema.get("description") or "") if isinstance(schema, dict) else ""
+
+
+def _default_of(schema: Any) -> Any:  # a JSON schema; any JSON value
+    return schema.get("default") if isinstance(schema, dict) else None
 
 
 _SECTION = re.compile(r"\b(Args|Returns|Raises):")

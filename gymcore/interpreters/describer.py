@@ -80,7 +80,9 @@ class Describer:
             "task_model": _task_model(self, told["task"]),
             "config_model": _config_model(self, told["config"]),
             "python": self.python,
+            "keeps_route": told["keeps_route"],
             "_has_solution": told["is_solvable"],
+            "_takes_other_tools": told["takes_other_tools"],
         }
         described: type[StandIn] = type(told["name"], (StandIn,), body)
         described.tools = {

@@ -48,6 +48,8 @@ def answer(environment: type[Environment[Any, Any]], question: Mapping[str, Any]
         "name": environment.__name__,
         "documentation": environment.__doc__,
         "is_solvable": environment.is_solvable(),
+        "keeps_route": environment.keeps_route,
+        "takes_other_tools": environment.takes_other_tools(),
         "task": {"name": environment.task_model.__name__, "fields": list(environment.task_model.model_fields)},
         "config": {
             "name": environment.config_model.__name__,

@@ -18,8 +18,14 @@ class StandIn(Environment[Any, Any]):
     python: ClassVar[Path]
     """The interpreter in which it can be imported."""
     _has_solution: ClassVar[bool] = False
+    _takes_other_tools: ClassVar[bool] = False
 
     @classmethod
     def is_solvable(cls) -> bool:
         """Whether the author wrote a reference solution."""
         return cls._has_solution
+
+    @classmethod
+    def takes_other_tools(cls) -> bool:
+        """Whether rows may offer tools that the class has no method for."""
+        return cls._takes_other_tools

@@ -128,16 +128,16 @@ class _Local:
 
     async def call(self, call: ToolCall) -> str:
         tool = self.environment.tools.get(call.name)
-        if tool is None:
-            offered = ", ".join(self.environment.tools) or "none"
-            return _complaint(f"there is no tool {call.name[:100]!r}; the tools are: {offered}")
         try:
-            arguments = tool.check(call.arguments)
-            method = getattr(self.environment, tool.method)
-            if tool.in_thread:
-                result = await self._in_thread(method, arguments, call)
+            if tool is None:
+                result = self.environment.other_tool(call)
             else:
-                result = method(**arguments)
+                arguments = tool.check(call.arguments)
+                method = getattr(self.environment, tool.method)
+                if tool.in_thread:
+                    result = await self._in_thread(method, arguments, call)
+                else:
+                    result = method(**arguments)
             if hasattr(result, "__await__"):
                 result = await self._within(result, call)
         except ToolError as error:

@@ -18,10 +18,9 @@ from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError, ModelError
 from gymcore.interfaces import Agent, BoundModel, Environment, Model, OpenEnvironment, RolloutContext
 from gymcore.records import Task, ToolCall, Trajectory, Turn, seed_of
-from gymcore.responses import CreateParams, Item, Request, Response
+from gymcore.responses import CreateParams, Item, Request, Response, whole_response
 from gymcore.runtime.session import BoundToRollout
 from gymcore.serving.refusals import Refusal, refusal_of_error
-from gymcore.serving.replies import response_of, whole_response
 from gymcore.serving.sessions import ClientSession
 
 __all__ = ["Endpoints", "create_params", "streamed"]
@@ -106,7 +105,7 @@ class Endpoints:
             return await agent.play(_Asked(environment, request), model)
 
         trajectory: Trajectory = await session.do(played)
-        return response_of(trajectory, session.route.model, body)
+        return trajectory.to_response(session.route.model, body)
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """

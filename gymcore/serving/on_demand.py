@@ -23,7 +23,7 @@ from gymcore.runtime.executor import Executor
 from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.schedule import Planned
 from gymcore.serving.refusals import FailedRollout, Refusal, refusal_of_error
-from gymcore.serving.replies import response_of, scored
+from gymcore.serving.replies import scored
 from gymcore.serving.rows import SentRow
 
 __all__ = ["KEPT_S", "OnDemand"]
@@ -213,7 +213,7 @@ class OnDemand:
             assert rollout.failure is not None
             raise FailedRollout(rollout.failure)
         params = sent.row.value["responses_create_params"]
-        response = response_of(rollout.trajectory, route.model, params)
+        response = rollout.trajectory.to_response(route.model, params)
         return encode_json(scored(sent, response, rollout.trajectory, rollout.reward))
 
     async def _played(self, planned: Planned) -> Rollout:

@@ -330,3 +330,78 @@ def test_other_repeats_of_a_mix_with_epochs_are_refused(gym: Gym, plugins: Plugi
 
     assert refused.returncode == 2
     assert "echo: repeats 2 -> 3" in refused.stderr
+
+
+# -- environments with an argument -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env", "environments"),
+    [
+        (["remote:http://h:9000"], {"remote": ("remote:http://h:9000", None)}),
+        (["remote:http://h:9000=2"], {"remote": ("remote:http://h:9000", 2)}),
+        (["remote:http://h:9000=0.5"], {"remote": ("remote:http://h:9000", 0.5)}),
+        (["remote:http://h:9000/a=b"], {"remote": ("remote:http://h:9000/a=b", None)}),
+        (["remote:http://h/?of=1"], {"remote": ("remote:http://h/?of=1", None)}),
+        (["remote:http://h/?of=1=2"], {"remote": ("remote:http://h/?of=1", 2)}),
+        (["remote:http://h/?of=1&by=2"], {"remote": ("remote:http://h/?of=1&by=2", None)}),
+        (["dist/remote:http://h"], {"remote": ("dist/remote:http://h", None)}),
+        (["host:example_x=3"], {"example_x": ("host:example_x", 3)}),
+        (["host:weather", "weather"], {"host": ("host:weather", None), "weather": (None, None)}),
+        (
+            ["remote:http://a", "remote:http://b", "remote:http://c"],
+            {
+                "remote": ("remote:http://a", None),
+                "remote_2": ("remote:http://b", None),
+                "remote_3": ("remote:http://c", None),
+            },
+        ),
+    ],
+)
+def test_what_follows_a_colon_is_an_argument(env: list[str], environments: dict[str, tuple[Any, Any]]) -> None:
+    """
+    An environment is named by its argument where that is a name, and else by its plugin; further ones are numbered.
+
+    Only a number after the last equals sign is a weight, and none that a query of the address has given a name.
+    """
+    plan = _plan(env=env)
+
+    assert {name: (entry.use, entry.weight) for name, entry in plan.environments.items()} == environments
+
+
+def test_an_argument_finds_its_entry_in_a_plan(tmp_path: Path) -> None:
+    """
+    As it was typed, or as it was resolved; another one becomes an entry of its own.
+    """
+    text = "environments: {far: {use: 'remote:http://a'}, remote: {use: remote, config: {url: 'http://b'}, limit: 3}}"
+
+    plan = _plan(plan=_written(tmp_path, text), env=["remote:http://b=2", "remote:http://c"])
+
+    assert list(plan.environments) == ["far", "remote", "remote_2"]
+    assert (plan.environments["remote"].use, plan.environments["remote"].weight) == ("remote", 2)
+    assert plan.environments["remote"].limit == 3
+    assert plan.environments["remote_2"].use == "remote:http://c"
+
+
+def test_data_belong_to_the_only_environment_if_it_is_elsewhere() -> None:
+    """
+    Its rows say how they are routed there; beside another environment, they say who here plays them.
+    """
+    alone = _plan(env=["remote:http://a"], data=["rows.jsonl"])
+    beside = _plan(env=["remote:http://a", "b"], data=["rows.jsonl"])
+    here = _plan(env=["b"], data=["rows.jsonl"])
+
+    assert (alone.environments["remote"].data, alone.data) == (["rows.jsonl"], [])
+    assert (beside.environments["remote"].data, beside.data) == ([], ["rows.jsonl"])
+    assert (here.environments["b"].data, here.data) == ([], ["rows.jsonl"])
+
+
+def test_naming_one_argument_twice_is_told_without_it() -> None:
+    """
+    An address may hold what nobody should read.
+    """
+    with pytest.raises(PlanError) as caught:
+        _plan(env=["remote:http://u:hush@a", "remote:http://u:hush@a=2"])
+
+    assert "the environment 'remote' is named 2 times" in str(caught.value)
+    assert "hush" not in str(caught.value)

@@ -294,7 +294,8 @@ def test_two_environments_cannot_have_one_route(composed: Compose) -> None:
         (
             {"environments": {"mute": {}}, "models": {"policy": "nop"}},
             PlanError,
-            "'mute' has no split 'example' (environments.mute.split)\n  its splits: none",
+            "'mute' has no split 'example' (environments.mute.split)\n"
+            "  it brings no rows; try: --data FILE, or `data` here",
         ),
         ({"environments": {"mute": {}}}, PlanError, "Mute has no reference solution"),
         (

@@ -20,6 +20,7 @@ def test_a_manifest_says_what_a_plugin_is() -> None:
 gym_api: 1
 description: It works.
 agent: simple_agent
+argument: level
 isolation: process
 splits:
   example: data/example.jsonl
@@ -33,6 +34,7 @@ x-reviewer: somebody
         gym_api=1,
         description="It works.",
         agent="simple_agent",
+        argument="level",
         isolation="process",
         splits={"example": ("data/example.jsonl",), "train": ("a.jsonl", "b.jsonl")},
         config={"level": 3},
@@ -96,6 +98,7 @@ prompt: {user: "{question}"}
         (b"gym_api: 1\nagnet: x\n", "here:2", "unknown key 'agnet'; did you mean 'agent'?"),
         (b"gym_api: 1\nzzz: x\n", "here:2", "unknown key 'zzz'"),
         (b"gym_api: 1\nagent: 5\n", "here:2", "`agent` must be a text"),
+        (b"gym_api: 1\nargument: [url]\n", "here:2", "`argument` must be a text"),
         (b"gym_api: 1\nisolation: prison\n", "here:2", "`isolation` must be `none`, `process` or `venv`"),
         (b"gym_api: 1\nconfig: [a]\n", "here:2", "`config` must be a mapping"),
         (b"gym_api: 1\nsplits: a.jsonl\n", "here:2", "`splits` must map"),

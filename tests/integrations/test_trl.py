@@ -316,6 +316,76 @@ def test_a_reply_that_was_cut_off_is_verified_as_truncated(loaded: Load, labour:
         rewards(spec, [begun(spec, row)], said[:1], completion_ids=ids[:1])
 
 
+FAR = """
+from gymcore import Environment
+
+class Far(Environment):
+    async def other_tool(self, call):
+        return f"{call.name} {call.arguments}"
+
+    def verify(self, trajectory):
+        return float(len(trajectory.calls()))
+"""
+
+
+def _function(name: str, told: str = "Do it.", **parameters: Any) -> dict[str, Any]:
+    return {"type": "function", "name": name, "description": told, "parameters": {"type": "object", **parameters}}
+
+
+def _rows_of_far(folder: Path, *offered: list[dict[str, Any]]) -> dict[str, Any]:
+    file = folder / "rows.jsonl"
+    rows = [{"responses_create_params": {"input": f"Fly {n}.", "tools": tools}} for n, tools in enumerate(offered)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"far": {"data": [str(file)]}}
+
+
+@pytest.fixture
+def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginFolder]:
+    """
+    An environment whose tools stand in its rows.
+    """
+    with PluginFolder(tmp_path_factory.mktemp("far")) as folder:
+        files = {"gym_plugin_far/__init__.py": FAR, "gym_plugin_far/gym.yaml": "gym_api: 1"}
+        folder.install("gym-plugin-far", files, {"gymcore.environments": {"far": "gym_plugin_far:Far"}})
+        yield folder
+
+
+def test_tools_that_stand_in_rows_are_methods_too(loaded: Load, far: PluginFolder, tmp_path: Path) -> None:
+    """
+    All of them in all rows, because TRL has one class for an environment; that, and whose words are used, is said.
+    """
+    place = {"place": {"type": "string", "description": "Where to."}, "high": {"type": "integer", "default": 3}}
+    fly = _function("fly", properties=place, required=["place"])
+    rows = _rows_of_far(tmp_path, [fly], [fly, _function("land")], [_function("fly", "Otherwise."), _function("land")])
+
+    spec = loaded(rows, models={"policy": "nop"})
+
+    methods = {name: method for name, method in vars(spec.environment_factory["far"]).items() if name[0] != "_"}
+    assert list(methods) == ["reset", "fly", "land"]
+    signature = inspect.signature(methods["fly"])
+    assert str(signature) == "(self, *, place: str, high: int = 3) -> str"
+    assert "place: Where to." in methods["fly"].__doc__
+    environment = begun(spec, spec.train_dataset[0])
+    said = asked("fly", asyncio.run(environment.fly(place="Oslo")), place="Oslo")
+    assert said[1]["content"] == 'fly {"place":"Oslo"}'
+    assert rewards(spec, [environment], [[*said, {"role": "assistant", "content": "."}]])["far"] == [1.0]
+    assert "far: TRL offers all tools of an environment, also those that only other rows offer" in spec.notes
+    assert "far: TRL describes fly as its first row does, and others do it otherwise" in spec.notes
+
+
+@pytest.mark.parametrize("argument", ["to-place", "class", "1st"])
+def test_an_argument_that_python_cannot_name_is_refused(
+    loaded: Load, far: PluginFolder, tmp_path: Path, argument: str
+) -> None:
+    """
+    TRL reads tools from signatures.
+    """
+    rows = _rows_of_far(tmp_path, [_function("fly", properties={argument: {"type": "string"}})])
+
+    with pytest.raises(RequestError, match="which TRL cannot name"):
+        loaded(rows, models={"policy": "nop"})
+
+
 def test_an_environment_that_answers_the_model_is_refused(loaded: Load) -> None:
     """
     TRL's loop asks no environment for a user message, so a game of several of them would end after the first.

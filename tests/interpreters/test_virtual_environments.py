@@ -218,6 +218,7 @@ def test_the_class_here_says_what_the_class_there_says(shop: Shop) -> None:
     guess = route.environment_class
     assert issubclass(guess, StandIn)
     assert (guess.__name__, guess.__doc__, guess.is_solvable()) == ("Guess", "Guess a number.", True)
+    assert (guess.keeps_route, guess.takes_other_tools()) == (False, False)
     (schema,) = guess.tool_schemas()
     assert schema["description"] == "Look around."
     assert schema["parameters"]["properties"]["closely"] == {

@@ -241,7 +241,8 @@ class RowReader:
             told = f"`epoch` counts from 1, to {MAX_EPOCH} at most, and says {_shown(epoch)}"
             reasons.append(f"{told}; a key of the author's needs another name")
         environment = row.get("environment", route.environment)
-        if environment != route.environment:
+        served_as = _other_route(row, route) if route.environment_class.keeps_route else None
+        if environment != route.environment and served_as is None:
             reasons.append(f"`environment` says {_shown(environment)}, but its route leads to {route.environment!r}")
         if reasons or offered.reasons:
             self.reject(where, "; ".join([*reasons, *offered.reasons]))
@@ -254,13 +255,15 @@ class RowReader:
             drift.rows += 1
             if len(drift.places) < 3:
                 drift.places.append(where)
-        wanted = {
+        wanted: dict[str, Any] = {
             "agent_ref": {"type": "responses_api_agents", "name": route.name},
             "environment": route.environment,
             "task_id": task_id,
         }
         given = row.get("agent_ref")
-        if isinstance(given, dict) and given.get("name") == route.name:
+        if served_as is not None:
+            wanted["agent_ref"]["served_as"] = served_as
+        elif isinstance(given, dict) and given.get("name") == route.name:
             wanted["agent_ref"] = given
         if any(key in row and row[key] != value for key, value in wanted.items()):
             return encode_json({**row, **wanted}), str(task_id)
@@ -406,13 +409,24 @@ def _reasons_of_model(row: dict[str, Any], task_model: type[Task]) -> list[str]:
     return []
 
 
+def _other_route(row: dict[str, Any], route: Served) -> dict[str, Any] | None:
+    """Return what a row says of a route that is not ours; None where it says nothing, or was routed here already."""
+    given = row.get("agent_ref")
+    if isinstance(given, dict) and given.get("name") == route.name:
+        return None
+    return {key: row[key] for key in ROUTE_KEYS if key in row} or None
+
+
 def _compared_tools(tools: list[dict[str, Any]], route: Served) -> _OfferedTools:
     known = route.environment_class.tools
+    takes_others = route.environment_class.takes_other_tools()
     reasons, differing = [], []
     for tool in tools:
         name = tool.get("name")
         own = known.get(str(name))
-        if tool.get("type", "function") == "function" and not (isinstance(name, str) and name in known):
+        if tool.get("type", "function") == "function" and not (
+            isinstance(name, str) and (name in known or takes_others)
+        ):
             have = ", ".join(known) or "none"
             reasons.append(f"{route.environment!r} has no tool {_shown(name)} (its tools: {have})")
         elif own is not None and shape_of_schema(tool.get("parameters")) != shape_of_schema(own.parameters):

@@ -1,0 +1,1 @@
+"""`remote`: an environment that somebody serves."""

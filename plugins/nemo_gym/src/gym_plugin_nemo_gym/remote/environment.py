@@ -1,0 +1,93 @@
+"""
+`remote`: an environment that somebody serves over HTTP, `gym serve` or a resources server of NeMo Gym.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr, field_validator
+
+from gym_plugin_nemo_gym.served import Served, ServedConfig
+from gym_plugin_nemo_gym.wire import ServerFault, ServerUnavailable, Wire, over_tcp
+from gymcore import EndpointError, option
+
+__all__ = ["Remote", "RemoteConfig"]
+
+_REFUSED = {401: "asks for a token, or for another one", 403: "refuses us", 421: "is not called so"}
+
+
+class RemoteConfig(ServedConfig):
+    """Where it is served, and how it is asked."""
+
+    url: str = option(description="The address: http://HOST:PORT, with a path where the server has one.")
+    token: SecretStr | None = option(
+        None, description="Sent as a bearer token.", environment_variable="GYM_REMOTE_TOKEN", operational=True
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            raise ValueError("an address looks like http://HOST:PORT, with a port from 1 to 65535") from None
+        if "@" in parts.netloc:
+            told = "an address must hold no user and no password, because it is written down"
+            raise ValueError(f"{told}; try: the option `token`, or export GYM_REMOTE_TOKEN=...")
+        if not is_whole or parts.query or parts.fragment or "?" in value or "#" in value:
+            raise ValueError("an address looks like http://HOST:PORT or https://HOST/PATH, without a query")
+        if not value.isascii() or not value.isprintable() or " " in value or "\\" in value:
+            raise ValueError("an address holds ASCII letters without spaces; try: %20 and so on")
+        return value.rstrip("/")
+
+    @field_validator("token")
+    @classmethod
+    def _is_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        secret = "" if value is None else value.get_secret_value()
+        if not secret.isascii() or not secret.isprintable() or " " in secret:
+            raise ValueError("a token holds ASCII letters without spaces")
+        return value
+
+
+class Remote(Served[RemoteConfig]):
+    """
+    An environment that is served elsewhere.
+
+    Rows are those of the server: what they say of their route there is kept and sent, and their `tools` are called
+    there. A rollout is one session of the server, with cookies of its own.
+    """
+
+    @classmethod
+    @asynccontextmanager
+    async def shared(cls, config: RemoteConfig) -> AsyncIterator[Wire]:
+        """Look whether somebody is there, and keep the connections of the run."""
+        token = None if config.token is None else config.token.get_secret_value()
+        wire = Wire(config.url, over_tcp(), config.patience, token=token or None)
+        try:
+            await _reach(wire)
+            yield wire
+        finally:
+            await wire.aclose()
+
+
+async def _reach(wire: Wire) -> None:
+    """
+    Ask the server for nothing in particular: any answer says that it is there.
+
+    Raises:
+        EndpointError: it is not, or wants nothing to do with us.
+    """
+    hint = f"try: start it, such as gym serve --port {urlsplit(wire.url).port or 80}, or another address"
+    try:
+        reply = await wire.send("", None, most_bytes=2**20, limit_s=min(30.0, wire.patience.request_s))
+    except ServerUnavailable as error:
+        raise EndpointError(str(error), hints=[hint]) from error
+    except ServerFault:  # what it says is no concern of ours
+        return
+    if reply.status in _REFUSED:
+        hint = "try: the option `token`, or export GYM_REMOTE_TOKEN=..." if reply.status != 421 else "try: its own name"
+        raise EndpointError(f"the server at {wire.url} {_REFUSED[reply.status]} ({reply.status})", hints=[hint])

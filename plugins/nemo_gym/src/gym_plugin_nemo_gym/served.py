@@ -1,0 +1,204 @@
+"""
+An environment whose tools and verifier are somewhere else: what all of them have in common, however they are reached.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Generic, TypeGuard
+
+from pydantic import ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypeVar
+
+from gym_plugin_nemo_gym.session import CALLS, Session
+from gym_plugin_nemo_gym.wire import Patience, ServerFault, Wire
+from gymcore import Config, Environment, Reward, Task, ToolCall, ToolError, Trajectory, option
+from gymcore.documents import DocumentError, decode_json
+from gymcore.interfaces import MAX_ARGUMENTS_LENGTH
+from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS
+
+__all__ = ["Served", "ServedConfig", "ServedTask", "reward_of", "row_for_server"]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
+_NO_METRICS = frozenset((*ROUTE_KEYS, *ROLLOUT_KEYS, "responses_create_params"))
+
+
+class ServedConfig(Config):
+    """How a server is asked."""
+
+    agent: str | None = option(
+        None, description="The `agent_ref.name` that every row is sent with, in the place of what it says itself."
+    )
+    connect_timeout_s: float = option(
+        5.0, description="The longest that making a connection may take.", operational=True, gt=0, le=3600
+    )
+    request_timeout_s: float = option(
+        300.0, description="The longest that one request may take.", operational=True, gt=0, le=86_400
+    )
+    retries: int = option(
+        4, description="How often a request is sent again that nobody has received.", operational=True, ge=0, le=20
+    )
+
+    @property
+    def patience(self) -> Patience:
+        """How long the server is waited for."""
+        return Patience(self.connect_timeout_s, self.request_timeout_s, self.retries)
+
+
+class ServedTask(Task):
+    """A row of whoever serves the environment: kept whole, and not understood."""
+
+    _row: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep(cls, value: Any, check: ModelWrapValidatorHandler[ServedTask]) -> ServedTask:
+        task = check(value)
+        if isinstance(value, dict):
+            task._row = value
+        for name in task.offered or ():
+            if name in CALLS or not _NAME.fullmatch(name):
+                told = f"no tool can be called {name[:60]!r} over this protocol"
+                error = PydanticCustomError("tool_name", "{told}", {"told": told})
+                place = ("responses_create_params", "tools")
+                raise ValidationError.from_exception_data(cls.__name__, [{"type": error, "loc": place, "input": None}])
+        return task
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The row as it came; treat it as frozen."""
+        return self._row
+
+    @property
+    def offered(self) -> list[str] | None:
+        """The names of the functions that the row offers; None where it says nothing of tools."""
+        tools = self.responses_create_params.tools
+        if tools is None:
+            return None
+        return [str(tool.get("name")) for tool in tools if tool.get("type") == "function"]
+
+
+ConfigT = TypeVar("ConfigT", bound=ServedConfig, default=ServedConfig)
+
+
+class Served(Environment[ServedTask, ConfigT], Generic[ConfigT]):
+    """
+    An environment behind a server; `shared` of a subclass yields the `Wire` to it.
+
+    A rollout is one session there: what it has seeded, it closes, and no tool call is ever sent twice.
+    """
+
+    keeps_route = True
+
+    resources: Wire
+    _session: Session | None = None
+
+    async def open(self) -> None:
+        """Begin a session."""
+        self._session = session = Session(self.resources, row_for_server(self.task.row, self.config.agent))
+        await session.seed()
+
+    async def other_tool(self, call: ToolCall) -> str:
+        """Have a tool called over there."""
+        offered = self.task.offered
+        if call.name in CALLS or not _NAME.fullmatch(call.name) or (offered is not None and call.name not in offered):
+            names = ", ".join(offered or ()) or "none"
+            raise ToolError(f"there is no tool {call.name[:100]!r}; the tools are: {names}")
+        arguments = _checked(call)
+        assert self._session is not None
+        return await self._session.call(call.name, arguments)
+
+    async def verify(self, trajectory: Trajectory) -> Reward:
+        """Have what happened scored over there."""
+        assert self._session is not None
+        response = trajectory.to_response("policy", self.task.row.get("responses_create_params", {}))
+        reward = reward_of(await self._session.verify(response), self.task.row)
+        failed = self._session.failed_calls
+        if not failed or "failed_calls" in reward.metrics:
+            return reward
+        return reward.model_copy(update={"metrics": {**reward.metrics, "failed_calls": failed}})
+
+    async def close(self) -> None:
+        """End the session."""
+        if self._session is not None:
+            await self._session.close()
+
+
+def row_for_server(row: Mapping[str, Any], agent: str | None = None) -> dict[str, Any]:
+    """
+    Return a row as its server takes it: without our route, and with the one that it had before.
+
+    Args:
+        row: A row as it was composed.
+        agent: Whom it is routed to over there, where that is said for all rows.
+    """
+    reference = row.get("agent_ref")
+    before = reference.get("served_as") if isinstance(reference, dict) else None
+    before = dict(before) if isinstance(before, dict) else {}
+    if agent is not None:
+        if before.keys() >= {"agent_ref", "environment", "task_id"}:  # composed by gymcore, for that other agent
+            del before["environment"]
+        before["agent_ref"] = {"type": "responses_api_agents", "name": agent}
+    return {**{key: value for key, value in row.items() if key not in ROUTE_KEYS}, **before}
+
+
+def _checked(call: ToolCall) -> bytes:
+    """
+    Return the arguments of a call as a body.
+
+    Raises:
+        ToolError: they are no JSON object, or too long.
+    """
+    if len(call.arguments) > MAX_ARGUMENTS_LENGTH:
+        told = f"{len(call.arguments):,} characters; at most {MAX_ARGUMENTS_LENGTH:,} are read"
+        raise ToolError(f"invalid arguments for {call.name}: {told}")
+    try:
+        text = (call.arguments or "{}").encode()
+        value = decode_json(text)
+    except (DocumentError, UnicodeEncodeError):
+        raise ToolError(f"invalid arguments for {call.name}: they are no JSON") from None
+    if not isinstance(value, dict):
+        raise ToolError(f"invalid arguments for {call.name}: they are no JSON object")
+    return text
+
+
+def reward_of(answer: Mapping[str, Any], row: Mapping[str, Any]) -> Reward:
+    """
+    Read what a server says of an attempt: its reward, and every further number as a metric.
+
+    Args:
+        answer: Its answer to `/verify`, which tells the row again.
+        row: The row; its own numbers measure nothing.
+
+    Raises:
+        ServerFault: there is no reward that is a finite number.
+    """
+    value = answer.get("reward")
+    if not _is_number(value) or isinstance(value, bool):
+        told = "without a reward" if "reward" not in answer else f"with the reward {value!r:.60}"
+        raise ServerFault(f"/verify was answered {told}, and a reward is a finite number")
+    metrics = {name: item for name, item in _mapping(answer.get("metrics")).items() if _is_observation(item)}
+    for name, item in answer.items():
+        if name not in row and name not in _NO_METRICS and not name.startswith("_ng_") and _is_number(item):
+            metrics[name] = item
+    parts = {name: float(item) for name, item in _mapping(answer.get("reward_parts")).items() if _is_number(item)}
+    return Reward(value=float(value), parts=parts, metrics=metrics)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value is a truth, or a finite number that fits where numbers are kept."""
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, int) and abs(value) < 2**63
+
+
+def _is_observation(value: Any) -> bool:
+    """Whether a metric of a gymcore server is one of ours: a number, a text, nothing, or a list of some."""
+    if isinstance(value, list):
+        return all(isinstance(item, str) or (_is_number(item) and not isinstance(item, bool)) for item in value)
+    return value is None or isinstance(value, str) or _is_number(value)

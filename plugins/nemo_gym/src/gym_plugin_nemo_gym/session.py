@@ -1,0 +1,123 @@
+"""
+One rollout over the wire: seeded, its tools called, verified and closed.
+
+Source: the HTTP interface of the resources servers of nemo-gym 0.4.0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+from gym_plugin_nemo_gym.cookies import CookieJar
+from gym_plugin_nemo_gym.wire import Reply, ServerFault, ServerUnavailable, Wire
+from gymcore.documents import encode_json
+
+__all__ = ["CALLS", "Session"]
+
+CALLS = ("aggregate_metrics", "close_session", "reverify_mode", "run", "seed_session", "verify")
+"""Names of the protocol, under which no tool can be called."""
+
+OURS = "gymcore_session"
+"""The cookie of a gymcore server: it closes a session when it is told to, and verifies one once however often asked."""
+
+MOST_OF_A_TOOL = 16 * 2**20
+MOST_OF_A_ROW = 128 * 2**20
+"""The longest replies, in bytes: of a tool, and of what tells a row and its response again."""
+CLOSE_S = 5.0
+
+_NOT_CARRIED_OUT = (401, 403, 407, 408, 421, 425, 429, 502, 503, 504)
+"""
+Statuses that are no answer of a tool: somebody on the way refuses, or is overloaded, or has nothing behind him.
+
+Every other one is, by the protocol: 404 says that there is no such tool, 422 that the arguments do not fit it, and with
+500 it has failed, which the agents of NeMo Gym show the model, too.
+"""
+
+
+class Session:
+    """
+    One rollout; its requests go out one after the other, because a server may keep its state in the cookies.
+
+    Args:
+        wire: The server.
+        row: The row, as that server takes it.
+
+    Attributes:
+        failed_calls: How many tool calls were answered with a status of 500 or more.
+    """
+
+    def __init__(self, wire: Wire, row: Mapping[str, Any]) -> None:
+        self._wire = wire
+        self._row = row
+        self._jar = CookieJar()
+        self._turn = asyncio.Lock()
+        self.failed_calls = 0
+
+    async def seed(self) -> None:
+        """
+        Begin it.
+
+        Raises:
+            ServerUnavailable, ServerFault: the server could not be asked, or did not begin it.
+        """
+        reply = await self._post("seed_session", encode_json(self._row), most_bytes=MOST_OF_A_ROW)
+        reply.refuse("/seed_session")
+        value = reply.value()
+        if isinstance(value, dict) and value.get("mcp"):
+            raise ServerFault("/seed_session: the tools of this server are called over MCP, which is not spoken here")
+
+    async def call(self, tool: str, arguments: bytes) -> str:
+        """
+        Have a tool called, once, and return what it answered.
+
+        Args:
+            tool: Its name.
+            arguments: A JSON object.
+
+        Raises:
+            ServerUnavailable: nobody could be asked, or whether the call was carried out is not known.
+            ServerFault: it was not carried out, or its answer is too long.
+        """
+        reply = await self._post(quote(tool, safe=""), arguments, most_bytes=MOST_OF_A_TOOL)
+        if reply.error is not None or 300 <= reply.status < 400 or reply.status in _NOT_CARRIED_OUT:
+            reply.refuse(f"the call of the tool {tool!r}")
+        self.failed_calls += reply.status >= 500
+        return reply.text
+
+    async def verify(self, response: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Have what happened scored.
+
+        Args:
+            response: The whole episode.
+
+        Returns:
+            What the server says of it.
+
+        Raises:
+            ServerUnavailable, ServerFault: it did not score it.
+        """
+        body = encode_json({**self._row, "response": response})
+        again = "always" if OURS in self._jar else "if unsent"
+        reply = await self._post("verify", body, most_bytes=MOST_OF_A_ROW, again=again)
+        reply.refuse("/verify")
+        value = reply.value()
+        if not isinstance(value, dict):
+            raise ServerFault("/verify was answered with what is no JSON object")
+        return value
+
+    async def close(self) -> None:
+        """End it, where the server knows how to; what goes wrong changes nothing."""
+        if OURS in self._jar:
+            limit_s = min(CLOSE_S, self._wire.patience.request_s)
+            with suppress(ServerUnavailable, ServerFault):
+                async with asyncio.timeout(limit_s):
+                    await self._post("close_session", b"{}", most_bytes=MOST_OF_A_TOOL, limit_s=limit_s, retries=0)
+
+    async def _post(self, path: str, body: bytes, **how: Any) -> Reply:
+        async with self._turn:
+            return await self._wire.send(path, body, self._jar, **how)

@@ -1,0 +1,269 @@
+"""
+A client of NeMo Gym's protocol: requests to one server, each sent once, unless it is certain that nobody had it.
+
+Which transport carries them, TCP or a Unix socket, is said by whoever makes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+
+from gym_plugin_nemo_gym.cookies import CookieJar
+from gymcore.documents import DocumentError, decode_json
+
+__all__ = ["Patience", "Reply", "ServerFault", "ServerUnavailable", "Wire", "over_tcp", "over_unix_socket"]
+
+KEEP_ALIVE_S = 2.0
+"""
+How long an idle connection is used again. Less than any server keeps one: a request that meets the end of its
+connection may have been carried out, and cannot be sent again.
+"""
+IDLE_CONNECTIONS = 256
+FIRST_WAIT_S, MAX_WAIT_S = 0.25, 5.0
+"""Before a request is sent again whose connection could not be made: the first wait, and the longest."""
+SHOWN = 300
+"""Characters of a reply that messages quote."""
+
+_SET_COOKIE = b"set-cookie"
+_BUSY = (408, 410, 425, 429, 502, 503, 504)
+"""Statuses after which the same rollout may succeed another time."""
+
+
+class ServerUnavailable(ConnectionError):
+    """The server could not be asked, or what became of a request is not known; another time it may work."""
+
+
+class ServerFault(Exception):
+    """The server has failed, or said what cannot be used; the same rollout is likely to fail again."""
+
+
+class _NotSent(Exception):
+    """A request that nobody has received."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the server is waited for."""
+
+    connect_s: float = 5.0
+    """Making a connection, in seconds."""
+    request_s: float = 300.0
+    """One request, from sending it to the end of its reply, in seconds."""
+    retries: int = 4
+    """How often a request is sent again that may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the server answered."""
+
+    status: int
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode("utf-8", "replace")
+
+    def value(self) -> Any:  # any JSON value
+        """Return the body as JSON; None where it is none."""
+        try:
+            return decode_json(self.body)
+        except DocumentError:
+            return None
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """What a gymcore server says of a request that it did not carry out, or of a rollout that failed."""
+        value = self.value() if self.status >= 400 else None
+        told = value.get("error") if isinstance(value, dict) else None
+        return told if isinstance(told, dict) and isinstance(told.get("message"), str) else None
+
+    def refuse(self, what: str) -> None:
+        """
+        Raise what a status says that is no success.
+
+        Args:
+            what: What was asked for, for the message.
+
+        Raises:
+            ServerUnavailable, ServerFault: the status is 300 or more.
+        """
+        if self.status < 300:
+            return
+        error = self.error or {}
+        quoted = " ".join(str(error.get("message", self.text[: 4 * SHOWN])).split())[:SHOWN]
+        told = f"{what} was answered with status {self.status}" + (f": {quoted}" if quoted else "")
+        if error.get("retryable", self.status in _BUSY):
+            raise ServerUnavailable(told)
+        raise ServerFault(told)
+
+
+def over_tcp() -> httpx.AsyncBaseTransport:
+    """Return what carries requests to an address; directly, whatever proxy the environment names."""
+    return httpx.AsyncHTTPTransport(limits=_LIMITS)
+
+
+def over_unix_socket(path: str) -> httpx.AsyncBaseTransport:
+    """Return what carries requests to a Unix socket, whatever host the address names."""
+    return httpx.AsyncHTTPTransport(uds=path, limits=_LIMITS)
+
+
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=IDLE_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S)
+
+
+class Wire:
+    """
+    Sends requests to one server; `aclose` closes its connections.
+
+    Args:
+        url: The address before the names of calls, without a slash at the end.
+        transport: What carries them.
+        patience: How long the server is waited for.
+        token: Sent along as a bearer token.
+        sleep: Waits.
+        chance: Gives a number from 0.0 to 1.0, so that many who wait do not come back together.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        transport: httpx.AsyncBaseTransport,
+        patience: Patience | None = None,
+        *,
+        token: str | None = None,
+        sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.url = url
+        self.patience = patience or Patience()
+        self._transport = transport
+        self._sleep = sleep
+        self._chance = chance
+        self._headers = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "gymcore"}
+        if token is not None:
+            self._headers["authorization"] = f"Bearer {token}"
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._transport.aclose()
+
+    async def send(
+        self,
+        path: str,
+        body: bytes | None,
+        jar: CookieJar | None = None,
+        *,
+        again: Literal["if unsent", "always"] = "if unsent",
+        most_bytes: int,
+        limit_s: float | None = None,
+        retries: int | None = None,
+    ) -> Reply:
+        """
+        Send a request, and read its reply to the end.
+
+        Args:
+            path: What follows the address, quoted already.
+            body: JSON, for a POST; None is a GET.
+            jar: The cookies that go along, and take what the reply sets.
+            again: When it may be sent again: if its connection could not be made, so that nobody had it; or also
+                where the connection was lost on the way, because doing it twice is the same as doing it once.
+            most_bytes: The longest reply; a longer one is not read to its end.
+            limit_s: How long one try may take; what `patience` says where it is None.
+            retries: How often it may be sent again; what `patience` says where it is None.
+
+        Raises:
+            ServerUnavailable: the server could not be reached, or no whole reply came.
+            ServerFault: the reply is none that can be used.
+        """
+        left = self.patience.retries if retries is None else retries
+        wait_s = FIRST_WAIT_S
+        while True:
+            try:
+                return await self._exchange(path, body, jar, most_bytes, limit_s or self.patience.request_s)
+            except _NotSent as error:
+                if not left:
+                    raise ServerUnavailable(f"nobody could be asked at {self.url}: {error}") from None
+            except ServerUnavailable:
+                if not left or again == "if unsent":
+                    raise
+            left -= 1
+            await self._sleep(wait_s * (0.5 + 0.5 * self._chance()))
+            wait_s = min(MAX_WAIT_S, 2 * wait_s)
+
+    async def _exchange(
+        self, path: str, body: bytes | None, jar: CookieJar | None, most_bytes: int, limit_s: float
+    ) -> Reply:
+        """Send a request once."""
+        told = f"{'GET' if body is None else 'POST'} /{path}"
+        request = self._request(path, body, jar, limit_s)
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                response = await self._transport.handle_async_request(request)
+                try:
+                    data = await _read(response, most_bytes, told)
+                finally:
+                    await response.aclose()
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise _NotSent(_named(error)) from error
+        except httpx.TransportError as error:
+            unknown = "whether it was done is not known"
+            raise ServerUnavailable(f"{told} was sent and not answered, {unknown}: {_named(error)}") from error
+        except TimeoutError as error:
+            if limit.expired():
+                raise ServerUnavailable(f"{told} was not answered within {limit_s:g} s (request_timeout_s)") from error
+            raise
+        if jar is not None:
+            try:
+                jar.take(
+                    [value.decode("latin-1") for name, value in response.headers.raw if name.lower() == _SET_COOKIE]
+                )
+            except ValueError as error:
+                raise ServerFault(f"{told}: {error}") from None
+        return Reply(response.status_code, data)
+
+    def _request(self, path: str, body: bytes | None, jar: CookieJar | None, limit_s: float) -> httpx.Request:
+        headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
+        if body is not None:
+            headers.append((b"content-type", b"application/json"))
+        if jar is not None and jar.header:
+            headers.append((b"cookie", jar.header.encode("latin-1")))
+        bounds = {"connect": self.patience.connect_s, "read": limit_s, "write": limit_s, "pool": limit_s}
+        return httpx.Request(
+            "GET" if body is None else "POST",
+            f"{self.url}/{path}",
+            headers=headers,
+            content=body,
+            extensions={"timeout": bounds},
+        )
+
+
+async def _read(response: httpx.Response, most_bytes: int, told: str) -> bytes:
+    """
+    Read a reply to its end.
+
+    Raises:
+        ServerFault: it is too long, or packed although nobody asked for that.
+    """
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise ServerFault(f"{told} was answered in the coding {coding[:40]!r}, which was not asked for")
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_raw():
+        size += len(part)
+        if size > most_bytes:
+            raise ServerFault(f"{told} was answered with more than {most_bytes:,} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _named(error: Exception) -> str:
+    text = " ".join(str(error).split())[:SHOWN]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,19 @@
+"""
+The environments against the kit that every environment passes.
+"""
+
+from typing import ClassVar
+
+import pytest
+
+from gymcore.testing import EnvironmentSuite
+
+
+@pytest.mark.xdist_group("remote")
+class TestRemote(EnvironmentSuite):
+    """
+    What every environment should hold; what needs rows is played against real servers in the other files.
+    """
+
+    plugin = "remote"
+    config: ClassVar = {"url": "http://127.0.0.1:9000"}

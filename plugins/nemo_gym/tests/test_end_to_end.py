@@ -1,0 +1,155 @@
+"""
+Both example environments, served by one process and played by another, as if they were installed there.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gymcore import EndpointError, read_rollouts, run_sync
+from gymcore.cli.plan_options import PlanFlags
+from gymcore.testing import LoopbackEndpoint, calls, says, slow
+
+pytestmark = pytest.mark.slow
+
+BOTH = ("--env", "example_single_tool_call", "--env", "example_multi_step")
+
+GymServe = Callable[..., Any]
+
+
+def _synonyms() -> dict[str, list[str]]:
+    """Map each query of the synonyms environment to what a perfect agent looks up."""
+    rows = files("gym_plugin_example_multi_step").joinpath("data/example.jsonl").read_text().splitlines()
+    parsed = [json.loads(row) for row in rows]
+    return {row["responses_create_params"]["input"][-1]["content"]: row["expected_synonyms"] for row in parsed}
+
+
+def solver() -> Callable[[dict[str, Any]], Any]:
+    """Return a policy that solves both environments from the conversation alone."""
+    answers = _synonyms()
+
+    def answer(body: dict[str, Any]) -> Any:
+        results = [item["output"] for item in body["input"] if item.get("type") == "function_call_output"]
+        said = next(item["content"] for item in reversed(body["input"]) if item.get("role") == "user")
+        if said not in answers:
+            return says("Cold.") if results else calls("get_weather", city="Oslo")
+        wanted = answers[said]
+        if len(results) < len(wanted):
+            return calls("get_synonym_value", synonym=wanted[len(results)])
+        if len(results) == len(wanted):
+            values = [json.loads(result)["synonym_value"] for result in results]
+            return calls("extract_synonym_values", synonym_values=values)
+        return says("Done.")
+
+    return answer
+
+
+def _plan(environments: dict[str, Any], endpoint: LoopbackEndpoint, **collect: Any) -> dict[str, Any]:
+    model = {"use": "openai_model", "config": {"base_url": endpoint.base_url}}
+    return {"environments": environments, "models": {"policy": model}, "collect": {"concurrency": 8, **collect}}
+
+
+def _ready(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/ready") as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+def _outcome(rollout: Any) -> tuple[Any, ...]:
+    said = [{key: item[key] for key in item if key not in ("id", "call_id")} for item in rollout.trajectory.items]
+    return said, rollout.reward.value, rollout.reward.metrics, rollout.trajectory.stop
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
+def test_what_is_served_is_played_as_what_is_installed(gym_serve: GymServe, tmp_path: Path, isolation: str) -> None:
+    """
+    The same rows, tool results, rewards and metrics, in a mix with an environment that is here; nothing stays open.
+    """
+    with gym_serve(*BOTH) as served, LoopbackEndpoint(solver()) as endpoint:
+        far = {"use": f"remote:{served.url}", "data": str(served.dataset), "isolation": isolation}
+        near = {"example_single_tool_call": {}, "example_multi_step": {}}
+        report = run_sync(_plan({"far": far, **near}, endpoint), tmp_path / "run", environ={})
+        ready = _ready(served.url)
+
+    played: dict[str, dict[str, Any]] = {}
+    for rollout in read_rollouts(tmp_path / "run"):
+        key = json.dumps(rollout.row.value["responses_create_params"], sort_keys=True)
+        played.setdefault("far" if rollout.environment == "far" else "near", {})[key] = _outcome(rollout)
+    assert len(played["far"]) == 10
+    assert played["far"] == played["near"]
+    assert {outcome[1] for outcome in played["far"].values()} == {1.0}
+    assert (report.total.finished, report.total.failed) == (20, 0)
+    assert ready["sessions"] == 0
+
+
+def test_the_command_line_says_it_in_one_line(gym_serve: GymServe, tmp_path: Path) -> None:
+    """
+    `--env remote:URL --data ROWS`, though the rows name agents that nobody here is called.
+    """
+    with gym_serve(*BOTH) as served, LoopbackEndpoint(solver()) as endpoint:
+        text = PlanFlags(env=[f"remote:{served.url}"], data=[str(served.dataset)]).to_plan()
+        assert text.plan is not None
+        plan = _plan(text.plan.to_dict()["environments"], endpoint)
+        run_sync(plan, tmp_path / "run", environ={})
+
+    rollouts = list(read_rollouts(tmp_path / "run"))
+    assert [rollout.reward.value for rollout in rollouts if rollout.reward is not None] == [1.0] * 10
+    assert {rollout.environment for rollout in rollouts} == {"remote"}
+
+
+def test_what_is_played_elsewhere_can_be_served_again(gym_serve: GymServe, tmp_path: Path) -> None:
+    """
+    A server in front of a server: rows find their way through both.
+    """
+    with gym_serve(*BOTH) as first:
+        given = ("--env", f"remote:{first.url}", "--data", str(first.dataset), "--model", "nop")
+        with gym_serve(*given) as second, LoopbackEndpoint(solver()) as endpoint:
+            far = {"use": f"remote:{second.url}", "data": str(second.dataset)}
+            run_sync(_plan({"far": far}, endpoint), tmp_path / "run", environ={})
+
+    rewards = [rollout.reward.value for rollout in read_rollouts(tmp_path / "run") if rollout.reward is not None]
+    assert rewards == [1.0] * 10
+
+
+def test_a_token_stays_where_it_belongs(gym_serve: GymServe, tmp_path: Path) -> None:
+    """
+    From a variable to the server, and into no file.
+    """
+    with (
+        gym_serve(*BOTH, "--token-from", "SERVE_TOKEN", SERVE_TOKEN="sesame-of-sixteen-letters") as served,
+        LoopbackEndpoint(solver()) as endpoint,
+    ):
+        plan = _plan({"far": {"use": f"remote:{served.url}", "data": str(served.dataset)}}, endpoint)
+        with pytest.raises(EndpointError, match="asks for a token"):
+            run_sync(plan, tmp_path / "none", environ={})
+        report = run_sync(plan, tmp_path / "run", environ={"GYM_REMOTE_TOKEN": "sesame-of-sixteen-letters"})
+
+    assert report.total.failed == 0
+    written = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert not any(b"sesame-of-sixteen-letters" in path.read_bytes() for path in written)
+
+
+def test_a_server_that_dies_costs_failures_and_no_reward(gym_serve: GymServe, tmp_path: Path) -> None:
+    """
+    Every rollout is accounted for, and may be played again another time.
+    """
+    with gym_serve(*BOTH) as served, LoopbackEndpoint(lambda body: slow(0.05, solver()(body))) as endpoint:
+        far = {"use": f"remote:{served.url}", "config": {"retries": 0}, "data": str(served.dataset), "repeats": 4}
+        killer = threading.Timer(1.5, served.process.kill)
+        killer.start()
+        run_sync(_plan({"far": far}, endpoint, concurrency=2), tmp_path / "run", environ={})
+        killer.join()
+
+    failures = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
+    assert len(list(read_rollouts(tmp_path / "run"))) + len(failures) == 40
+    assert failures
+    assert {failure["retryable"] for failure in failures} == {True}
+    assert {failure["stage"] for failure in failures} <= {"open", "tool", "verify"}
