@@ -15,8 +15,10 @@ from pydantic import field_validator
 
 from gym_plugin_nemo_gym.hosted.installation import HOW_TO_INSTALL, PYTHON, find_installation
 from gym_plugin_nemo_gym.hosted.process import HostedWire, hosted
-from gym_plugin_nemo_gym.served import Served, ServedConfig
-from gymcore import EndpointError, option
+from gym_plugin_nemo_gym.hosted.steps import Steps, with_message
+from gym_plugin_nemo_gym.served import Served, ServedConfig, row_for_server
+from gym_plugin_nemo_gym.session import Session
+from gymcore import EndpointError, Reward, ToolCall, ToolError, Trajectory, Turn, option
 from gymcore.errors import PlanError, Problem
 
 __all__ = ["NemoGym", "NemoGymConfig"]
@@ -90,10 +92,12 @@ class NemoGym(Served[NemoGymConfig]):
     A resources server of NeMo Gym.
 
     One process serves it for the whole run, in the interpreter that has nemo-gym and on a Unix socket that nobody else
-    reaches. Its rows are those that come with it; a rollout is one session.
+    reaches. Its rows are those that come with it; a rollout is one session, whose tools the model calls or, where that is
+    how the server is made, in which each of its replies is one step.
     """
 
     resources: HostedWire
+    _steps: Steps | None = None
 
     @classmethod
     def own_rows(cls, config: NemoGymConfig, split: str) -> Iterator[bytes]:
@@ -127,4 +131,26 @@ class NemoGym(Served[NemoGymConfig]):
         """Begin a session; a server that has ended ends the run, which can be resumed."""
         if self.resources.fault is not None:
             raise EndpointError(self.resources.fault, hints=["try: the same command again"], has_worked=True)
-        await super().open()
+        if self.resources.server.flavour != "steps":
+            await super().open()
+            return
+        self._session = Session(self.resources, row_for_server(self.task.row, self.config.agent))
+        self._steps = Steps(self._session, self.resources.server.max_steps)
+        if seen := await self._steps.begin():
+            self.task = with_message(self.task, seen)
+
+    async def other_tool(self, call: ToolCall) -> str:
+        """Have a tool called over there; what is played step by step has none."""
+        if self._steps is not None:
+            raise ToolError(f"there is no tool {call.name[:100]!r}; answer in words")
+        return await super().other_tool(call)
+
+    async def reply(self, turn: Turn) -> str | None:
+        """Have a reply taken as a step, where it is played step by step."""
+        return None if self._steps is None else await self._steps.take(turn, self.task)
+
+    async def verify(self, trajectory: Trajectory) -> Reward:
+        """Have what happened scored over there; or return the sum of what its steps have earned."""
+        if self._steps is None:
+            return await super().verify(trajectory)
+        return await self._steps.end(trajectory, self.task)

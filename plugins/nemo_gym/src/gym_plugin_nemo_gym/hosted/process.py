@@ -41,22 +41,27 @@ class HostedWire(Wire):
         patience: How long it is waited for.
         process: The process that watches it.
         output: What it prints.
-        name: What messages call it.
+        server: Which one it is.
     """
 
     def __init__(
-        self, path: str, patience: Patience, process: asyncio.subprocess.Process, output: Output, name: str
+        self,
+        path: str,
+        patience: Patience,
+        process: asyncio.subprocess.Process,
+        output: Output,
+        server: ResourcesServer,
     ) -> None:
         super().__init__("http://nemo-gym", over_unix_socket(path), patience)
+        self.server = server
         self._process = process
         self._output = output
-        self._name = name
         self._ending = asyncio.ensure_future(process.wait())
 
     @property
     def fault(self) -> str | None:
         """How the server has ended; None while it is there."""
-        return _epitaph(self._name, self._process, self._output) if self._ending.done() else None
+        return _epitaph(self.server.name, self._process, self._output) if self._ending.done() else None
 
     async def send(self, path: str, *arguments: Any, **how: Any) -> Reply:
         """
@@ -128,7 +133,7 @@ async def hosted(
             process = await _started(python, folder, output, environ)
             try:
                 await _until_ready(process, order, server.name, output, start_s)
-                wire = HostedWire(path, patience, process, output, server.name)
+                wire = HostedWire(path, patience, process, output, server)
                 try:
                     yield wire
                 finally:
