@@ -1,64 +1,57 @@
 """
-`python -m gym_plugin_nemo_gym`: which resources servers the installed NeMo Gym has, and which of them can be hosted here.
+`python -m gym_plugin_nemo_gym`: which resources servers an installed NeMo Gym has, and which can be played here.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import sys
+from typing import Any
 
-from gym_plugin_nemo_gym.hosted.installation import HOW_TO_INSTALL, PYTHON, Installation, find_installation
-from gymcore.errors import GymcoreError
+import click
 
-__all__ = ["main"]
+from gym_plugin_nemo_gym.hosted.installation import HOW_TO_INSTALL, PYTHON, find_installation
+from gymcore.errors import GymcoreError, PlanError, Problem
+
+__all__ = ["command"]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """
-    Print them, and return the exit code.
-
-    Args:
-        arguments: Those of the command line, where they are not given.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m gym_plugin_nemo_gym", description="List the resources servers of an installed NeMo Gym."
-    )
-    parser.add_argument("--python", default=os.environ.get(PYTHON, ""), help=f"the Python that has it; else ${PYTHON}")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of words")
-    given = parser.parse_args(arguments)
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--python", envvar=PYTHON, default="", metavar="PATH", help=f"The Python that has it; else ${PYTHON}.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of words.")
+def command(python: str, as_json: bool) -> None:
+    """List the resources servers of an installed NeMo Gym."""
     try:
-        if not given.python:
-            print("no Python is named that has nemo-gym", *HOW_TO_INSTALL, sep="\n  ", file=sys.stderr)
-            return 2
-        installation = find_installation(given.python)
+        if not python:
+            raise PlanError([Problem("no Python is named that has nemo-gym", None, HOW_TO_INSTALL)])
+        installation = find_installation(python)
     except GymcoreError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    if given.json:
-        print(json.dumps([server.to_dict() for server in installation.servers()], indent=2, ensure_ascii=False))
-    else:
-        _print(installation)
-    return 0
-
-
-def _print(installation: Installation) -> None:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
     servers = [server.to_dict() for server in installation.servers()]
+    if as_json:
+        click.echo(json.dumps(servers, indent=2, ensure_ascii=False))
+    else:
+        _print(installation.version, servers)
+
+
+def _print(version: str, servers: list[dict[str, Any]]) -> None:
     good = [server for server in servers if server["can_be_hosted"]]
-    print(f"NeMo Gym {installation.version}: {len(good)} of {len(servers)} resources servers can be hosted")
-    print("  gym run --env nemo_gym:SERVER ...\n")
-    width = max((len(server["server"]) for server in servers), default=0)
-    for server in good:
-        rows = ", ".join(f"{split} {count}" for split, count in server["rows"].items()) or "no rows"
-        told = f"{server['domain']}: {server['description']}" if server["description"] else server["domain"]
-        print(f"  {server['server']:<{width}}  {rows:<12} {told}".rstrip())
     others = [server for server in servers if not server["can_be_hosted"]]
+    width = max((len(server["server"]) for server in servers), default=0)
+    click.echo(f"NeMo Gym {version}: {len(good)} of {len(servers)} resources servers have a loop that is played here")
+    for server in good:
+        click.echo(f"\n  {server['server']:<{width}}  {server['domain']}: {server['description']}".rstrip(": "))
+        rows = ", ".join(f"{count:,} {split}" for split, count in server["rows"].items())
+        click.echo(f"      rows: {rows or 'none'}; loop: {', '.join(server['agents'])}")
+        if server["asks"]:
+            click.echo(f"      asks: {', '.join(server['asks'])}")
+        if server["requires"]:
+            click.echo(f"      requires: {', '.join(server['requires'])}")
     if others:
-        print("\nnot these:")
+        click.echo("\nnot these:")
     for server in others:
-        print(f"  {server['server']:<{width}}  {server['reason']}")
+        click.echo(f"  {server['server']:<{width}}  {server['reason']}")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command(prog_name="python -m gym_plugin_nemo_gym")

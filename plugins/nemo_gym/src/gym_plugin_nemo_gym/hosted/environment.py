@@ -92,8 +92,8 @@ class NemoGym(Served[NemoGymConfig]):
     A resources server of NeMo Gym.
 
     One process serves it for the whole run, in the interpreter that has nemo-gym and on a Unix socket that nobody else
-    reaches. Its rows are those that come with it; a rollout is one session, whose tools the model calls or, where that is
-    how the server is made, in which each of its replies is one step.
+    reaches. Its rows are those that come with it. A rollout is one session: the model calls its tools or, where that is
+    how the server is made, each reply is a step.
     """
 
     resources: HostedWire

@@ -67,6 +67,9 @@ def main() -> NoReturn:
     status = _watch(worker, waking)
     with suppress(ProcessLookupError):
         os.killpg(worker, signal.SIGKILL)  # what the server has started, and left behind
+    with suppress(OSError):  # whoever made the folder removes it, too, unless he was killed
+        Path(order["socket"]).unlink(missing_ok=True)
+        Path(order["socket"]).parent.rmdir()
     os._exit(status)
 
 
@@ -190,9 +193,10 @@ def _serve(order: dict[str, Any], tell: Any) -> None:
         timeout_graceful_shutdown=1,
     )
     server = Announced(config)
-    server.run(sockets=[listening])
+    with suppress(SystemExit):  # how uvicorn tells that the lifespan could not begin
+        server.run(sockets=[listening])
     if not server.started:
-        raise Unusable("it did not start; what it printed says why")
+        raise Unusable("what it opens before it serves could not be opened")
     os._exit(0)
 
 

@@ -64,8 +64,20 @@ class ResourcesServer:
     """How often they ask the model, at most."""
     data: Mapping[str, tuple[Path, ...]] | None = None
     """The files of rows that it names, by split; whether they are there is not said."""
+    asks: tuple[str, ...] = ()
+    """Other servers that it asks, such as judges."""
     fault: str = ""
     """Why its files could not be read."""
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What it requires besides NeMo Gym, by its requirements.txt."""
+        try:
+            lines = (self.folder / "requirements.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return ()
+        wanted = [line.partition(" #")[0].strip() for line in lines]
+        return tuple(line for line in wanted if line and line[0] not in "#-" and "nemo-gym" not in line)
 
     @property
     def flavour(self) -> Flavour | None:
@@ -80,8 +92,9 @@ class ResourcesServer:
         if self.config_file is None:
             return "no YAML of its folder configs speaks of it"
         if self.flavour is None:
-            played = " and ".join(self.agents) or "no agent"
-            return f"it is played by {played}, whose loop is not spoken here"
+            if not self.agents:
+                return "its YAML names no agent that plays it"
+            return f"it is played by {' and '.join(self.agents)}, whose loop is not played here"
         return ""
 
     def files(self, split: str) -> tuple[Path, ...]:
@@ -103,6 +116,8 @@ class ResourcesServer:
             "description": self.description,
             "agents": list(self.agents),
             "max_steps": self.max_steps,
+            "asks": list(self.asks),
+            "requires": list(self.requires),
             "rows": {split: sum(1 for _ in self.rows(split)) for split in SPLITS if self.files(split)},
             "can_be_hosted": not self.objection,
             "reason": self.objection or None,
@@ -204,6 +219,7 @@ class Installation:
             agents=tuple(playing),
             max_steps=steps if isinstance(steps, int) else None,
             data={split: tuple(paths) for split, paths in data.items()},
+            asks=tuple(dict.fromkeys(_asked(own))),
         )
 
 
@@ -212,6 +228,18 @@ def _config_files(folder: Path) -> list[Path]:
     own = folder / "configs" / f"{folder.name}.yaml"
     others = sorted(path for path in (folder / "configs").glob("*.yaml") if path != own)
     return [own, *others] if own.is_file() else others
+
+
+def _asked(value: Any) -> list[str]:
+    """Return the names of other servers to which a configuration refers."""
+    if isinstance(value, list):
+        return [name for item in value for name in _asked(item)]
+    if not isinstance(value, dict):
+        return []
+    kind, name = value.get("type"), value.get("name")
+    if kind in ("responses_api_models", "responses_api_agents", "resources_servers") and isinstance(name, str):
+        return [name]
+    return [name for item in value.values() for name in _asked(item)]
 
 
 def _mapping(value: Any) -> dict[str, Any]:
