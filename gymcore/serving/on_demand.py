@@ -102,6 +102,8 @@ class OnDemand:
         self._next: Counter[tuple[str, str]] = Counter()
         self._ended: asyncio.Queue[Rollout | None] = asyncio.Queue()
         self._unwritten: dict[RolloutKey, asyncio.Future[Rollout]] = {}
+        self._lost: BaseException | None = None
+        """Why nothing can be written any more."""
         self._answering: set[asyncio.Task[bytes]] = set()
         self._loop = asyncio.get_running_loop()
         plan = composition.plan
@@ -179,6 +181,7 @@ class OnDemand:
     def fail(self, error: BaseException) -> None:
         """Tell everybody whose rollout is not written that it never will be."""
         self.is_stopping = True
+        self._lost = error
         for waiting in self._unwritten.values():
             if not waiting.done():
                 waiting.set_exception(error)
@@ -241,6 +244,8 @@ class OnDemand:
 
     async def _kept_rollout(self, planned: Planned, rollout: Rollout) -> Rollout:
         """Have a rollout written, and return it as it was: one that cannot be written down is a failure."""
+        if self._lost is not None:
+            raise self._lost
         waiting = self._unwritten[planned.key] = self._loop.create_future()
         try:
             self._ended.put_nowait(rollout)

@@ -15,7 +15,7 @@ PROJECTS = (
     ROOT,
     *(
         ROOT / "plugins" / name
-        for name in ("example_single_tool_call", "example_multi_step", "openai_model", "jsonl_metrics")
+        for name in ("example_single_tool_call", "example_multi_step", "openai_model", "nemo_gym", "jsonl_metrics")
     ),
 )
 
@@ -49,7 +49,7 @@ def test_built_wheels_work_in_a_fresh_environment(tmp_path: Path) -> None:
     )
     where = call(python, "-c", "import gymcore; print(gymcore.__file__)", folder=tmp_path)
 
-    environments = ("example_multi_step", "example_single_tool_call")
+    environments = ("example_multi_step", "example_single_tool_call", "remote")
     others = ("jsonl_metrics", "mlflow", "nop", "openai_model", "oracle", "simple_agent")
     assert {entry["name"]: entry["status"] for entry in listed} == dict.fromkeys((*environments, *others), "ok")
     assert where.startswith(str(tmp_path)), "the checkout was used instead of the wheel"

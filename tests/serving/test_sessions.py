@@ -5,7 +5,10 @@ Sessions: an environment that a client plays itself, from `/seed_session` over i
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,7 +120,7 @@ async def test_every_answer_names_the_session_again_and_never_otherwise(composed
 
 async def test_sessions_do_not_mix(composed: Composed, wire: Serving) -> None:
     """
-    Three hundred at once, each with a sum of its own.
+    A hundred at once, each with a sum of its own; `tests/benchmarks/serving.py` does it with a thousand and a port.
     """
 
     class World(Counter):
@@ -136,9 +139,22 @@ async def test_sessions_do_not_mix(composed: Composed, wire: Serving) -> None:
 
     async with wire(composed({"a": (World, 1)}, Says)) as served:
         served.client.cookies.jar.set_policy(_NoCookies())
-        rewards = await asyncio.gather(*[play(served, number) for number in range(300)])
+        rewards = await asyncio.gather(*[play(served, number) for number in range(100)])
 
-    assert rewards == [3.0 * number for number in range(300)]
+    assert rewards == [3.0 * number for number in range(100)]
+
+
+@pytest.mark.rig
+def test_a_thousand_sessions_do_not_mix(tmp_path: Path) -> None:
+    """
+    Twenty calls of each, on a port, all at once: the benchmark compares every sum.
+    """
+    benchmark = Path(__file__).parents[1] / "benchmarks/serving.py"
+    command = [sys.executable, str(benchmark), "--soak", "0", "--sessions", "1000"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    assert "1,000 of 1,000 kept their own state, 20,000 calls" in done.stdout
 
 
 async def test_what_a_model_did_wrong_is_a_tool_output_and_no_error(composed: Composed, wire: Serving) -> None:

@@ -23,7 +23,7 @@ from .conftest import Answer, Heard, Server
 
 Serving = Callable[..., Server]
 
-QUICK: dict[str, Any] = {"connect_timeout_s": 1.0, "request_timeout_s": 0.4, "retries": 2}
+QUICK: dict[str, Any] = {"connect_timeout_s": 1.0, "request_timeout_s": 1.5, "retries": 2}
 PARAMETERS = {"type": "object", "properties": {"n": {"type": "integer"}}}
 TOOLS = [{"type": "function", "name": name, "parameters": PARAMETERS} for name in ("add", "look up")]
 ROW = {"responses_create_params": {"input": "Add.", "tools": TOOLS[:1]}, "id": 7}
@@ -326,7 +326,7 @@ REFUSED = {"error": {"message": "the rollout failed (tool)", "hints": [], "retry
         (Answer(b'{"total": 1}', sends="half"), True, UNKNOWN),
         (Answer(sends="garbage"), True, UNKNOWN),
         (Answer(sends="nothing"), True, ""),
-        (Answer(delay_s=1.0), True, ""),
+        (Answer(delay_s=3.0), True, ""),
         (Answer(sends="endless"), False, "more than 16,777,216 bytes"),
         (Answer(b"\x1f\x8b", headers={"content-encoding": "gzip"}), False, "in the coding 'gzip'"),
         (Answer(headers={"set-cookie": "s=" + "x" * 20_000}), False, "the cookies of the server"),
@@ -340,7 +340,7 @@ def test_what_is_no_answer_of_a_tool_fails_the_rollout(
     """
     server = serving(Adder(add=answer))
 
-    rollout = _play(server, request_timeout_s=5.0 if answer.sends == "endless" else 0.4)
+    rollout = _play(server, request_timeout_s=20.0 if answer.sends == "endless" else 1.5)
 
     assert rollout.reward is None
     assert rollout.failure is not None
@@ -408,7 +408,7 @@ FAULTS = st.sampled_from(
         Answer(sends="garbage"),
         Answer(sends="nothing"),
         Answer(b"late", delay_s=0.05),
-        Answer(b"too late", delay_s=0.3),
+        Answer(b"too late", delay_s=0.6),
         _json(REFUSED, 500),
         Answer(b"", headers={"set-cookie": "gymcore_session=s2"}),
     ]
@@ -443,7 +443,11 @@ def test_no_tool_call_is_ever_sent_twice(
     asked = [calls("add", n=n) for n in range(6)]
     script = [sum(asked[1:], asked[0])] if side_by_side else asked
 
-    rollout = _play(server, *script, says("Done."), request_timeout_s=0.15)
+    try:
+        rollout = _play(server, *script, says("Done."), request_timeout_s=0.3)
+    except EndpointError:  # this machine is so busy that nobody came to the door in time
+        assert server.tools == []
+        return
 
     sent = [heard.body["n"] for heard in server.tools]
     assert len(sent) == len(set(sent))
@@ -463,7 +467,7 @@ def test_no_tool_call_is_ever_sent_twice(
         (Answer(b"", 500), "/seed_session was answered with status 500"),
         (_json({"error": {"message": "no agent is named 'x'"}}, 404), "no agent is named 'x'"),
         (Answer(sends="end"), UNKNOWN),
-        (Answer(sends="nothing"), "was not answered within 0.4 s"),
+        (Answer(sends="nothing"), "was not answered within 1.5 s"),
         (_json({"mcp": {"url_path": "/mcp", "headers": {}}}), "over MCP"),
     ],
 )

@@ -130,7 +130,7 @@ class Session:
         """End it, where the server knows how to; what goes wrong changes nothing."""
         if OURS in self._jar:
             limit_s = min(CLOSE_S, self._wire.patience.request_s)
-            with suppress(ServerUnavailable, ServerFault):
+            with suppress(ServerUnavailable, ServerFault, TimeoutError):
                 async with asyncio.timeout(limit_s):
                     await self._post("close_session", b"{}", most_bytes=MOST_OF_A_TOOL, limit_s=limit_s, retries=0)
 
