@@ -350,6 +350,30 @@ def test_a_game_of_nemo_gym_is_played_step_by_step(python: str, tmp_path: Path) 
     assert all("Your hand:" in json.dumps(body["input"][-1]) for body in asked)
 
 
+@pytest.mark.parametrize("verdict", ["YES", "NO"])
+def test_a_judge_of_nemo_gym_is_asked_where_we_say(python: str, tmp_path: Path, verdict: str) -> None:
+    """
+    The server asks the address that stands in `servers`, in the words of the Responses API.
+    """
+    numbers = itertools.count()
+
+    def policy(body: dict[str, Any]) -> Answer:
+        reply = says(f"[[{verdict}]]" if "EVALUATION QUESTION" in json.dumps(body) else "An apple.")
+        return raw(whole_response(reply.to_response(next(numbers)).body, "policy", body))
+
+    with LoopbackEndpoint(policy) as endpoint:
+        address = endpoint.base_url.removesuffix("/v1")
+        config = {"python": python, "servers": {"policy_model": address}}
+        hosted = {"judged": {"use": "nemo_gym:multichallenge", "config": config}}
+        model = {"use": "openai_model", "config": {"base_url": endpoint.base_url}}
+        run_sync({"environments": hosted, "models": {"policy": model}}, tmp_path / "run", environ={})
+
+    for rollout in read_rollouts(tmp_path / "run"):
+        rubric = rollout.row.value["rubric"]
+        expected = sum(item["pass_criteria"] == verdict for item in rubric) / len(rubric)
+        assert rollout.reward.value == pytest.approx(expected)
+
+
 def test_a_server_of_nemo_gym_and_an_environment_of_ours_are_one_mix(python: str, tmp_path: Path) -> None:
     """
     In one run, with one report.

@@ -165,7 +165,12 @@ def _serve(order: dict[str, Any], tell: Any) -> None:
     os.environ.setdefault("HF_HOME", str(Path("~/.cache/huggingface").expanduser()))
     os.environ.setdefault("WANDB_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    app = _load(order, globals_)
+    try:
+        app = _load(order, globals_)
+    except ImportError as error:
+        needs = Path(order["folder"]) / "requirements.txt"
+        hint = f"what it requires besides nemo-gym stands in {needs}" if needs.is_file() else ""
+        raise Unusable(f"a package that it needs is not there: {error}", hint) from error
     try:
         import uvicorn
     except ImportError:
@@ -205,7 +210,8 @@ def _load(order: dict[str, Any], globals_: dict[str, Any]) -> Any:  # Any: an AS
     Make the server, as `app.py` of its folder does when it is run.
 
     Raises:
-        Unusable: its packages are not all there, or its configuration is not complete.
+        Unusable: there is no NeMo Gym, or its configuration is not complete.
+        ImportError: a package that it needs is missing.
     """
     folder = Path(order["folder"])
     os.chdir(folder)  # some open files relative to it
@@ -237,7 +243,8 @@ def _server_class(folder: Path) -> Any:  # Any: a class of nemo-gym
     Import the module of a server, and return the class that it would start.
 
     Raises:
-        Unusable: a package is missing, or nothing is started there.
+        Unusable: nothing is started there.
+        ImportError: a package is missing.
     """
     calls = [node.func for node in ast.walk(ast.parse((folder / "app.py").read_bytes())) if isinstance(node, ast.Call)]
     names = [
@@ -252,12 +259,7 @@ def _server_class(folder: Path) -> Any:  # Any: a class of nemo-gym
     sys.path.append(str(folder))
     if str(folder.parents[1]) not in sys.path:
         sys.path.append(str(folder.parents[1]))
-    try:
-        module = importlib.import_module(f"resources_servers.{folder.name}.app")
-    except ModuleNotFoundError as error:
-        needs = folder / "requirements.txt"
-        hint = f"what it requires besides nemo-gym stands in {needs}" if needs.is_file() else ""
-        raise Unusable(f"a package that it needs is not there: {error}", hint) from error
+    module = importlib.import_module(f"resources_servers.{folder.name}.app")
     return getattr(module, names[0])
 
 
