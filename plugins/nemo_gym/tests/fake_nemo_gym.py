@@ -213,7 +213,8 @@ class FakeNemoGym:
         venv.create(folder / "venv", symlinks=True)
         self.python = folder / "venv" / "bin" / "python"
         packages = next((folder / "venv" / "lib").glob("python3*")) / "site-packages"
-        packages.joinpath("fake.pth").write_text(f"{self.site}\n{sysconfig.get_paths()['purelib']}\n")
+        ours = sysconfig.get_path("purelib")
+        packages.joinpath("fake.pth").write_text(f"{self.site}\nimport site; site.addsitedir({ours!r})\n")
         texts = {"__init__": "", "config_types": _CONFIG_TYPES, "server_utils": _SERVER_UTILS}
         for name, text in texts.items():
             self.write(f"nemo_gym/{name}.py", text)
