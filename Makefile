@@ -73,7 +73,8 @@ NEMO_PYTHON = $(shell $(SHELL) tests/interpreters.sh | sed -n 's/^3\.12 //p')
 test-nemo-gym: .venv-nemo-gym/.installed $(VENV)/.developing
 	GYMCORE_NEMO_GYM_PYTHON=$(CURDIR)/.venv-nemo-gym/bin/python \
 		$(VENV)/bin/python -m pytest -q -rs tests/integrations tests/serving/test_clients.py \
-		plugins/nemo_gym/tests/test_real_servers.py -k 'nemo_gym or four_lines'
+		plugins/nemo_gym/tests/test_real_servers.py plugins/nemo_gym/tests/test_hosting_nemo_gym.py \
+		-k 'nemo_gym or four_lines'
 
 # The evaluation command of verifiers, and uv, with which it installs its harness.
 .venv-verifiers/.installed:

@@ -10,7 +10,7 @@ import inspect
 import math
 import re
 import textwrap
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -404,6 +404,18 @@ class Environment(Generic[TaskT, ConfigT]):
     async def shared(cls, config: ConfigT) -> AsyncIterator[Any]:
         """Bracket the whole run: yield what all rollouts use together (a connection, a loaded table)."""
         yield None
+
+    @classmethod
+    def own_rows(cls, config: ConfigT, split: str) -> Iterator[bytes]:
+        """
+        Yield the rows of a split of which the manifest says `{from: plugin}`: JSON objects, one for each line.
+
+        Asked whenever a plan is composed; the same options must give the same rows, or a stopped run cannot go on.
+
+        Raises:
+            GymcoreError: they cannot be had; its message is shown as it is.
+        """
+        raise NotImplementedError(f"{cls.__name__} has no own_rows(cls, config, split)")
 
     async def open(self) -> None:
         """Prepare this rollout, before the model is first asked."""

@@ -14,6 +14,7 @@ import click
 from gymcore.cli.printable import printable
 from gymcore.discovery import Catalog, Plugin, discover
 from gymcore.discovery.catalog import KINDS, Kind
+from gymcore.discovery.manifest import PluginRows
 from gymcore.documents import DocumentError, decode_json
 from gymcore.errors import PluginError, UnknownPluginError
 
@@ -62,6 +63,11 @@ def _describe(catalog: Catalog, plugin: Plugin) -> dict[str, Any]:
         described["is_solvable"] = component.is_solvable()
         described["tools"] = component.tool_schemas()
         described["splits"] = {name: _count(catalog, plugin, name) for name in plugin.manifest.splits}
+        described["splits_from_plugin"] = [
+            name
+            for name, files in plugin.manifest.splits.items()
+            if any(isinstance(file, PluginRows) for file in files)
+        ]
         described["task"] = _first_task(catalog, plugin)
     return described
 
@@ -162,7 +168,10 @@ def _print_environment(described: dict[str, Any]) -> None:
     _say(f"  played by {described['agent']}; {solution}")
     _say("\nsplits" if described["splits"] else "\nno splits of its own")
     for name, rows in described["splits"].items():
-        _say(f"  {name}: a file of it is not in the package" if rows is None else f"  {name}: {rows:,} tasks")
+        unknown = (
+            "made by its code" if name in described["splits_from_plugin"] else "a file of it is not in the package"
+        )
+        _say(f"  {name}: {unknown}" if rows is None else f"  {name}: {rows:,} tasks")
     _say("\ntools" if described["tools"] else "\nno tools")
     for tool in described["tools"]:
         _say(f"  {tool['name']}: {tool['description']}")

@@ -26,8 +26,10 @@ from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines
 from gymcore.composition.rows.rejects import Rejects
 from gymcore.composition.rows.values import MISSING, key_path, keys_near, value_at
 from gymcore.composition.sources.opening import SourceLines, open_source
+from gymcore.composition.sources.plugin_rows import plugin_rows
 from gymcore.composition.tokens import prompt_of, token_counter
 from gymcore.discovery import Catalog
+from gymcore.discovery.manifest import PluginRows
 from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.errors import DataError, GymcoreError, PlanError, Problem, RequestError, StorageError, nearest
 from gymcore.plan import HubData, Plan, PlanText, UrlData, source_name
@@ -368,6 +370,9 @@ class _Composer:
             return  # the rows come from the plan's data, which route themselves
         self.split = split
         for path in route.environment_plugin.manifest.splits[split]:
+            if isinstance(path, PluginRows):
+                self._read_plugin_rows(route, split)
+                continue
             if not isinstance(path, str):
                 with self._opened(path, f"the manifest of {route.environment_plugin.qualified}", route) as (
                     lines,
@@ -383,6 +388,17 @@ class _Composer:
             except GymcoreError as error:
                 self.resolver.errors.append(error)
         self.split = None
+
+    def _read_plugin_rows(self, route: Route, split: str) -> None:
+        """Read the rows of a split that the class of an environment yields."""
+        source = RowSource(f"{route.environment_plugin.qualified}:{split}")
+        self.sources.append((route.environment, source))
+        plugin, options = route.environment_plugin, route.environment_options
+        try:
+            with closing(plugin_rows(plugin, route.environment_class, options, split)) as rows:
+                self._read_own(route, rows, source)
+        except GymcoreError as error:
+            self.resolver.errors.append(error)
 
     def _read_own(self, route: Route, lines: Iterable[bytes], source: RowSource) -> None:
         for number, line in numbered_lines(lines, source):

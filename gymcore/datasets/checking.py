@@ -4,22 +4,27 @@ Dataset files on their own: are their rows all right, and whose are they? Nothin
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gymcore.composition.configuration import resolve_options
 from gymcore.composition.linting.linter import Linter, LintWarning
 from gymcore.composition.rows.preparation import RowError, prepare_row
 from gymcore.composition.rows.prompts import Prompt
 from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines
 from gymcore.composition.sources.opening import open_source
+from gymcore.composition.sources.plugin_rows import plugin_rows
 from gymcore.datasets.opening import open_data
 from gymcore.datasets.owners import FURTHER, OWNERS, RouteError, manifest_prompt, route_name, routes_of
 from gymcore.discovery import Catalog, Plugin
-from gymcore.errors import GymcoreError, Problem, nearest
+from gymcore.discovery.manifest import PluginRows
+from gymcore.errors import GymcoreError, Problem, RequestError, nearest
 from gymcore.interfaces import Environment
 from gymcore.plan import HubData, UrlData, source_name
 from gymcore.responses import CREATE_PARAMS
@@ -177,12 +182,25 @@ class _Check:
         with open_data(path) as (name, lines):
             return self._check_lines(lines, name, _split_of(Path(name)))
 
-    def _check_source(self, plugin: Plugin, split: str, source: str | HubData | UrlData) -> CheckedFile:
+    def _check_source(self, plugin: Plugin, split: str, source: str | HubData | UrlData | PluginRows) -> CheckedFile:
         if isinstance(source, str):
             with self.catalog.open_file(plugin, source) as file:
                 return self._check_lines(file, f"{plugin.qualified}:{source}", split)
+        if isinstance(source, PluginRows):
+            return self._check_plugin_rows(plugin, split)
         with open_source(source, f"the manifest of {plugin.qualified}", has_variables=False) as lines:
             return self._check_lines(lines, source_name(source), split)
+
+    def _check_plugin_rows(self, plugin: Plugin, split: str) -> CheckedFile:
+        environment_class = self.catalog.load(plugin)
+        options, problems = resolve_options(
+            environment_class.config_model, plugin.manifest.config, {}, os.environ, "config"
+        )
+        if problems:
+            told = f"{plugin.title} makes the rows of its split {split!r} as its options say: {problems[0].message}"
+            raise RequestError(told, hints=["try: gym compose --env NAME, which takes options"])
+        with closing(plugin_rows(plugin, environment_class, options, split)) as rows:
+            return self._check_lines(rows, f"{plugin.qualified}:{split}", split)
 
     def _check_lines(self, file: Iterable[bytes], name: str, split: str | None) -> CheckedFile:
         source, before = RowSource(name), self.reader.bad

@@ -15,7 +15,15 @@ from gymcore.errors import Problem, nearest
 if TYPE_CHECKING:
     from gymcore.plan import HubData, UrlData
 
-__all__ = ["INTERFACE_VERSIONS", "MANIFEST_BYTES", "MANIFEST_NAME", "Manifest", "ManifestError", "read_manifest"]
+__all__ = [
+    "INTERFACE_VERSIONS",
+    "MANIFEST_BYTES",
+    "MANIFEST_NAME",
+    "Manifest",
+    "ManifestError",
+    "PluginRows",
+    "read_manifest",
+]
 
 INTERFACE_VERSIONS = (1,)  # the same tuple as in `interfaces`, which would load pydantic; a test compares them
 MANIFEST_NAME = "gym.yaml"
@@ -32,6 +40,15 @@ class ManifestError(Exception):
 
 
 @dataclass(frozen=True)
+class PluginRows:
+    """Stands among the files of a split for rows that `Environment.own_rows` yields: `{from: plugin}`."""
+
+    def to_dict(self) -> dict[str, str]:
+        """Return how a manifest says it."""
+        return {"from": "plugin"}
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What an author says of a plugin."""
 
@@ -43,8 +60,9 @@ class Manifest:
     needs packages of its own, too."""
     agent: str | None = None
     """Environments: who plays it unless the plan says otherwise."""
-    splits: dict[str, tuple[str | HubData | UrlData, ...]] = field(default_factory=dict)
-    """Environments: the files of each split, as paths inside the package, or pinned sources elsewhere."""
+    splits: dict[str, tuple[str | HubData | UrlData | PluginRows, ...]] = field(default_factory=dict)
+    """Environments: the files of each split, as paths inside the package, or pinned sources elsewhere, or what the
+    class itself yields."""
     prompt: dict[str, str] = field(default_factory=dict)
     """Environments: what rows are asked with unless the plan says otherwise, `system` and `user`."""
     config: dict[str, Any] = field(default_factory=dict)
@@ -141,7 +159,7 @@ def _is_range(value: Any) -> bool:
 
 def _read_splits(
     value: Any, document: YamlDocument, where: str, problems: list[Problem]
-) -> dict[str, tuple[str | HubData | UrlData, ...]]:
+) -> dict[str, tuple[str | HubData | UrlData | PluginRows, ...]]:
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -154,7 +172,7 @@ def _read_splits(
         if not isinstance(given, list) or not given or not all(isinstance(source, str | dict) for source in given):
             problems.append(Problem(f"the split {name!r} must be a path or a list of paths", where=place))
             continue
-        read: list[str | HubData | UrlData] = []
+        read: list[str | HubData | UrlData | PluginRows] = []
         for source in given:
             if isinstance(source, dict):
                 read.extend(_read_source(source, name, place, problems))
@@ -169,15 +187,18 @@ def _read_splits(
 
 def _read_source(
     source: dict[str, Any], split: str, place: str, problems: list[Problem]
-) -> Iterator[HubData | UrlData]:
+) -> Iterator[HubData | UrlData | PluginRows]:
     """Check a source that is not in the package; a file of the machine it is installed on is none."""
+    if source == PluginRows().to_dict():
+        yield PluginRows()
+        return
     from pydantic import ValidationError  # here, because most manifests have none, and a listing is quick
 
     from gymcore.plan import HubData, UrlData
 
     kind = HubData if "huggingface" in source else UrlData if "url" in source else None
     if kind is None:
-        told = f"the split {split!r} must be a path or a list of paths, or name `huggingface` or `url`"
+        told = f"the split {split!r} must be a path or a list of paths, or name `huggingface`, `url` or `from: plugin`"
         problems.append(Problem(told, where=place))
         return
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
-from gymcore.discovery.manifest import Manifest
+from gymcore.discovery.manifest import Manifest, PluginRows
 
 __all__ = ["GROUPS", "KINDS", "Kind", "Plugin", "bare_name", "normalised", "split_argument"]
 
@@ -92,8 +92,12 @@ class Plugin:
             "hint": self.hint,
             "description": self.manifest.description,
             "gym_api": self.manifest.gym_api,
-            "splits": {
-                name: [source if isinstance(source, str) else source.model_dump(exclude_none=True) for source in files]
-                for name, files in self.manifest.splits.items()
-            },
+            "splits": {name: [_described(source) for source in files] for name, files in self.manifest.splits.items()},
         }
+
+
+def _described(source: Any) -> Any:
+    """Return how a manifest says where rows of a split come from."""
+    if isinstance(source, str):
+        return source
+    return source.to_dict() if isinstance(source, PluginRows) else source.model_dump(exclude_none=True)

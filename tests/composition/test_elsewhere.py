@@ -174,6 +174,19 @@ def test_what_a_row_says_of_another_route_is_kept(composed: Composed, write_rows
     assert (third["agent_ref"], third["environment"]) == (ours, "there")
 
 
+def test_what_others_call_their_tasks_need_not_tell_them_apart(composed: Composed, write_rows: Write) -> None:
+    """
+    A name that stands twice is no id of ours, and is kept for whoever gave it.
+    """
+    rows = write_rows(_row(n=1, task_id=7), _row(n=2, task_id=7), _row(n=3, task_id=""))
+
+    values = _values(composed({"there": {"use": "far:a", "data": rows}}))
+
+    assert values[0]["task_id"] == 7
+    assert len({str(value["task_id"]) for value in values}) == 3
+    assert [value["agent_ref"]["served_as"]["task_id"] for value in values] == [7, 7, ""]
+
+
 def test_what_was_composed_composes_to_itself(composed: Composed, write_rows: Write, tmp_path: Path) -> None:
     """
     A row of ours is not taken for one of theirs, with or without another route in it.

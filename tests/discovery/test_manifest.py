@@ -104,7 +104,7 @@ prompt: {user: "{question}"}
         (b"gym_api: 1\nsplits: a.jsonl\n", "here:2", "`splits` must map"),
         (b"gym_api: 1\nsplits:\n  a: []\n", "here:3", "'a' must be a path"),
         (b"gym_api: 1\nsplits:\n  a: {b: c}\n", "here:3", "'a' must be a path"),
-        (b"gym_api: 1\nsplits:\n  a: [x, {b: c}]\n", "here:3", "or name `huggingface` or `url`"),
+        (b"gym_api: 1\nsplits:\n  a: [x, {b: c}]\n", "here:3", "or name `huggingface`, `url` or `from: plugin`"),
         (b"gym_api: 1\nsplits:\n  a: {url: https://x/y}\n", "here:3", "sha256: a digest of 64 hexadecimal digits"),
         (b"gym_api: 1\nsplits:\n  a: {url: 'x', sha256: %s}\n" % (b"a" * 64), "here:3", "an address looks like"),
         (b"gym_api: 1\nsplits:\n  a: {url: 'file:///x', sha256: %s}\n" % (b"a" * 64), "here:3", "a file here"),

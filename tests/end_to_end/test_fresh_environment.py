@@ -49,7 +49,7 @@ def test_built_wheels_work_in_a_fresh_environment(tmp_path: Path) -> None:
     )
     where = call(python, "-c", "import gymcore; print(gymcore.__file__)", folder=tmp_path)
 
-    environments = ("example_multi_step", "example_single_tool_call", "remote")
+    environments = ("example_multi_step", "example_single_tool_call", "nemo_gym", "remote")
     others = ("jsonl_metrics", "mlflow", "nop", "openai_model", "oracle", "simple_agent")
     assert {entry["name"]: entry["status"] for entry in listed} == dict.fromkeys((*environments, *others), "ok")
     assert where.startswith(str(tmp_path)), "the checkout was used instead of the wheel"

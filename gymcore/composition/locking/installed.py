@@ -93,7 +93,7 @@ def _manifests_and_data(plugins: Iterable[Plugin]) -> Iterator[str]:
         if package is not None:
             yield f"{_path_of(package.name)}/{MANIFEST_NAME}"
             for files in plugin.manifest.splits.values():
-                yield from (f"{_path_of(package.name)}/{path}" for path in files)
+                yield from (f"{_path_of(package.name)}/{path}" for path in files if isinstance(path, str))
 
 
 def _outermost_package(name: str) -> str:

@@ -247,7 +247,7 @@ class RowReader:
         if reasons or offered.reasons:
             self.reject(where, "; ".join([*reasons, *offered.reasons]))
             return None
-        task_id = self._identify(row, route.environment, where, split)
+        task_id = self._identify(row, route.environment, where, split, is_theirs=served_as is not None)
         if task_id is None:
             return None
         for name in offered.differing:
@@ -302,8 +302,14 @@ class RowReader:
         self._last_offered = (route.environment, tools, offered)
         return offered
 
-    def _identify(self, row: dict[str, Any], owner: str, where: str, split: str | None) -> str | int | None:
-        """Give a task its id: its author's own, or a digest of its content and a number for twins."""
+    def _identify(
+        self, row: dict[str, Any], owner: str, where: str, split: str | None, *, is_theirs: bool = False
+    ) -> str | int | None:
+        """
+        Give a task its id: its author's own, or a digest of its content and a number for twins.
+
+        What somebody else calls his tasks (`is_theirs`) need be no id of ours: it is taken where it can be.
+        """
         parsed, canonical = self._parsed
         if parsed is not row:
             try:
@@ -313,13 +319,12 @@ class RowReader:
                 return None
         own = row.get("task_id")
         if own is not None:
-            if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
-                self.reject(where, f"`task_id` must be a text or an integer, not {_shown(own)}")
+            told = self._objection_to(own, f"{owner}\0{split}\0{row.get('epoch', 1)}\0{own}", owner)
+            if told is None:
+                return own  # type: ignore[no-any-return]
+            if not is_theirs:
+                self.reject(where, told)
                 return None
-            if not self.is_alone and not self._own_ids.add(f"{owner}\0{split}\0{row.get('epoch', 1)}\0{own}".encode()):
-                self.reject(where, f"the `task_id` {_shown(own)} stands twice in {owner!r}")
-                return None
-            return own
         digest = hashlib.sha256(owner.encode() + b"\0")
         digest.update(canonical)
         name = digest.hexdigest()[:20]
@@ -331,6 +336,14 @@ class RowReader:
         self._twins[number] += 1
         twin = f"-{self._twins[number]}" if self._twins[number] > 1 else ""
         return f"{owner}/{name}{twin}"
+
+    def _objection_to(self, own: Any, key: str, owner: str) -> str | None:
+        """Say why an id of an author's own can be none, and remember it where it can."""
+        if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
+            return f"`task_id` must be a text or an integer, not {_shown(own)}"
+        if not self.is_alone and not self._own_ids.add(key.encode()):
+            return f"the `task_id` {_shown(own)} stands twice in {owner!r}"
+        return None
 
 
 _TOO_DEEP = "the row is nested too deeply, more than 250 levels"

@@ -39,12 +39,12 @@ class Output:
 
     def _read(self) -> None:
         self._loop.remove_reader(self._reading)
-        size = self._take()
+        size = self.take()
         if size:
             pause_s = size / BYTES_PER_S
             self._pause = self._loop.call_later(pause_s, self._loop.add_reader, self._reading, self._read)
 
-    def _take(self) -> int:
+    def take(self) -> int:
         """Read what is there, and return how much it was; 0 at the end."""
         data = b""
         with suppress(BlockingIOError):
@@ -57,7 +57,7 @@ class Output:
         self._loop.remove_reader(self._reading)
         if self._pause is not None:
             self._pause.cancel()
-        self._take()
+        self.take()
         os.close(self._reading)
 
     def last(self) -> str:

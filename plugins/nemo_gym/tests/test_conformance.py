@@ -17,3 +17,13 @@ class TestRemote(EnvironmentSuite):
 
     plugin = "remote"
     config: ClassVar = {"url": "http://127.0.0.1:9000"}
+
+
+@pytest.mark.xdist_group("nemo_gym_suite")
+class TestNemoGym(EnvironmentSuite):
+    """
+    The same of what hosts a server; servers are hosted in the other files.
+    """
+
+    plugin = "nemo_gym"
+    config: ClassVar = {"server": "example_session_state_mgmt", "python": "/usr/bin/python3"}

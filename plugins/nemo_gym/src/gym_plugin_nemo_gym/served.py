@@ -51,6 +51,10 @@ class ServedConfig(Config):
 class ServedTask(Task):
     """A row of whoever serves the environment: kept whole, and not understood."""
 
+    environment: Any = ""
+    task_id: Any = ""
+    """Until a row is routed here, both are his, and whatever he means by them."""
+
     _row: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="wrap")

@@ -103,11 +103,27 @@ class Session:
         body = encode_json({**self._row, "response": response})
         again = "always" if OURS in self._line.jar else "if unsent"
         reply = await self._post("verify", body, most_bytes=MOST_OF_A_ROW, again=again)
-        reply.refuse("/verify")
-        value = reply.value()
-        if not isinstance(value, dict):
-            raise ServerFault("/verify was answered with what is no JSON object")
-        return value
+        return _object_of(reply, "/verify")
+
+    async def reset(self) -> dict[str, Any]:
+        """
+        Begin it, where it is played step by step; return what is seen first.
+
+        Raises:
+            ServerUnavailable, ServerFault: the server could not be asked, or did not begin it.
+        """
+        return _object_of(await self._post("reset", encode_json(self._row), most_bytes=MOST_OF_A_ROW), "/reset")
+
+    async def step(self, response: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Have one reply of the model taken as a step, once, and return what is seen then.
+
+        Raises:
+            ServerUnavailable: nobody could be asked, or whether the step was taken is not known.
+            ServerFault: it was not taken.
+        """
+        body = encode_json({**self._row, "response": response})
+        return _object_of(await self._post("step", body, most_bytes=MOST_OF_A_ROW), "/step")
 
     async def close(self) -> None:
         """End it, where the server knows how to, and close its connection; what goes wrong changes nothing."""
@@ -123,3 +139,17 @@ class Session:
     async def _post(self, path: str, body: bytes, **how: Any) -> Reply:
         async with self._turn:
             return await self._line.send(path, body, **how)
+
+
+def _object_of(reply: Reply, what: str) -> dict[str, Any]:
+    """
+    Return the JSON object of a reply.
+
+    Raises:
+        ServerUnavailable, ServerFault: it tells of a failure, or is no such object.
+    """
+    reply.refuse(what)
+    value = reply.value()
+    if not isinstance(value, dict):
+        raise ServerFault(f"{what} was answered with what is no JSON object")
+    return value
