@@ -187,6 +187,22 @@ def test_what_others_call_their_tasks_need_not_tell_them_apart(composed: Compose
     assert [value["agent_ref"]["served_as"]["task_id"] for value in values] == [7, 7, ""]
 
 
+@pytest.mark.parametrize("more", [{"task_id": 7}, {"environment": "weather"}, {"environment": "weather", "task_id": 7}])
+def test_a_route_that_is_called_like_ours_is_theirs_all_the_same(
+    composed: Composed, write_rows: Write, more: dict[str, Any]
+) -> None:
+    """
+    What was composed here says more than its agent; a row that only names ours is for us.
+    """
+    reference = {"name": "there_simple_agent"}
+    rows = write_rows(_row(n=1, agent_ref=reference, **more), _row(n=2, agent_ref=reference, **more))
+    plain = write_rows(_row(agent_ref=reference), name="plain.jsonl")
+
+    values = _values(composed({"there": {"use": "far:a", "data": [rows, plain]}}))
+
+    assert [value["agent_ref"].get("served_as") for value in values] == [{"agent_ref": reference, **more}] * 2 + [None]
+
+
 def test_what_was_composed_composes_to_itself(composed: Composed, write_rows: Write, tmp_path: Path) -> None:
     """
     A row of ours is not taken for one of theirs, with or without another route in it.

@@ -426,7 +426,10 @@ def _other_route(row: dict[str, Any], route: Served) -> dict[str, Any] | None:
     """Return what a row says of a route that is not ours; None where it says nothing, or was routed here already."""
     given = row.get("agent_ref")
     if isinstance(given, dict) and given.get("name") == route.name:
-        return None
+        # Theirs may be called like ours; but whoever composes here says all three, and by hand it is this one alone.
+        environment = row.get("environment")
+        if environment == route.environment or (environment is None and "task_id" not in row):
+            return None
     return {key: row[key] for key in ROUTE_KEYS if key in row} or None
 
 

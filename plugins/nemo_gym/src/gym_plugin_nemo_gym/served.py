@@ -143,7 +143,8 @@ def row_for_server(row: Mapping[str, Any], agent: str | None = None) -> dict[str
     before = reference.get("served_as") if isinstance(reference, dict) else None
     before = dict(before) if isinstance(before, dict) else {}
     if agent is not None:
-        if before.keys() >= {"agent_ref", "environment", "task_id"}:  # composed by gymcore, for that other agent
+        is_ours = before.keys() >= {"agent_ref", "environment", "task_id"} and isinstance(before["environment"], str)
+        if is_ours:  # composed by gymcore, for that other agent
             del before["environment"]
         before["agent_ref"] = {"type": "responses_api_agents", "name": agent}
     return {**{key: value for key, value in row.items() if key not in ROUTE_KEYS}, **before}
