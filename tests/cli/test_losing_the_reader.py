@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,8 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginFolder]:
 class Gym:
     """Runs the command in a folder of its own."""
 
-    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environ: dict[str, str], commands: Any) -> None:
+        self.commands = commands
         self.folder = folder
         self.environ = environ
         self.command = [sys.executable, "-m", "gymcore", "run", "--env", "rude", "--out", "run", "--concurrency", "2"]
@@ -106,9 +108,9 @@ class Gym:
 
     def run(self, kit: str, *arguments: str) -> tuple[int, str, str]:
         """Run it to its end."""
-        process = self.start(kit, *arguments)
-        out, err = process.communicate(timeout=30)
-        return process.returncode, out, err
+        environ = {**self.environ, "KIT": kit}
+        done = self.commands.run(*self.command[3:], *arguments, folder=self.folder, environ=environ, timeout_s=30)
+        return done.returncode, done.stdout, done.stderr
 
     def finished(self) -> int:
         """Return how many rollouts are on disk."""
@@ -117,9 +119,9 @@ class Gym:
 
 
 @pytest.fixture
-def gym(kit: PluginFolder, tmp_path: Path) -> Gym:
+def gym(kit: PluginFolder, commands: Any, tmp_path: Path) -> Gym:
     """The command, with the kit installed."""
-    return Gym(tmp_path, dict(kit.environ))
+    return Gym(tmp_path, dict(kit.environ), commands)
 
 
 @pytest.mark.parametrize(
