@@ -232,7 +232,7 @@ class Commands:
 
     def _must_start(self, environ: Mapping[str, str]) -> bool:
         heard = {name for name in {*environ, *self._own} if name.startswith(("PYTHON", "LC_", "LANG"))}
-        if any(environ.get(name) != self._own.get(name) for name in heard - {"PYTHONPATH"}):
+        if any(environ.get(name, "") != self._own.get(name, "") for name in heard - {"PYTHONPATH"}):
             return True
         own, wanted = (told.get("PYTHONPATH", "").split(os.pathsep) for told in (self._own, environ))
         added = [Path(path) for path in wanted if path not in own]
