@@ -220,6 +220,7 @@ class Commands:
             for descriptor in (their_in, their_out, their_err):
                 os.close(descriptor)
             said = _read_to_the_end(out, err)
+            self._answers.readline()  # its process id, of which nothing is left
             code = json.loads(self._answers.readline())
         except BaseException:  # an answer that nobody has read would be taken for that of the next command
             self._server.kill()

@@ -2,11 +2,15 @@
 The command `gym` for a hundredth of a second: a process forked off a Python that has imported what commands import.
 
     python tests/forking.py FD
+    python tests/forking.py PATH
 
-says on an inherited Unix socket which modules it has imported: gymcore's and those that gymcore needs, but no plugin.
-Then it serves requests, one after the other, until the other end is closed: one message of JSON with the standard
-streams of a command as file descriptors, answered by its exit code. What is forked runs the command as
-`python -m gymcore` does.
+The first serves requests on an inherited Unix socket, one after the other, until its other end is closed; it begins by
+saying which modules are imported: gymcore's and those that gymcore needs, but no plugin. The second listens at a path,
+serves whoever comes, all at once, until its stdin is closed, and says when it is ready.
+
+A request is one line of JSON with the standard streams of a command as file descriptors. It is answered by the process
+id and, on a second line, by the exit code. What is forked runs the command as `python -m gymcore` does; where the
+request names a virtual environment, as the `gym` of that environment does.
 """
 
 from __future__ import annotations
@@ -17,9 +21,12 @@ import json
 import os
 import resource
 import runpy
+import select
 import signal
+import site
 import socket
 import sys
+import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,7 +67,26 @@ def serve(server: socket.socket) -> dict[str, Any] | None:
             return request
         for descriptor in descriptors:
             os.close(descriptor)
+        server.sendall(b"%d\n" % child)
         server.sendall(json.dumps(_ending(child, request["timeout_s"])).encode() + b"\n")
+
+
+def listen(path: str) -> dict[str, Any] | None:
+    """Serve whoever connects, each by a child of its own, until stdin is closed."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(path)
+        door.listen(64)
+        print("ready", flush=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a child ended
+        while sys.stdin not in (ready := select.select([door, sys.stdin], [], [])[0]):
+            assert door in ready
+            client, _ = door.accept()
+            with client:
+                if os.fork() == 0:
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    door.close()
+                    return serve(client)
+    return None
 
 
 def _ending(child: int, timeout_s: float) -> int | None:
@@ -88,10 +114,24 @@ def become(request: dict[str, Any]) -> None:
     os.environ.update(request["environ"])
     ahead = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:] = [str(Path.cwd()), *ahead, *behind]
+    if request.get("prefix"):
+        _enter(Path(request["prefix"]))
     importlib.invalidate_caches()
     sys.argv[1:] = request["arguments"]
     if request["limit"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], request["limit"]))
+
+
+def _enter(prefix: Path) -> None:
+    """Be the Python of a virtual environment that sees all packages of this one behind its own."""
+    sys.prefix = sys.exec_prefix = str(prefix)
+    sys.executable = str(prefix / "bin" / "python")
+    before = list(sys.path)
+    before[0] = str(prefix / "bin")
+    place = before.index(sysconfig.get_path("purelib"))
+    site.addsitedir(str(prefix / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"))
+    added = [path for path in sys.path if path not in before and path != str(Path.cwd())]
+    sys.path[:] = [*before[:place], *added, *before[place:]]
 
 
 def main() -> None:
@@ -100,9 +140,12 @@ def main() -> None:
             importlib.import_module(name)
     gc.collect()
     gc.freeze()
-    server = socket.socket(fileno=int(sys.argv[1]))
-    server.sendall(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})).encode() + b"\n")
-    request = serve(server)
+    if not sys.argv[1].isdecimal():
+        request = listen(sys.argv[1])
+    else:
+        server = socket.socket(fileno=int(sys.argv[1]))
+        server.sendall(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})).encode() + b"\n")
+        request = serve(server)
     if request is not None:
         become(request)
         runpy.run_module("gymcore", run_name="__main__", alter_sys=True)
