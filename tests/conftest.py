@@ -57,6 +57,11 @@ SLOW = (
 """Tests that play in whole processes, whose Python hardly matters, and take most of the suite's time."""
 
 
+SPREAD = ("authoring/checking", "composition/sources", "docs", "end_to_end", "runtime/test_isolated.py")
+"""Tests that take long and share little; of all others, a file is run by one worker, which makes its fixtures once."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow; so are the suites of plugins, which play in processes of their own wherever they stand."""
     for item in items:
@@ -66,6 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_suite = isinstance(item, pytest.Function) and issubclass(item.cls or object, PluginSuite)
         if is_suite or place.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        if not place.startswith(SPREAD) and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @contextmanager
