@@ -268,11 +268,12 @@ _SCRIPTS = {
 }
 
 _FORKED = """
-import json, os, signal, socket, sys
+import json, os, resource, signal, socket, sys
+limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
 with socket.socket(socket.AF_UNIX) as door, door.makefile("rb") as answers:
     door.connect({door!r})
     told = {{"arguments": sys.argv[1:], "folder": os.getcwd(), "environ": dict(os.environ), "prefix": {prefix!r}}}
-    told |= {{"limit": None, "timeout_s": 600}}
+    told |= {{"limit": None if limit == resource.RLIM_INFINITY else limit, "timeout_s": 600}}
     socket.send_fds(door, [json.dumps(told).encode() + b"\\n"], [0, 1, 2])
     process = int(answers.readline())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
