@@ -61,7 +61,23 @@ SPREAD = ("authoring/checking", "composition/sources", "docs", "end_to_end", "ru
 """Tests that take long and share little; of all others, a file is run by one worker, which makes its fixtures once."""
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """
+    Give each worker whole files, and single tests of those that take long.
+
+    Not with xdist's groups: with pytest 9.2 its mark has no effect, and two workers build and install the same plugins.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return nodeid if file.removeprefix("tests/").startswith(SPREAD) else file
+
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow; so are the suites of plugins, which play in processes of their own wherever they stand."""
     for item in items:
@@ -71,8 +87,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_suite = isinstance(item, pytest.Function) and issubclass(item.cls or object, PluginSuite)
         if is_suite or place.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
-        if not place.startswith(SPREAD) and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @contextmanager

@@ -2,12 +2,9 @@
 The built-in components against the kit that everybody's pass.
 """
 
-import pytest
-
 from gymcore.testing import AgentSuite, ModelSuite
 
 
-@pytest.mark.xdist_group("builtin")
 class TestSimpleAgent(AgentSuite):
     """
     What every agent should hold.
@@ -16,7 +13,6 @@ class TestSimpleAgent(AgentSuite):
     plugin = "simple_agent"
 
 
-@pytest.mark.xdist_group("builtin")
 class TestOracle(ModelSuite):
     """
     What every model should hold, as far as it asks no endpoint.
@@ -25,7 +21,6 @@ class TestOracle(ModelSuite):
     plugin = "oracle"
 
 
-@pytest.mark.xdist_group("builtin")
 class TestNop(ModelSuite):
     """
     The same for the model that says nothing.

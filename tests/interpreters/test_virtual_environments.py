@@ -27,8 +27,6 @@ from gymcore.interpreters.building import build_interpreter
 from gymcore.interpreters.stand_in import StandIn
 from gymcore.testing import PluginFolder
 
-pytestmark = pytest.mark.xdist_group("interpreters")  # one build for all of them
-
 GADGET = "VERSION = '{0}.0'\n\n\ndef since_{0}():\n    return VERSION\n"
 MANIFEST = "gym_api: 1\nsplits: {example: rows.jsonl}\n"
 ROWS = "".join(

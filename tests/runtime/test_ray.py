@@ -43,7 +43,6 @@ LABOUR = Path(__file__).parents[1] / "data" / "gym_plugin_labour"
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an extra: pip install 'gymcore[ray]'"),
-    pytest.mark.xdist_group("ray"),  # one Ray for all of them
     pytest.mark.filterwarnings("ignore"),  # Ray's own, of every kind
 ]
 

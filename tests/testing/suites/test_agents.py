@@ -17,8 +17,6 @@ from gymcore.testing import AgentSuite, PluginFolder
 from gymcore.testing.suites import checks_of, run_checks
 from gymcore.testing.suites.imports import Imported
 
-pytestmark = pytest.mark.xdist_group("faulty-1")
-
 
 class Loop(Agent[SimpleAgentConfig]):
     """

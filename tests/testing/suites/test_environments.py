@@ -97,9 +97,7 @@ def failed(suite: type[PluginSuite]) -> dict[str, CheckOutcome]:
 
 # Each costs seconds: one in six is planted whenever the tests run, and all of them with the rigs.
 PLANTED = [
-    pytest.param(
-        name, marks=[pytest.mark.xdist_group(f"faulty-{number % 2}"), *([pytest.mark.rig] if number % 6 else [])]
-    )
+    pytest.param(name, marks=[pytest.mark.rig] if number % 6 else [])
     for number, name in enumerate(FAULTS)
     if name != "carries_out"
 ]
@@ -122,7 +120,6 @@ def test_each_fault_is_caught_by_the_check_for_it(faulty: PluginFolder, name: st
     assert fault.told in "\n".join(outcome.message for outcome in found.values())
 
 
-@pytest.mark.xdist_group("faulty-0")
 def test_every_way_to_carry_out_a_text_is_seen(faulty: PluginFolder) -> None:
     """
     A module's name, a format, a path that leads up, a piece of SQL and a command, each where it was carried out.
@@ -161,7 +158,6 @@ def test_every_check_can_fail() -> None:
     assert {check.name for check in checks_of(EnvironmentSuite)} == caught | elsewhere
 
 
-@pytest.mark.xdist_group("faulty-0")
 def test_an_import_that_makes_noise_is_told_of_all_of_it(faulty: PluginFolder) -> None:
     """
     Printing, a socket, a thread, a file, a heavy library and lost time are each found by a check, with the line.
@@ -179,7 +175,6 @@ def test_an_import_that_makes_noise_is_told_of_all_of_it(faulty: PluginFolder) -
     assert "wandb" in found["test_import_loads_nothing_heavy"].message
 
 
-@pytest.mark.xdist_group("faulty-0")
 def test_an_import_whose_noise_is_over_is_told_of_it(faulty: PluginFolder) -> None:
     """
     A database and a link in the home, which is an empty one here, a thread that has ended, and a name that was asked.
@@ -198,7 +193,6 @@ def test_an_import_whose_noise_is_over_is_told_of_it(faulty: PluginFolder) -> No
     assert not Path.home().joinpath("cache.db").exists()
 
 
-@pytest.mark.xdist_group("faulty-0")
 def test_a_plugin_that_is_imported_by_listing_is_told(
     faulty: PluginFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +210,6 @@ def test_a_plugin_that_is_imported_by_listing_is_told(
     }
 
 
-@pytest.mark.xdist_group("faulty-0")
 def test_an_import_that_exits_is_one_finding(faulty: PluginFolder) -> None:
     """
     It ends the interpreter in which it is tried, and neither this one nor the other checks, which are skipped.
@@ -255,7 +248,6 @@ def test_a_required_secret_is_no_fault_of_the_options() -> None:
 POINTS = [{**row(number), "points": (0.25, 0.5, 1.0)[number % 3]} for number in range(6)]
 
 
-@pytest.mark.xdist_group("faulty-0")
 def test_the_top_reward_may_stand_in_the_row(faulty: PluginFolder) -> None:
     """
     Then each task is held against its own; silence that earns what a cheap task pays is found.
@@ -266,7 +258,6 @@ def test_the_top_reward_may_stand_in_the_row(faulty: PluginFolder) -> None:
     assert set(failed(suite_for("paid_by_the_row_for_silence", **switches))) == {"test_silence_earns_less"}
 
 
-@pytest.mark.xdist_group("faulty-0")
 def test_cases_are_played_with_the_others(faulty: PluginFolder) -> None:
     """
     Without a reference solution, two solved cases show that rollouts share what their tools remember.

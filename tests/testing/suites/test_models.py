@@ -19,8 +19,6 @@ from gymcore.testing import ModelSuite, PluginFolder
 from gymcore.testing.suites import checks_of, run_checks
 from gymcore.testing.suites.imports import Imported
 
-pytestmark = pytest.mark.xdist_group("faulty-0")
-
 
 class PlainConfig(Config):
     """Where, and with what."""

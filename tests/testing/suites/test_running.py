@@ -22,8 +22,6 @@ from gymcore.testing.suites.suite import floor_of
 
 from .conftest import row
 
-pytestmark = pytest.mark.xdist_group("faulty-1")
-
 AUTHOR = """\
 import unittest
 
