@@ -1,13 +1,14 @@
 # make demo    install the core and the bundled plugins into .venv and run the main job
-# make test    the whole test suite on the first Python from 3.11 that this machine offers, and on the newest what depends
-#              on Python most (discovery, the runtime, the journal), with few examples for each law
+# make check   formatting, lint and types
+# make test    the whole test suite on the first Python from 3.11 that this machine offers, in .venv, and on the newest what
+#              depends on Python most (discovery, the runtime, the journal), with few examples for each law
+# make install what check and test need, both environments at once with `make --jobs 2 install`; they install it, too
 # make test-nemo-gym    what NeMo Gym itself says of the datasets we give it, its collector of what we serve, and its servers
 #                       played from here; installs it first (1.4 GB, some minutes)
 # make test-verifiers   the evaluation command of verifiers on what we serve; installs it first (0.6 GB)
 # make test-mlflow      the hook plugin `mlflow` with the real library; installs it first
 # make test-trl         one training step of the real TRL on a mix; installs it first (with torch: several GB on Linux)
 # make rigs    what takes minutes and proves more: 200 kills, 2,000 power cuts, 20,000 bit flips, a full disk at every byte
-# make check   formatting, lint and types
 # make bench   the figures in docs/explanation/cost.md; ENDPOINT=URL measures rollouts too
 # make clean   remove what these made
 
@@ -16,50 +17,69 @@ SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 PLUGINS := $(wildcard plugins/*)
 PROJECTS := . $(PLUGINS)
-# With '.[ray,fast]' the tests of the Ray executor run too, and all on uvloop; `make test` does so for the first Python.
-CORE ?= .
-# With 'dev trainers backends' the exports are read by the libraries that they are for, and plugins are built with every
-# tool; `make test` does so for the first Python.
-DEV_GROUPS ?= dev
+# Ray and uvloop, the libraries that read our exports, and every tool that plugins are built with. Tests of what is not
+# installed are skipped, so CORE=. and DEV_GROUPS=dev are enough for most work.
+CORE ?= .[ray,fast]
+DEV_GROUPS ?= dev trainers backends
 
 # The first Python that is new enough; PYTHON=... chooses another.
-PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
-	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+PYTHON ?= $(shell $(SHELL) tests/interpreters.sh | sed -n '1s/^[^ ]* //p')
+# The last one, as `3.13 /path/to/python`.
+NEWEST = $(shell $(SHELL) tests/interpreters.sh | sed -n '$$p')
 
 # One virtual environment for each Python; their installation is repeated when a pyproject.toml changes.
 VENV := .venv
 INSTALL = $(1)/bin/python -m pip install --quiet --quiet --disable-pip-version-check
 STAMPS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
+MAKE_VENV = @test -x $(VENV)/bin/python || { python="$(PYTHON)"; \
+	test -n "$$python" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 2; }; \
+	echo "$$python -m venv $(VENV)"; "$$python" -m venv $(VENV); }
 
-.PHONY: demo test test-one test-nemo-gym test-trl test-mlflow test-verifiers rigs check bench clean
+.PHONY: demo check test test-one install install-newest test-newest test-nemo-gym test-trl test-mlflow test-verifiers rigs \
+	bench clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/gym run --env example_single_tool_call --env example_multi_step --out runs/demo
 
 $(VENV)/.installed: $(STAMPS)
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	$(MAKE_VENV)
 	$(call INSTALL,$(VENV)) $(foreach project,$(PROJECTS),--editable $(project))
 	@touch $@
 
-# pip 25.1 is the first that installs the development tools from [dependency-groups].
-$(VENV)/.developing: $(VENV)/.installed
-	$(call INSTALL,$(VENV)) --upgrade 'pip>=25.1'
-	$(call INSTALL,$(VENV)) $(foreach group,$(DEV_GROUPS),--group $(group)) \
+# pip 25.1 is the first that installs the development tools from [dependency-groups]. With the build tools there, five
+# projects need not each install their own; and what nobody imports need not be compiled.
+$(VENV)/.developing: $(STAMPS)
+	$(MAKE_VENV)
+	$(call INSTALL,$(VENV)) --no-compile 'pip>=25.1' 'editables>=0.5' 'hatchling>=1.26' 'setuptools>=77'
+	$(call INSTALL,$(VENV)) --no-compile --no-build-isolation $(foreach group,$(DEV_GROUPS),--group $(group)) \
 		$(foreach project,$(CORE) $(PLUGINS),--editable '$(project)')
-	@touch $@
+	@touch $(VENV)/.installed $@
+
+install: $(VENV)/.developing install-newest
 
 test:
-	@core='.[ray,fast]'; groups='dev trainers backends'; args='$(ARGS)'; profile=thorough; \
-	$(SHELL) tests/interpreters.sh | sed -n '1p;$$p' | uniq | while read -r version python; do \
-		echo "== Python $$version =="; \
-		GYMCORE_TEST_PROFILE=$$profile $(MAKE) --no-print-directory test-one VENV=.venv-$$version PYTHON=$$python CORE="$$core" \
-			DEV_GROUPS="$$groups" ARGS="$$args" </dev/null || exit 1; \
-		core=.; groups=dev; profile=brief; args="$(ARGS) -m 'not rig and not slow' tests/test_*.py tests/discovery tests/runtime tests/collection"; \
-	done
+	@GYMCORE_TEST_PROFILE=thorough $(MAKE) --no-print-directory test-one
+	@$(MAKE) --no-print-directory test-newest
 
 test-one: $(VENV)/.developing
+	@echo "== $$($(VENV)/bin/python --version) =="
 	$(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
+
+# Makes a target with the newest Python, in an environment with less, unless that is the Python of .venv.
+VERSION = import sys; print("%d.%d" % sys.version_info[:2])
+with_newest = +@set -- $(NEWEST); \
+	own=$$(for python in $(VENV)/bin/python "$(PYTHON)"; do "$$python" -c '$(VERSION)' 2>/dev/null && break; done); \
+	if [ -n "$$1" ] && [ "$$1" != "$$own" ]; then \
+		$(MAKE) --no-print-directory $(1) VENV=.venv-$$1 PYTHON=$$2 CORE=. DEV_GROUPS=tests $(2); \
+	fi
+
+install-newest:
+	$(call with_newest,.venv-$$1/.developing)
+
+BRIEFLY = -m 'not rig and not slow' --ignore tests/test_layers.py tests/test_*.py tests/discovery tests/runtime tests/collection
+
+test-newest:
+	$(call with_newest,test-one,ARGS="$(ARGS) $(BRIEFLY)" GYMCORE_TEST_PROFILE=brief)
 
 # NeMo Gym's checker and collector, in an environment of their own.
 NEMO_PYTHON = $(shell $(SHELL) tests/interpreters.sh | sed -n 's/^3\.12 //p')
@@ -101,7 +121,6 @@ test-mlflow: .venv-mlflow/.installed $(VENV)/.developing
 TORCH ?= torch
 
 .venv-trl/.installed: $(STAMPS)
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv .venv-trl
 	$(call INSTALL,.venv-trl) --upgrade 'pip>=25.1'
 	$(call INSTALL,.venv-trl) --group dev --group trainers '$(TORCH)' 'trl>=1.16,<2' \

@@ -3,7 +3,7 @@
 # Looks on PATH and where pyenv keeps its versions.
 set -u
 declare -A found=()
-candidates=(python3 python3.11 python3.12 python3.13 python3.14 python3.15)
+candidates=(python3 python3.11 python3.12 python3.13 python3.14 python3.15 python)
 for folder in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[1-9]*/bin/python; do
     [ -x "$folder" ] && candidates+=("$folder")
 done

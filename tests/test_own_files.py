@@ -87,7 +87,8 @@ def test_what_was_closed_is_no_longer_ours(tmp_path: Path) -> None:
     os.close(other)
 
 
-def test_forks_while_other_threads_open_and_close_take_only_what_is_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("forks", [30, pytest.param(300, marks=pytest.mark.rig)])
+def test_forks_while_other_threads_open_and_close_take_only_what_is_own(tmp_path: Path, forks: int) -> None:
     """
     No fork falls between the opening of a file and its being known, nor between its closing and being forgotten.
     """
@@ -113,7 +114,7 @@ def test_forks_while_other_threads_open_and_close_take_only_what_is_own(tmp_path
     for thread in threads:
         thread.start()
     try:
-        assert {in_a_forked_child(ask) for _ in range(100)} == {0}
+        assert {in_a_forked_child(ask) for _ in range(forks)} == {0}
     finally:
         is_over.set()
         for thread in threads:

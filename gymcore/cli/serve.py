@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,12 @@ from gymcore.cli.signals import Signals
 from gymcore.cli.talk import talk_shown
 from gymcore.composition import Composition, write_composition
 from gymcore.discovery import discover
-from gymcore.errors import RequestError
+from gymcore.errors import PluginError, RequestError
 from gymcore.hookspecs import Observers
 from gymcore.plan import load_environ
 from gymcore.reporting import Report
 from gymcore.run_folder import DATASET_NAME
-from gymcore.workflow import load_observers, run_async
+from gymcore.workflow import SWITCHED_OFF, load_observers, run_async
 
 if TYPE_CHECKING:
     import socket
@@ -76,6 +77,14 @@ __all__ = ["command"]
     metavar="SECONDS",
     help="After how long a session of which nothing is heard is closed.",
 )
+@click.option(
+    "--max-body",
+    type=click.IntRange(1, 1024),
+    default=16,
+    show_default=True,
+    metavar="MB",
+    help="The longest request that is read.",
+)
 def command(
     folder: Path | None,
     flags: PlanFlags,
@@ -88,6 +97,7 @@ def command(
     allow_host: Sequence[str],
     keep_answers: float,
     idle: float,
+    max_body: int,
 ) -> int:
     """
     Serve a composition over NeMo Gym's protocol: agents, environments and models on one port.
@@ -117,11 +127,27 @@ def command(
                 write_composition(composition, here / folder)
                 print_notes(composition)
                 serving = _Serving(composition, folder, here, listening, address, observers, signals)
+                _allow_many_connections()
                 result = serving.run(
-                    kept_s=keep_answers, idle_s=idle, port_file=None if port_file is None else here / port_file
+                    kept_s=keep_answers,
+                    idle_s=idle,
+                    body_bytes=max_body << 20,
+                    port_file=None if port_file is None else here / port_file,
                 )
         print_report(result)
+        if composition.plan.check.strict and observers.switched_off:
+            _say(f"{SWITCHED_OFF}: {', '.join(observers.switched_off)}")
+            return PluginError.exit_code
         return 0
+
+
+def _allow_many_connections() -> None:
+    """Take as many descriptors as this process may have: a trainer opens thousands of connections."""
+    import anyio._backends._asyncio  # noqa: F401, which Starlette would load when there may be no descriptor left
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _require() -> None:
@@ -200,7 +226,7 @@ class _Serving:
 
     def _on_start(self, server: Server) -> None:
         self._server = server
-        _greet(server, self._composition, self._folder)
+        _greet(server, self._composition, self._folder, self._address)
         if self._address.token is not None:
             _say("clients must send: Authorization: Bearer ..., with the token")
         # What is loaded by now is no garbage, and looking through it for every 700 new objects takes its time.
@@ -230,11 +256,13 @@ def _say(line: str) -> None:
     click.echo(printable(line), err=True)
 
 
-def _greet(server: Server, composition: Composition, folder: Path) -> None:
+def _greet(server: Server, composition: Composition, folder: Path, address: Address) -> None:
     """Say where it is, who is there, and what to write where."""
     from gymcore.serving.head import for_nemo_gym, for_verifiers
 
     host, _, port = server.url.removeprefix("http://").rpartition(":")
+    if host in ("0.0.0.0", "[::]"):
+        host = address.names[0] if address.names else "HOST"  # by which name clients reach it, nobody here knows
     _say(f"serving {shlex.quote(str(folder))} at {server.url}, in this process; Ctrl-C stops it")
     for name, route in composition.routes.items():
         models = "" if route.model == "policy" else f", model {route.model}"

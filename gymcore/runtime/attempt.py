@@ -48,13 +48,15 @@ class Attempt:
     Args:
         executor: What plays it; `directed` makes it.
         planned: Which rollout.
+        limit_s: How long one thing that is wanted may take, in seconds; then the rollout is ended.
 
     Attributes:
         playing: Its outcome, in the end.
     """
 
-    def __init__(self, executor: Executor, planned: Planned) -> None:
+    def __init__(self, executor: Executor, planned: Planned, limit_s: float = ROLLOUT_S) -> None:
         loop = asyncio.get_running_loop()
+        self._limit_s = limit_s
         self._wishes: asyncio.Queue[tuple[Wish | Trajectory, asyncio.Future[Any]]] = asyncio.Queue()
         token = _ATTEMPT.set(self)
         try:  # the session's task, and the agent in it, are made in this context
@@ -68,11 +70,15 @@ class Attempt:
 
         Raises:
             AttemptEnded: the rollout is over, perhaps because of this.
+            TimeoutError: it took longer than it may, and the rollout is being ended.
         """
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._wishes.put_nowait((wish, answer))
         either: set[asyncio.Future[Any]] = {answer, self.playing}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(either, timeout=self._limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            self.playing.cancel()
+            raise TimeoutError(f"it took longer than {self._limit_s:g} s")
         if not answer.done():
             raise AttemptEnded(None if self.playing.cancelled() else self.playing.result())
         return answer.result()
@@ -105,10 +111,13 @@ class Attempt:
         Have a trajectory verified, and everything closed.
 
         Raises:
-            CancelledError: it was abandoned.
+            AttemptEnded: it was abandoned.
         """
         self._wishes.put_nowait((trajectory, asyncio.get_running_loop().create_future()))
-        return await asyncio.shield(self.playing)
+        await asyncio.wait([self.playing])
+        if self.playing.cancelled():
+            raise AttemptEnded(None)
+        return self.playing.result()
 
     async def abandon(self) -> None:
         """End a rollout that nobody scores, and wait until it is closed."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,7 +20,7 @@ from starlette.routing import Route as Path
 from gymcore.composition import Composition
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError
-from gymcore.records import ToolCall
+from gymcore.records import ToolCall, Trajectory
 from gymcore.serving.aggregate import aggregate
 from gymcore.serving.head import configuration, instances
 from gymcore.serving.models import Endpoints, streamed
@@ -27,25 +28,11 @@ from gymcore.serving.on_demand import OnDemand, stopping
 from gymcore.serving.openapi import describe
 from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error
 from gymcore.serving.replies import scored, trajectory_of
-from gymcore.serving.rows import read_object, read_row
+from gymcore.serving.rows import SentRow, read_object, read_row
 from gymcore.serving.sessions import COOKIE, ClientSession, Sessions
 from gymcore.serving.steps import stepped
 
-__all__ = ["PATHS", "Served", "application"]
-
-PATHS = (
-    "aggregate_metrics",
-    "close_session",
-    "health",
-    "ready",
-    "reset",
-    "reverify_mode",
-    "run",
-    "seed_session",
-    "step",
-    "verify",
-)
-"""Names of the protocol, under which no tool can be called."""
+__all__ = ["CALLS", "Served", "application"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +46,31 @@ class Served:
 
 
 Answer = Callable[[Request], Awaitable[Response]]
+
+CALLS: Mapping[str, Mapping[str, str]] = {
+    "GET": {
+        "": "status",
+        "global_config_dict_yaml": "configuration",
+        "health": "status",
+        "openapi.json": "description",
+        "ready": "ready",
+        "reverify_mode": "reverify_mode",
+        "server_instances": "instances",
+        "v1/models": "models",
+    },
+    "POST": {
+        "aggregate_metrics": "aggregate",
+        "close_session": "close_session",
+        "reset": "reset",
+        "run": "run",
+        "seed_session": "seed_session",
+        "step": "step",
+        "v1/chat/completions": "chat",
+        "v1/responses": "responses",
+        "verify": "verify",
+    },
+}
+"""The calls of the protocol, each with what answers it; no tool can be called by the name of one."""
 
 
 def application(served: Served) -> Starlette:
@@ -80,38 +92,16 @@ class _Wire:
         self._on_demand = served.on_demand
         self._sessions = served.sessions
         self._endpoints = served.endpoints
-        self._calls: Mapping[str, Mapping[str, Answer]] = {
-            "GET": {
-                "": self.status,
-                "global_config_dict_yaml": self.configuration,
-                "server_instances": self.instances,
-                "reverify_mode": self.reverify_mode,
-                "health": self.status,
-                "ready": self.ready,
-                "openapi.json": self.description,
-                "v1/models": self.models,
-            },
-            "POST": {
-                "run": self.run,
-                "aggregate_metrics": self.aggregate,
-                "seed_session": self.seed_session,
-                "verify": self.verify,
-                "close_session": self.close_session,
-                "reset": self.reset,
-                "step": self.step,
-                "v1/responses": self.responses,
-                "v1/chat/completions": self.chat,
-            },
-        }
 
     async def answer(self, request: Request) -> Response:
         """Answer any call of the protocol; every other name is that of a tool."""
         path, method = request.path_params["path"], "GET" if request.method == "HEAD" else request.method
-        answer = self._calls[method].get(path)
-        if answer is not None:
+        name = CALLS[method].get(path)
+        if name is not None:
+            answer: Answer = getattr(self, name)
             return await answer(request)
         other = "POST" if method == "GET" else "GET"
-        if path in self._calls[other] or (method == "GET" and "/" not in path):
+        if path in CALLS[other] or (method == "GET" and "/" not in path):
             raise HTTPException(405, headers={"allow": other})
         if "/" in path:
             raise HTTPException(404)
@@ -128,6 +118,7 @@ class _Wire:
 
     async def configuration(self, request: Request) -> Response:
         host, port = request.url.hostname or "127.0.0.1", request.url.port or 80
+        host = f"[{host}]" if ":" in host else host  # clients write it into an address
         found = configuration(self._routes.values(), self._composition.models, host, port)
         # JSON is YAML in which no name can be taken for anything else.
         return json_response(encode_json(found).decode())
@@ -193,13 +184,26 @@ class _Wire:
         sent, (response,) = read_row(await request.body(), self._routes, extra=("response",))
         trajectory = trajectory_of(response)
         found = self._find(request)
-        name, session = await self._sessions.open(sent) if found is None else found
-        if found is None:  # whoever kept no session shows what was done, and it is done again
+        if found is None:
+            return json_response(await self._verified_anew(sent, response, trajectory))
+        name, session = found
+        _refuse_another(sent, session.sent)
+        score = await session.verify(trajectory, response)
+        own = replace(session.sent, sent=sent.sent)
+        return _with_cookie(json_response(scored(own, response, score.stop, score.reward)), name)
+
+    async def _verified_anew(self, sent: SentRow, response: Any, trajectory: Trajectory) -> dict[str, Any]:
+        """Score what somebody has done without a session: what it shows is done again, in one that nobody is told."""
+        if self._on_demand.is_stopping:
+            raise stopping()
+        name, session = await self._sessions.open(sent)
+        try:
             for made in trajectory.calls():
                 await session.call(made)
-        rollout = await session.verify(trajectory)
-        assert rollout.reward is not None
-        return _with_cookie(json_response(scored(sent, response, trajectory, rollout.reward)), name)
+            score = await session.verify(trajectory, response)
+        finally:
+            await self._sessions.end(name)
+        return scored(sent, response, score.stop, score.reward)
 
     async def close_session(self, request: Request) -> Response:
         found = self._find(request)
@@ -231,6 +235,18 @@ class _Wire:
             told = f"there is no {name!r} here without a session, in which tools are called"
             raise Refusal(404, told, hints=["try: POST /seed_session with a row, and send its cookie along"])
         return found
+
+
+def _refuse_another(sent: SentRow, seeded: SentRow) -> None:
+    """
+    Find that a row is not the one of its session. An agent may have changed what it asks, so its content says nothing.
+
+    Raises:
+        Refusal: it is another environment's, or says another `task_id`.
+    """
+    own, other = seeded.sent.get("task_id"), sent.sent.get("task_id")
+    if sent.route.environment != seeded.route.environment or (own is not None and other is not None and own != other):
+        raise Refusal(409, "this row is not the one of the session", hints=["try: /seed_session, for another"])
 
 
 def _with_cookie(response: Response, name: str) -> Response:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Collection
 from ipaddress import ip_address
 from typing import Any
@@ -16,8 +17,14 @@ from gymcore.serving.refusals import Refusal
 
 __all__ = ["BODY_BYTES", "BODY_S", "Guard", "is_loopback"]
 
-BODY_BYTES = 64 * 2**20
-"""The longest body that is read."""
+BODY_BYTES = 16 * 2**20
+"""The longest body that is read, where nothing is said: understanding one takes the server's time from all others."""
+
+HELD_BYTES = 256 * 2**20
+"""The bodies that are being read or answered take no more than this together."""
+
+PARTS = 250_000
+"""So many objects and lists a body may hold: a few bytes of each take a hundred times as much when they are read."""
 
 BODY_S = 60.0
 """How long a client may take to send one; what it does with the answer is its own business."""
@@ -57,6 +64,7 @@ class Guard:
         self._token = None if token is None else f"Bearer {token}".encode()
         self._body_bytes = body_bytes
         self._body_s = body_s
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -64,8 +72,22 @@ class Guard:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
+        held = [0]
         try:
-            body = await self._checked(scope, receive)
+            await self._serve(scope, receive, send, held)
+        finally:
+            self._held -= held[0]
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, held: list[int]) -> None:
+        has_begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            body = await self._checked(scope, receive, held)
         except Refusal as refusal:
             refusal.headers.setdefault("connection", "close")  # what is left of the body is not waited for
             await refusal.response()(scope, receive, send)
@@ -79,23 +101,32 @@ class Guard:
             is_read = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, read, send)
+        try:
+            await self._app(scope, read, sent)
+        except asyncio.CancelledError:  # the server leaves, and this took longer than it waits
+            if has_begun:
+                raise
+            leaving = Refusal(503, "the server is stopping", headers={"retry-after": "5", "connection": "close"})
+            await leaving.response()(scope, receive, send)
 
-    async def _checked(self, scope: Scope, receive: Receive) -> bytes:
+    async def _checked(self, scope: Scope, receive: Receive, held: list[int]) -> bytes:
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        names = [name for name, _ in scope["headers"]]
+        if any(names.count(name) > 1 for name in _ONCE):
+            raise Refusal(400, "a header that says who asks stands twice")
         host = headers.get(b"host", b"").decode("latin-1")
         # A page in a browser may reach this machine under a name of its own; it cannot choose what stands here.
         if self._hosts is not None and _name_of(host) not in self._hosts:
             told = f"this server is not called {host[:100]!r}" if host else "the request names no host"
             raise Refusal(421, told, hints=["try: the address that it has printed, or `gym serve --allow-host NAME`"])
         origin = headers.get(b"origin")
-        if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
+        if origin is not None and origin.decode("latin-1").lower() not in (f"http://{host}", f"https://{host}"):
             raise Refusal(403, "pages of other origins may not ask this server")
         if self._token is not None and not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
             raise Refusal(401, "a token is needed: Authorization: Bearer ...", headers={"www-authenticate": "Bearer"})
-        return await self._body(headers, receive)
+        return await self._body(headers, receive, held)
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive, held: list[int]) -> bytes:
         length = headers.get(b"content-length")
         if length is not None and (not length.isdigit() or int(length) > self._body_bytes):
             raise self._too_long()
@@ -107,12 +138,17 @@ class Guard:
                     message: Any = await receive()
                     if message["type"] == "http.disconnect":
                         raise Refusal(400, "the client has left")
-                    size += len(message.get("body", b""))
+                    part = message.get("body", b"")
+                    size += len(part)
                     if size > self._body_bytes:
                         raise self._too_long()
-                    parts.append(message.get("body", b""))
+                    held[0] += len(part)
+                    self._held += len(part)
+                    if self._held > HELD_BYTES:
+                        raise Refusal(503, "the server holds as much as it may", headers={"retry-after": "1"})
+                    parts.append(part)
                     if not message.get("more_body"):
-                        return parts[0] if len(parts) == 1 else b"".join(parts)
+                        return _harmless(parts[0] if len(parts) == 1 else b"".join(parts))
         except TimeoutError:
             raise Refusal(408, f"the body did not come within {self._body_s:g} s") from None
 
@@ -120,8 +156,23 @@ class Guard:
         return Refusal(413, f"the body is longer than {self._body_bytes >> 20} MB")
 
 
-def _name_of(host: str) -> str:
-    """Return the name in a Host header, without its port."""
-    if host.startswith("["):
-        return host.partition("]")[0][1:]
-    return host.rpartition(":")[0] if ":" in host else host
+def _harmless(body: bytes) -> bytes:
+    """
+    Return a body that can be read in a moment.
+
+    Raises:
+        Refusal: it consists of too many parts.
+    """
+    if body.count(b"{") + body.count(b"[") > PARTS:
+        raise Refusal(413, f"the body holds more than {PARTS:,} objects and lists")
+    return body
+
+
+_ONCE = (b"host", b"origin", b"authorization", b"content-length")
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:@/?#\s]+))(?::\d{1,5})?")
+
+
+def _name_of(host: str) -> str | None:
+    """Return the name in a Host header, without its port; None where it is none."""
+    found = _HOST.fullmatch(host.lower())
+    return None if found is None else (found[1] or found[2]).rstrip(".")

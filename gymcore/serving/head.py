@@ -40,7 +40,8 @@ def instances(routes: Iterable[Route], url: str) -> list[dict[str, Any]]:
 
 def for_nemo_gym(routes: Iterable[Route], host: str, port: int) -> str:
     """Return the YAML that makes agents of ours routable in a run of NeMo Gym or NeMo RL: four lines for each."""
-    place = f"{{host: {host}, port: {port}}}"
+    quoted = f'"{host}"' if host.startswith("[") else host
+    place = f"{{host: {quoted}, port: {port}}}"
     return "".join(
         f"{route.name}:\n  responses_api_agents:\n    {route.agent_plugin.name}:\n      {place}\n" for route in routes
     )

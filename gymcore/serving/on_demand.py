@@ -5,20 +5,17 @@ Rollouts that somebody asks for: played once for each number a client gives, and
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 
-from gymcore.collection import Journal
-from gymcore.composition import Composition
+from gymcore.collection import Journal, read_poisoned
+from gymcore.composition import Composition, Route
 from gymcore.documents import encode_json
 from gymcore.errors import EndpointError, GymcoreError
-from gymcore.records import Failure, Rollout, RolloutKey, Trajectory
+from gymcore.records import POISON, Failure, Rollout, RolloutKey, Trajectory
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.schedule import Planned
@@ -38,36 +35,109 @@ way. Not longer: whoever collects or trains anew uses the same numbers, and must
 """
 
 KEPT_BYTES = 256 * 2**20
-"""Answers that are kept take no more than this; the oldest go first."""
-
-LOOKED_AT = 64
-"""Of so many kept answers it is looked at each request whether they are to be forgotten."""
+"""Answers that are kept take no more than this; those that were delivered go first, the oldest before others."""
 
 WORKER_ATTEMPTS = 3
 """How often a rollout is played whose worker dies: it takes innocent ones with it, so one death proves nothing."""
 
-
 IsGone = Callable[[], Awaitable[bool]]
 """Says whether a client has lost its connection."""
 
+Key = tuple[str, bytes]
+"""A route, and the digest of what was sent."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class _Asked:
     """A rollout that somebody asked for."""
 
-    answering: asyncio.Task[bytes]
-    waiting: list[IsGone]
+    waiting: list[IsGone] = field(default_factory=list)
     """Who waits for it."""
-    until: float = math.inf
-    """When its answer is forgotten."""
-    size: int = 0
+    answer: bytes | None = None
+    """What it came to; None as long as it is played."""
+    is_delivered: bool = False
+    end: asyncio.TimerHandle | None = None
+    """Forgets it."""
 
     async def is_orphan(self) -> bool:
         """Whether nobody waits for it any more."""
-        for is_gone in self.waiting:
+        for is_gone in list(self.waiting):
             if not await is_gone():
                 return False
         return True
+
+
+class _Answers:
+    """
+    What was asked, by what was sent, as long as somebody may ask for it again.
+
+    Args:
+        kept_s: How long an answer is kept that nobody has got.
+        most_bytes: What all of them take together, at most.
+    """
+
+    def __init__(self, kept_s: float, most_bytes: int) -> None:
+        self._kept_s = kept_s
+        self._most_bytes = most_bytes
+        self._asked: dict[Key, list[_Asked]] = {}
+        self._unclaimed: dict[_Asked, Key] = {}
+        self._delivered: dict[_Asked, Key] = {}
+        self.kept_bytes = 0
+        self._loop = asyncio.get_running_loop()
+
+    async def find(self, key: Key, *, is_numbered: bool) -> _Asked | None:
+        """Return the rollout that a request means: its own by its number, else one that has lost its client."""
+        for asked in list(self._asked.get(key, ())):
+            if is_numbered or (not asked.is_delivered and await asked.is_orphan()):
+                return asked
+        return None
+
+    def add(self, key: Key, asked: _Asked) -> None:
+        """Take note of what is being played."""
+        self._asked.setdefault(key, []).append(asked)
+
+    def keep(self, key: Key, asked: _Asked, answer: bytes) -> None:
+        """Keep the answer of a rollout, until somebody has got it."""
+        asked.answer = answer
+        self.kept_bytes += len(answer)
+        self._unclaimed[asked] = key
+        asked.end = self._loop.call_later(self._kept_s, self.forget, key, asked)
+        while self.kept_bytes > self._most_bytes:
+            oldest = next(iter(self._delivered or self._unclaimed))
+            self.forget((self._delivered.get(oldest) or self._unclaimed[oldest]), oldest)
+
+    def deliver(self, key: Key, asked: _Asked, kept_s: float) -> None:
+        """Take note that a client has an answer."""
+        if asked.end is None or asked.is_delivered:
+            return
+        asked.end.cancel()
+        if not kept_s:
+            self.forget(key, asked)
+            return
+        asked.is_delivered = True
+        self._unclaimed.pop(asked, None)
+        self._delivered[asked] = key
+        asked.end = self._loop.call_later(min(kept_s, self._kept_s), self.forget, key, asked)
+
+    def forget(self, key: Key, asked: _Asked) -> None:
+        """Whoever asks again gets another rollout."""
+        known = self._asked.get(key, [])
+        if asked not in known:
+            return
+        known.remove(asked)
+        if not known:
+            del self._asked[key]
+        self._unclaimed.pop(asked, None)
+        self._delivered.pop(asked, None)
+        self.kept_bytes -= len(asked.answer or b"")
+        if asked.end is not None:
+            asked.end.cancel()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for key, known in list(self._asked.items()):
+            for asked in list(known):
+                self.forget(key, asked)
 
 
 class OnDemand:
@@ -79,24 +149,30 @@ class OnDemand:
         executor: What plays.
         journal: Where they go; it knows which rollouts are there already.
         kept_s: How long answers are kept for who asks again.
+        kept_bytes: What they take together, at most.
 
     Attributes:
         is_stopping: Whether nothing new is begun.
     """
 
     def __init__(
-        self, composition: Composition, executor: Executor, journal: Journal, *, kept_s: float = KEPT_S
+        self,
+        composition: Composition,
+        executor: Executor,
+        journal: Journal,
+        *,
+        kept_s: float = KEPT_S,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self.is_stopping = False
         self._composition = composition
         self._executor = executor
         self._journal = journal
-        self._kept_s = kept_s
-        self._asked: dict[tuple[str, bytes], _Asked] = {}
-        """What is being played, and what is kept, by what was sent; the newest that was sent in these bytes."""
-        self._kept: deque[tuple[tuple[str, bytes], _Asked]] = deque()
-        """What is kept, the oldest first."""
-        self._kept_bytes = 0
+        self._answers = _Answers(kept_s, kept_bytes)
+        self._poison = {key[:2] for key in read_poisoned(journal.folder)}
+        """Tasks that ended their worker whenever they were played."""
+        self._queued: set[asyncio.Task[bytes]] = set()
+        """What waits for room."""
         self._given: set[RolloutKey] = set()
         """What is being played, or waits to be written."""
         self._next: Counter[tuple[str, str]] = Counter()
@@ -105,6 +181,7 @@ class OnDemand:
         self._lost: BaseException | None = None
         """Why nothing can be written any more."""
         self._answering: set[asyncio.Task[bytes]] = set()
+        self._playing: dict[_Asked, asyncio.Task[bytes]] = {}
         self._loop = asyncio.get_running_loop()
         plan = composition.plan
         self._room = asyncio.Semaphore(plan.collect.concurrency)
@@ -135,23 +212,47 @@ class OnDemand:
         Raises:
             Refusal: the rollout failed, or the server is stopping.
         """
-        self._forget_old()
         key = (sent.route.name, sent.digest)
-        asked = self._asked.get(key)
-        if asked is None or not (sent.is_numbered or await asked.is_orphan()):
+        asked = await self._answers.find(key, is_numbered=sent.is_numbered)
+        if asked is None:
             if self.is_stopping:
                 raise stopping()
-            asked = self._asked[key] = _Asked(self._loop.create_task(self._play(sent)), [])
-            self._answering.add(asked.answering)
-            asked.answering.add_done_callback(partial(self._keep, key, asked))
+            asked = _Asked()
+            self._answers.add(key, asked)
+            self._begin(key, asked, sent)
         asked.waiting.append(is_gone)
         try:
-            answer = await asyncio.shield(asked.answering)
+            answer = asked.answer
+            if answer is None:
+                answer = await asyncio.shield(self._playing[asked])
             if not await is_gone():
-                self._deliver(key, asked, DELIVERED_S if sent.is_numbered else 0.0)
+                self._answers.deliver(key, asked, DELIVERED_S if sent.is_numbered else 0.0)
+        except asyncio.CancelledError:
+            if self.is_stopping:
+                raise stopping() from None
+            raise
         finally:
             asked.waiting.remove(is_gone)
         return answer
+
+    def _begin(self, key: Key, asked: _Asked, sent: SentRow) -> None:
+        answering = self._playing[asked] = self._loop.create_task(self._play(sent, asked))
+        self._answering.add(answering)
+
+        def ended(task: asyncio.Task[bytes]) -> None:
+            self._answering.discard(task)
+            del self._playing[asked]
+            if task.cancelled() or task.exception() is not None:  # who asks again gets another attempt
+                self._answers.forget(key, asked)
+            else:
+                self._answers.keep(key, asked, task.result())
+
+        answering.add_done_callback(ended)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the answers that are kept take."""
+        return self._answers.kept_bytes
 
     def ended(self) -> AsyncIterator[Rollout]:
         """Yield the rollouts in the order in which they end, until `close`: for the journal."""
@@ -161,21 +262,28 @@ class OnDemand:
         """Take note that rollouts are safe; may be called from any thread."""
         self._loop.call_soon_threadsafe(self._on_written, tuple(rollouts))
 
+    def stop(self) -> None:
+        """Begin nothing more; what waits for room is told so."""
+        self.is_stopping = True
+        for waiting in list(self._queued):
+            waiting.cancel()
+
     def cancel(self) -> None:
         """End what is being played; nobody gets an answer."""
-        self.is_stopping = True
+        self.stop()
         self._executor.cancel()
         for answering in self._answering:
             answering.cancel()
 
     async def close(self, drain_s: float) -> None:
         """Begin nothing more, wait a while for what is being played, cancel the rest, and end the stream."""
-        self.is_stopping = True
+        self.stop()
         if self._answering:
             await asyncio.wait(self._answering, timeout=drain_s)
         self.cancel()
         if self._answering:
             await asyncio.wait(self._answering)
+        self._answers.clear()
         self._ended.put_nowait(None)
 
     def fail(self, error: BaseException) -> None:
@@ -186,35 +294,58 @@ class OnDemand:
             if not waiting.done():
                 waiting.set_exception(error)
 
-    async def _play(self, sent: SentRow) -> bytes:
+    async def _play(self, sent: SentRow, asked: _Asked) -> bytes:
         route = sent.route
-        async with AsyncExitStack() as room:
-            for name in (("environment", route.environment), ("model", route.model)):
-                if name in self._rooms:
-                    await room.enter_async_context(self._rooms[name])
-            await room.enter_async_context(self._room)
+        if (route.environment, sent.row.identity[1]) in self._poison:
+            raise FailedRollout(_POISON)
+        try:
+            async with self._room_for(route):
+                if await asked.is_orphan():
+                    raise Refusal(499, "nobody waits for this rollout any more")
+                rollout = await self._recorded(sent)
+        except GymcoreError as error:
+            raise refusal_of_error(error) from None
+        except asyncio.CancelledError:
             if self.is_stopping:
-                raise stopping()
-            planned = Planned(0, route, sent.row, self._repeat(sent))
-            self._given.add(planned.key)
-            self.in_flight[route.environment] += 1
-            try:
-                rollout = await self._kept_rollout(planned, await self._played(planned))
-            except GymcoreError as error:
-                raise refusal_of_error(error) from None
-            except asyncio.CancelledError:
-                if self.is_stopping:
-                    raise stopping() from None
-                raise
-            finally:
-                self.in_flight[route.environment] -= 1
-                self._given.discard(planned.key)
+                raise stopping() from None
+            raise
         if rollout.reward is None:
             assert rollout.failure is not None
+            if rollout.failure.stage == "worker" and not is_set_aside(rollout.failure):
+                self._poison.add((route.environment, sent.row.identity[1]))
             raise FailedRollout(rollout.failure)
         params = sent.row.value["responses_create_params"]
         response = rollout.trajectory.to_response(route.model, params)
-        return encode_json(scored(sent, response, rollout.trajectory, rollout.reward))
+        return encode_json(scored(sent, response, rollout.trajectory.stop, rollout.reward))
+
+    @asynccontextmanager
+    async def _room_for(self, route: Route) -> AsyncIterator[None]:
+        """Wait until a rollout of a route may be in flight, and let another in afterwards."""
+        async with AsyncExitStack() as room:
+            task = asyncio.current_task()
+            assert task is not None
+            self._queued.add(task)
+            try:
+                for name in (("environment", route.environment), ("model", route.model)):
+                    if name in self._rooms:
+                        await room.enter_async_context(self._rooms[name])
+                await room.enter_async_context(self._room)
+            finally:
+                self._queued.discard(task)
+            if self.is_stopping:
+                raise stopping()
+            yield
+
+    async def _recorded(self, sent: SentRow) -> Rollout:
+        """Play a rollout, and wait until it is on the disk."""
+        planned = Planned(0, sent.route, sent.row, self._repeat(sent))
+        self._given.add(planned.key)
+        self.in_flight[sent.route.environment] += 1
+        try:
+            return await self._kept_rollout(planned, await self._played(planned))
+        finally:
+            self.in_flight[sent.route.environment] -= 1
+            self._given.discard(planned.key)
 
     async def _played(self, planned: Planned) -> Rollout:
         """Play a rollout, anew where its worker has died of another."""
@@ -267,7 +398,7 @@ class OnDemand:
         A trainer plays a task anew in every step and counts from 0 each time; nothing that was played is lost for it.
         """
         environment, task_id = sent.row.identity
-        repeat = sent.rollout_index
+        repeat = sent.rollout_index + (sent.row.epoch - 1) * sent.route.repeats  # each epoch plays the task anew
         if self._is_taken((environment, task_id, repeat)):
             repeat = self._next[environment, task_id]
             while self._is_taken((environment, task_id, repeat)):
@@ -278,38 +409,13 @@ class OnDemand:
     def _is_taken(self, key: RolloutKey) -> bool:
         return key in self._given or key in self._journal.finished
 
-    def _keep(self, key: tuple[str, bytes], asked: _Asked, answering: asyncio.Task[bytes]) -> None:
-        self._answering.discard(answering)
-        if answering.cancelled() or answering.exception() is not None:  # who asks again gets another attempt
-            self._forget(key, asked)
-            return
-        asked.until = time.monotonic() + self._kept_s
-        asked.size = len(answering.result())
-        self._kept_bytes += asked.size
-        self._kept.append((key, asked))
 
-    def _deliver(self, key: tuple[str, bytes], asked: _Asked, kept_s: float) -> None:
-        """Take note that a client has its answer."""
-        asked.until = min(asked.until, time.monotonic() + min(kept_s, self._kept_s))
-        if not kept_s:
-            self._forget(key, asked)
-
-    def _forget(self, key: tuple[str, bytes], asked: _Asked) -> None:
-        if self._asked.get(key) is asked:
-            del self._asked[key]
-
-    def _forget_old(self) -> None:
-        now = time.monotonic()
-        for key, asked in islice(self._kept, LOOKED_AT):
-            if asked.until <= now:
-                self._forget(key, asked)
-        while self._kept:
-            key, asked = self._kept[0]
-            if self._asked.get(key) is asked and self._kept_bytes <= KEPT_BYTES:
-                return
-            self._kept.popleft()
-            self._kept_bytes -= asked.size
-            self._forget(key, asked)
+_POISON = Failure(
+    stage="worker",
+    error=POISON,
+    message=f"its worker died {WORKER_ATTEMPTS} times while this task was played, which is not played again",
+    retryable=False,
+)
 
 
 def stopping() -> Refusal:

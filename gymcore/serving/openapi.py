@@ -93,6 +93,7 @@ _REFUSED = {
     403: "a page of another origin asks",
     404: "nobody here is called so",
     408: "the body did not come in time",
+    409: "the session is another row's, or was scored with another response",
     410: "the session is closed",
     413: "the body is too long",
     421: "this server is not called so",

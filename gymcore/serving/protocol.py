@@ -66,6 +66,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _on_late(self) -> None:
         self._head = None
+        if self.cycle is not None and not self.cycle.response_complete:  # half of a next request waits behind this one
+            self._await_head()
+            return
         if self._size and not self.transport.is_closing():
             self._refuse(b"408 Request Timeout", b"the headers did not come in time")
         self.transport.close()

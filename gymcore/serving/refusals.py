@@ -1,7 +1,7 @@
 """
 What the wire says when something cannot be done: a status, and one JSON object that says what happened and what to try.
 
-Nothing of it tells more than a client may know: no traceback, no path, no option of a plugin.
+Nothing of it holds a traceback or an option of a plugin. What a plugin's own error says is passed on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from gymcore.documents import encode_json
 from gymcore.errors import EndpointError, GymcoreError, PluginError, StorageError
 from gymcore.records import Failure
+from gymcore.runtime.placement import is_set_aside
 
 __all__ = ["FailedRollout", "Refusal", "json_response", "refusal_of_error"]
 
@@ -58,8 +59,10 @@ class FailedRollout(Refusal):
     def __init__(self, failure: Failure) -> None:
         status = {"model": 502, "timeout": 504, "worker": 503}.get(failure.stage, 500)
         told = f"the rollout failed ({failure.stage}): {failure.error}: {failure.message}"
-        further = {"stage": failure.stage, "type": failure.error, "retryable": failure.retryable}
-        hints = ["try: the same request again"] if failure.retryable else ["the same request will fail again"]
+        # Of an environment that is set aside nothing can be played as long as this process lives.
+        is_retryable = failure.retryable and not is_set_aside(failure)
+        further = {"stage": failure.stage, "type": failure.error, "retryable": is_retryable}
+        hints = ["try: the same request again"] if is_retryable else ["the same request will fail again"]
         super().__init__(status, told, hints=hints, further=further)
 
     def answer(self, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from gymcore.serving.rows import SentRow
 __all__ = ["scored", "trajectory_of"]
 
 
-def scored(sent: SentRow, response: Mapping[str, Any], trajectory: Trajectory, reward: Reward) -> dict[str, Any]:
+def scored(sent: SentRow, response: Mapping[str, Any], stop: str, reward: Reward) -> dict[str, Any]:
     """
     Return the answer to `/run` and `/verify`: the row verbatim, the response, the reward, and metrics as own keys.
 
@@ -29,7 +29,7 @@ def scored(sent: SentRow, response: Mapping[str, Any], trajectory: Trajectory, r
         "reward": reward.value,
         "reward_parts": reward.parts,
         "metrics": reward.metrics,
-        "stop": trajectory.stop,
+        "stop": stop,
     }
     for name, value in reward.metrics.items():
         answer.setdefault(name, value)

@@ -22,7 +22,10 @@ __all__ = ["INDICES", "SentRow", "read_object", "read_row", "route_of"]
 INDICES = ("_ng_task_index", "_ng_rollout_index", "_ng_attempt_index", "_ng_rollout_id")
 """The keys by which clients number what they ask for; they are no part of a task."""
 
-_NO_TASK = {*INDICES, *ROLLOUT_KEYS}
+FAILURE_KEYS = ("_ng_failure_class", "_ng_failure_terminal", "failure")
+"""What `FailedRollout.answer` adds to a row: a collector may send its file of failures again."""
+
+_NO_TASK = {*INDICES, *ROLLOUT_KEYS, *FAILURE_KEYS}
 """What may come beside a row whose response is scored: a client may send back what it was told of it."""
 
 WHERE = "the row"
@@ -45,7 +48,11 @@ class SentRow:
     def is_numbered(self) -> bool:
         """Whether the client says which rollout of which task it wants, or names it."""
         sent = self.sent
-        return "_ng_rollout_id" in sent or ("_ng_task_index" in sent and "_ng_rollout_index" in sent)
+        return isinstance(sent.get("_ng_rollout_id"), str | int) or self._has_both_indices
+
+    @property
+    def _has_both_indices(self) -> bool:
+        return isinstance(self.sent.get("_ng_task_index"), int) and isinstance(self.sent.get("_ng_rollout_index"), int)
 
     @property
     def takes_failures(self) -> bool:
@@ -54,8 +61,7 @@ class SentRow:
 
         NeMo Gym's collector does, and numbers task and rollout; NeMo RL does not, and numbers rows.
         """
-        sent = self.sent
-        return "_ng_task_index" in sent and "_ng_rollout_index" in sent and "_rowidx" not in sent
+        return self._has_both_indices and "_rowidx" not in self.sent
 
     @property
     def rollout_index(self) -> int:
@@ -128,6 +134,9 @@ def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...]
         found, line = [], body.strip()
         row = reader.parse(line, WHERE)
         value = row or {}
+        if FAILURE_KEYS[0] in value:
+            value = row = {key: item for key, item in value.items() if key not in FAILURE_KEYS}
+            line = encode_json(row)
     if row is not None:
         route = route_of(row, routes)
         if not extra and not row.keys().isdisjoint(INDICES):

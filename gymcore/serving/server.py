@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,12 @@ from gymcore.run_folder import write_whole
 from gymcore.runtime.attempt import directed
 from gymcore.runtime.brackets import Say, log
 from gymcore.runtime.executor import open_local
-from gymcore.serving.app import PATHS, Served, application
-from gymcore.serving.guard import Guard, is_loopback
+from gymcore.serving.app import CALLS, Served, application
+from gymcore.serving.guard import BODY_BYTES, Guard, is_loopback
 from gymcore.serving.models import Endpoints
-from gymcore.serving.on_demand import KEPT_S, OnDemand
+from gymcore.serving.on_demand import KEPT_BYTES, KEPT_S, OnDemand
 from gymcore.serving.protocol import BoundedProtocol
-from gymcore.serving.sessions import IDLE_S, Sessions
+from gymcore.serving.sessions import IDLE_S, MOST, Sessions
 from gymcore.workflow import recording
 
 __all__ = ["Address", "Server", "answering", "bind", "opened", "serve"]
@@ -76,7 +77,7 @@ class Address:
         if not is_loopback(self.host) and not self.names:
             return None
         own = {"127.0.0.1", "localhost", "::1"} if is_loopback(self.host) else set()
-        return {self.host, *own, *self.names}
+        return {name.lower() for name in (self.host, *own, *self.names)}
 
 
 @contextmanager
@@ -116,8 +117,7 @@ class _Uvicorn(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take none."""
-        with nullcontext():
-            yield
+        yield
 
 
 class Server:
@@ -138,7 +138,7 @@ class Server:
 
     def stop(self) -> None:
         """Begin nothing more; what is being played may finish."""
-        self.on_demand.is_stopping = True
+        self.on_demand.stop()
         self._stop.set()
 
     def cancel(self) -> None:
@@ -165,6 +165,7 @@ async def serve(
     shown: Path | None = None,
     kept_s: float = KEPT_S,
     idle_s: float = IDLE_S,
+    body_bytes: int = BODY_BYTES,
 ) -> Report:
     """
     Serve a composition until it is stopped.
@@ -184,6 +185,7 @@ async def serve(
         shown: How the report names the folder.
         kept_s: How long the answer to a numbered request is kept for who asks again, in seconds.
         idle_s: After how long a session of which nothing is heard is closed, in seconds.
+        body_bytes: The longest body of a request.
 
     Returns:
         The report on everything that the folder holds.
@@ -197,13 +199,17 @@ async def serve(
         recording(composition, folder, observers=observers, on_durable=on_durable, shown=shown) as kept,
         opened(composition, kept.journal, kept.tell, say=say, kept_s=kept_s, idle_s=idle_s) as (served, writing),
     ):
+        for line in kept.journal.damaged:
+            say(f"damaged, set aside in quarantine/: {line}")
         server = Server(_url(listening), _notes(composition), served.on_demand)
-        app = Guard(application(served), hosts=address.hosts(), token=address.token)
+        app = Guard(application(served), hosts=address.hosts(), token=address.token, body_bytes=body_bytes)
         async with answering(app, listening):
             with _port_file(port_file, listening):
                 on_start(server)
                 await _first(server.stopped(), asyncio.wait([writing]))
-            await served.on_demand.close(composition.plan.collect.drain_s)
+            drain_s = composition.plan.collect.drain_s
+            await asyncio.gather(served.on_demand.close(drain_s), served.sessions.drain(drain_s))
+            await served.sessions.aclose()
     return kept.report
 
 
@@ -215,7 +221,9 @@ async def opened(
     *,
     say: Say = log,
     kept_s: float = KEPT_S,
+    kept_bytes: int = KEPT_BYTES,
     idle_s: float = IDLE_S,
+    most_sessions: int = MOST,
 ) -> AsyncIterator[tuple[Served, asyncio.Task[Collection]]]:
     """
     Open what serves a composition, without a port; arguments as for `serve`.
@@ -227,8 +235,9 @@ async def opened(
         StorageError: on leaving: the disk has failed.
     """
     async with open_local(composition, say) as executor:
-        on_demand = OnDemand(composition, executor, journal, kept_s=kept_s)
-        sessions = Sessions(directed(executor, composition.routes), idle_s=idle_s)
+        on_demand = OnDemand(composition, executor, journal, kept_s=kept_s, kept_bytes=kept_bytes)
+        limits = {name: limit.rollout_s for name, limit in executor.stage.limits.items()}
+        sessions = Sessions(directed(executor, composition.routes), limits, idle_s=idle_s, most=most_sessions)
         stage = executor.stage
         endpoints = Endpoints(stage.models, stage.agents, stage.seed)
 
@@ -272,6 +281,8 @@ async def answering(
         listening: A bound socket.
         http: How its connections speak.
     """
+    # Whoever sends rubbish must not fill a log with it.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
         http=http,
@@ -328,7 +339,7 @@ def _notes(composition: Composition) -> list[str]:
     notes = []
     for route in composition.routes.values():
         for name in route.environment_class.tools:
-            if name in PATHS or "/" in name:
+            if name in CALLS["GET"] or name in CALLS["POST"] or "/" in name:
                 notes.append(
                     f"the tool {name!r} of {route.environment} has the name of a call of the protocol: agents here can"
                     " call it, clients cannot"

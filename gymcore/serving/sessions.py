@@ -5,16 +5,19 @@ Environments that a client plays itself: opened for one row, called tool by tool
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import itsdangerous
 
 from gymcore.composition import Route
+from gymcore.documents import encode_json
 from gymcore.interfaces import BoundModel, OpenEnvironment
-from gymcore.records import Rollout, ToolCall, Trajectory, Turn
+from gymcore.records import Failure, Reward, Rollout, ToolCall, Trajectory, Turn
 from gymcore.runtime.attempt import Attempt, AttemptEnded
 from gymcore.runtime.executor import LocalExecutor
 from gymcore.runtime.schedule import Planned
@@ -29,11 +32,24 @@ COOKIE = "gymcore_session"
 IDLE_S = 900.0
 """A session of which nothing was heard for so long is closed."""
 
+SCORED_S = 60.0
+"""How long it is remembered what a session was scored with, for who asks again."""
+
 MOST = 20_000
 """So many sessions may be open at once."""
 
 SWEEP_S = 1.0
 """How often it is looked whether one is idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a session came to."""
+
+    reward: Reward
+    stop: str
+    response: bytes
+    """The digest of the response that was scored."""
 
 
 class ClientSession:
@@ -46,14 +62,14 @@ class ClientSession:
         turns: What a client that steps has done so far.
     """
 
-    def __init__(self, executor: LocalExecutor, sent: SentRow, number: int) -> None:
+    def __init__(self, executor: LocalExecutor, sent: SentRow, number: int, limit_s: float) -> None:
         self.sent = sent
         self.heard = time.monotonic()
         self.busy = 0
         self.turns: list[Turn] = []
         self._calls = 0
-        self._attempt = Attempt(executor, Planned(0, sent.route, sent.row, number))
-        self._outcome: Rollout | None = None
+        self._attempt = Attempt(executor, Planned(0, sent.route, sent.row, number), limit_s)
+        self._scoring: asyncio.Future[Score] | None = None
 
     @property
     def route(self) -> Route:
@@ -88,18 +104,33 @@ class ClientSession:
         """
         return await self._guarded(self._attempt.do(wish))
 
-    async def verify(self, trajectory: Trajectory) -> Rollout:
+    async def verify(self, trajectory: Trajectory, response: Any) -> Score:
         """
         Have what happened scored, once, and the environment closed; who asks again gets the same.
 
+        Args:
+            trajectory: What happened.
+            response: The same as it came, which tells one request from another.
+
         Raises:
-            Refusal: it failed.
+            Refusal: it failed, or was scored with another response.
         """
-        if self._outcome is None:
-            self._outcome = await self._guarded(self._attempt.finish(trajectory))
-        if self._outcome.failure is not None:
-            raise FailedRollout(self._outcome.failure)
-        return self._outcome
+        digest = hashlib.blake2b(encode_json(response), digest_size=16).digest()
+        if self._scoring is None:
+            self._scoring = asyncio.ensure_future(self._score(trajectory, digest))
+        score = await asyncio.shield(self._scoring)
+        if score.response != digest:
+            told = "the session was scored already, with another response"
+            raise Refusal(409, told, hints=["try: /seed_session, for another"])
+        return score
+
+    async def _score(self, trajectory: Trajectory, digest: bytes) -> Score:
+        rollout: Rollout = await self._guarded(self._attempt.finish(trajectory))
+        self.turns = []
+        if rollout.failure is not None:
+            raise FailedRollout(rollout.failure)
+        assert rollout.reward is not None  # a rollout has one of the two
+        return Score(rollout.reward, trajectory.stop, digest)
 
     async def close(self) -> None:
         """End it; nothing is scored any more."""
@@ -124,6 +155,9 @@ class ClientSession:
             if rollout is not None and rollout.failure is not None:
                 raise FailedRollout(rollout.failure) from None
             raise Refusal(410, "the session is over", hints=["try: /seed_session, for another"]) from None
+        except TimeoutError as late:
+            failure = Failure(stage="timeout", error="TimeoutError", message=str(late), retryable=True)
+            raise FailedRollout(failure) from None
         finally:
             self.busy -= 1
             self.heard = time.monotonic()
@@ -135,26 +169,35 @@ class Sessions:
 
     Args:
         executor: What plays them; `directed` makes it.
+        limits: How long one thing in a session of an environment may take, in seconds.
         idle_s: After how long an idle one is closed.
         most: How many there may be.
     """
 
-    def __init__(self, executor: LocalExecutor, *, idle_s: float = IDLE_S, most: int = MOST) -> None:
+    def __init__(
+        self,
+        executor: LocalExecutor,
+        limits: Mapping[str, float],
+        *,
+        idle_s: float = IDLE_S,
+        most: int = MOST,
+        scored_s: float = SCORED_S,
+    ) -> None:
         self._executor = executor
+        self._limits = limits
+        self._scored_s = scored_s
         self._idle_s = idle_s
         self._most = most
         # Nothing is derived from a key that is random already.
         self._signer = itsdangerous.Signer(secrets.token_bytes(32), key_derivation="none")
         self._sessions: dict[str, ClientSession] = {}
-        self._ended: dict[str, None] = {}
         self._count = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._sweep = self._loop.call_later(SWEEP_S, self._close_idle)
-        self.is_stopping = False
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return sum(not session.is_over for session in self._sessions.values())
 
     async def open(self, sent: SentRow) -> tuple[str, ClientSession]:
         """
@@ -166,11 +209,13 @@ class Sessions:
         Raises:
             Refusal: it could not be opened, or there are too many.
         """
-        if len(self._sessions) >= self._most:
+        if len(self._sessions) >= self._most and len(self) >= self._most:
             told = f"{self._most:,} sessions are open, and no more may be"
             raise Refusal(503, told, hints=["try: again when some are closed"], headers={"retry-after": "1"})
         name = secrets.token_urlsafe(18)
-        session = self._sessions[name] = ClientSession(self._executor, sent, self._count)
+        session = self._sessions[name] = ClientSession(
+            self._executor, sent, self._count, self._limits[sent.route.environment]
+        )
         self._count += 1
         try:
             await session.opened()
@@ -207,6 +252,12 @@ class Sessions:
         if session is not None:
             await session.close()
 
+    async def drain(self, limit_s: float) -> None:
+        """Wait a while for what is being done in sessions."""
+        until = time.monotonic() + limit_s
+        while time.monotonic() < until and any(session.busy for session in self._sessions.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
     async def aclose(self) -> None:
         """Close every session."""
         self._sweep.cancel()
@@ -222,9 +273,10 @@ class Sessions:
         closing.add_done_callback(self._closing.discard)
 
     def _close_idle(self) -> None:
-        due = time.monotonic() - self._idle_s
+        now = time.monotonic()
         for name, session in list(self._sessions.items()):
-            if session.heard < due and not session.busy:
+            kept_s = min(self._scored_s, self._idle_s) if session.is_over else self._idle_s
+            if session.heard < now - kept_s and not session.busy:
                 del self._sessions[name]
                 self._close(session)
         self._sweep = self._loop.call_later(SWEEP_S, self._close_idle)

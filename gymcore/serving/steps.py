@@ -51,14 +51,13 @@ async def stepped(session: ClientSession, response: Any) -> dict[str, Any]:
         session.turns.append(Turn(turn.output, answer=message(answer, role="user"), usage=turn.usage))
         return _going_on(answer, {})
     stop = "truncated" if parsed.is_truncated else "empty" if turn.is_empty else "finished"
-    rollout = await session.verify(Trajectory((*session.turns, turn), stop, parsed.envelope))
-    assert rollout.reward is not None
+    score = await session.verify(Trajectory((*session.turns, turn), stop, parsed.envelope), response)
     return {
         "observation": None,
-        "reward": rollout.reward.value,
+        "reward": score.reward.value,
         "terminated": not parsed.is_truncated,
         "truncated": parsed.is_truncated,
-        "info": rollout.reward.metrics,
+        "info": score.reward.metrics,
     }
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,8 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginFolder]:
 class Gym:
     """Runs the command in a folder of its own."""
 
-    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environ: dict[str, str], commands: Any) -> None:
+        self.commands = commands
         self.folder = folder
         self.environ = environ
         self.command = [sys.executable, "-m", "gymcore", "run", "--env", "rude", "--out", "run", "--concurrency", "2"]
@@ -106,9 +108,9 @@ class Gym:
 
     def run(self, kit: str, *arguments: str) -> tuple[int, str, str]:
         """Run it to its end."""
-        process = self.start(kit, *arguments)
-        out, err = process.communicate(timeout=30)
-        return process.returncode, out, err
+        environ = {**self.environ, "KIT": kit}
+        done = self.commands.run(*self.command[3:], *arguments, folder=self.folder, environ=environ, timeout_s=30)
+        return done.returncode, done.stdout, done.stderr
 
     def finished(self) -> int:
         """Return how many rollouts are on disk."""
@@ -117,16 +119,19 @@ class Gym:
 
 
 @pytest.fixture
-def gym(kit: PluginFolder, tmp_path: Path) -> Gym:
+def gym(kit: PluginFolder, commands: Any, tmp_path: Path) -> Gym:
     """The command, with the kit installed."""
-    return Gym(tmp_path, dict(kit.environ))
+    return Gym(tmp_path, dict(kit.environ), commands)
+
+
+UNHEARD = (("2>/dev/full", 0), ("2>&-", 0), ("2>&1 | true", 0), (">/dev/full", 5), (">&-", 5), (">/dev/full 2>&1", 5))
 
 
 @pytest.mark.parametrize(
-    ("redirection", "code"),
-    [("2>/dev/full", 0), ("2>&-", 0), ("2>&1 | true", 0), (">/dev/full", 5), (">&-", 5), (">/dev/full 2>&1", 5)],
+    ("redirection", "code", "unbuffered"),
+    # An unbuffered stream fails at once rather than when it is flushed.
+    [*((where, code, "") for where, code in UNHEARD), ("2>&1 | true", 0, "1"), (">/dev/full", 5, "1")],
 )
-@pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_run_survives_whoever_does_not_listen(gym: Gym, redirection: str, code: int, unbuffered: str) -> None:
     """
     Progress is a courtesy; a report that cannot be shown is one line, a code of its own, and still in the folder.

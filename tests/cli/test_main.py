@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ import pytest
 import gymcore
 from gymcore.cli import COMMANDS
 
+Gym = Callable[..., subprocess.CompletedProcess[str]]
 
-def gym(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command."""
-    return subprocess.run(
-        [sys.executable, "-m", "gymcore", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
+
+def started(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a Python that starts for it."""
+    return subprocess.run([sys.executable, "-m", "gymcore", *arguments], capture_output=True, text=True, check=False)
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +32,7 @@ def test_help_names_every_command(flag: str) -> None:
     """
     One line for each, and two examples to type.
     """
-    done = gym(flag)
+    done = started(flag)
 
     assert (done.returncode, done.stderr) == (0, "")
     for name, text in COMMANDS.items():
@@ -39,7 +40,7 @@ def test_help_names_every_command(flag: str) -> None:
         assert text in " ".join(done.stdout.split())
 
 
-def test_every_command_has_help() -> None:
+def test_every_command_has_help(gym: Gym) -> None:
     """
     The help of a command opens nothing and runs nothing.
     """
@@ -49,7 +50,7 @@ def test_every_command_has_help() -> None:
         assert done.stdout.startswith(f"Usage: gym {name} ")
 
 
-def test_the_version_is_shown() -> None:
+def test_the_version_is_shown(gym: Gym) -> None:
     """
     It is the package's own.
     """
@@ -68,7 +69,7 @@ def test_help_and_version_import_no_stage() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_misspelt_command_is_answered_with_the_nearest() -> None:
+def test_a_misspelt_command_is_answered_with_the_nearest(gym: Gym) -> None:
     """
     A wrong word is a wrong request: exit code 2, on stderr.
     """
@@ -79,7 +80,7 @@ def test_a_misspelt_command_is_answered_with_the_nearest() -> None:
     assert "'report'" in done.stderr
 
 
-def test_no_command_at_all_shows_the_help() -> None:
+def test_no_command_at_all_shows_the_help(gym: Gym) -> None:
     """
     Who types `gym` wants to know what it does.
     """
@@ -97,7 +98,7 @@ def test_both_scripts_are_the_module() -> None:
         path = Path(sys.executable).parent / script
         if path.exists():
             done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-            assert done.stdout == gym("--version").stdout
+            assert done.stdout == started("--version").stdout
 
 
 def test_a_bug_of_ours_ends_with_70_and_its_traceback() -> None:

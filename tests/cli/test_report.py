@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -71,12 +71,11 @@ def test_json_is_what_the_run_left_beside_its_rollouts(folder: Path) -> None:
     assert json.loads(shown(folder, "--json")) == json.loads((folder / "report.json").read_text())
 
 
-def test_a_folder_without_a_run_ends_with_2(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_ends_with_2(gym: Callable[..., Any], tmp_path: Path) -> None:
     """
     The message says where and what to try.
     """
-    arguments = [sys.executable, "-m", "gymcore", "report", str(tmp_path)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    done = gym("report", str(tmp_path))
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"RunFolderError: there is no run in this folder ({tmp_path})\n  try: gym run --out ...\n"

@@ -9,7 +9,6 @@ import os
 import pty
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -158,14 +157,11 @@ class Gym:
 
     folder: Path
     environ: dict[str, str]
+    commands: Any
+    """What runs a command to its end; see `tests/conftest.py`."""
 
-    def start(self, *arguments: str, limit: int | None = None, **settings: str) -> subprocess.Popen[str]:
-        """Start a command; `limit` is the size at which files cannot grow further."""
-
-        def lower() -> None:
-            if limit is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
+    def start(self, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+        """Start a command."""
         return subprocess.Popen(
             [sys.executable, "-m", "gymcore", *arguments],
             cwd=self.folder,
@@ -173,13 +169,13 @@ class Gym:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lower,
         )
 
     def __call__(self, *arguments: str, limit: int | None = None, **settings: str) -> Ended:
         """Run a command to its end."""
-        process = self.start(*arguments, limit=limit, **settings)
-        return Ended.of(process)
+        environ = {**self.environ, "KIT_LOG": str(self.log), **settings}
+        done = self.commands.run(*arguments, folder=self.folder, environ=environ, limit=limit, timeout_s=PATIENCE_S)
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     @property
     def log(self) -> Path:
@@ -220,10 +216,10 @@ class Ended:
 
 
 @pytest.fixture
-def gym(kit: PluginFolder, tmp_path: Path) -> Gym:
+def gym(kit: PluginFolder, commands: Any, tmp_path: Path) -> Gym:
     """The command, in an empty folder, with the kit installed."""
     environ = {name: value for name, value in kit.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
-    return Gym(tmp_path, environ)
+    return Gym(tmp_path, environ, commands)
 
 
 def wait_until(holds: Callable[[], bool], process: subprocess.Popen[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -63,20 +64,11 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> PluginFolder:
 
 
 @pytest.fixture(scope="module")
-def shown(plugins: PluginFolder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def shown(plugins: PluginFolder, commands: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """
     What `gym show echo --json` prints.
     """
-    import sys
-
-    done = subprocess.run(
-        [sys.executable, "-m", "gymcore", "show", "echo", "--json"],
-        env=plugins.environ,
-        cwd=tmp_path_factory.mktemp("empty"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = commands.run("show", "echo", "--json", folder=tmp_path_factory.mktemp("empty"), environ=plugins.environ)
     # The split `missing` names a file that is not there, which is the author's mistake.
     assert done.returncode == 0, done.stderr
     value: dict[str, object] = json.loads(done.stdout)

@@ -87,12 +87,8 @@ SHARES = st.lists(
 ).filter(any)
 
 
-@settings(max_examples=1000)
-@given(SHARES)
-def test_every_prefix_of_an_endless_mix_is_within_one_of_the_shares(shares: list[int]) -> None:
-    """
-    The law holds for weights as it does for sizes.
-    """
+def hold_every_prefix(shares: list[int]) -> None:
+    """Assert that every prefix of an endless mix is within one of the shares."""
     total = sum(shares)
     taken = [0] * len(shares)
     for position, index in enumerate(islice(proportional(shares), 200), start=1):
@@ -101,12 +97,27 @@ def test_every_prefix_of_an_endless_mix_is_within_one_of_the_shares(shares: list
             assert abs(count * total - position * share) < total, (position, taken)
 
 
-@settings(max_examples=2000)
-@given(SHARES, st.integers(1, 96))
-def test_every_batch_and_all_batches_together_hold_the_shares(shares: list[int], batch: int) -> None:
+@settings(max_examples=150)
+@given(SHARES)
+def test_every_prefix_of_an_endless_mix_is_within_one_of_the_shares(shares: list[int]) -> None:
     """
-    A batch has the floor or the ceiling of each share, and at its end all rows so far are within one of theirs.
+    The law holds for weights as it does for sizes.
     """
+    hold_every_prefix(shares)
+
+
+@pytest.mark.rig
+@settings(max_examples=5000)
+@given(SHARES)
+def test_every_prefix_of_thousands_of_endless_mixes_is_within_one_of_the_shares(shares: list[int]) -> None:
+    """
+    The same, searched for an exception.
+    """
+    hold_every_prefix(shares)
+
+
+def hold_every_batch(shares: list[int], batch: int) -> None:
+    """Assert that every batch and all batches together hold the shares."""
     total = sum(shares)
     taken = [0] * len(shares)
     for number, counts in enumerate(islice(batches(shares, batch), 40), start=1):
@@ -115,6 +126,25 @@ def test_every_batch_and_all_batches_together_hold_the_shares(shares: list[int],
             assert share * batch // total <= count <= -(-share * batch // total), (number, counts)
             taken[index] += count
             assert abs(taken[index] * total - number * batch * share) < total, (number, taken)
+
+
+@settings(max_examples=200)
+@given(SHARES, st.integers(1, 96))
+def test_every_batch_and_all_batches_together_hold_the_shares(shares: list[int], batch: int) -> None:
+    """
+    A batch has the floor or the ceiling of each share, and at its end all rows so far are within one of theirs.
+    """
+    hold_every_batch(shares, batch)
+
+
+@pytest.mark.rig
+@settings(max_examples=10_000)
+@given(SHARES, st.integers(1, 96))
+def test_every_batch_of_thousands_of_mixes_holds_the_shares(shares: list[int], batch: int) -> None:
+    """
+    The same, searched for an exception.
+    """
+    hold_every_batch(shares, batch)
 
 
 @given(SHARES, st.integers(2, 40), st.data())

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -22,7 +23,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -266,6 +267,24 @@ _SCRIPTS = {
     ),
 }
 
+_FORKED = """
+import json, os, resource, signal, socket, sys
+limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+with socket.socket(socket.AF_UNIX) as door, door.makefile("rb") as answers:
+    door.connect({door!r})
+    told = {{"arguments": sys.argv[1:], "folder": os.getcwd(), "environ": dict(os.environ), "prefix": {prefix!r}}}
+    told |= {{"limit": None if limit == resource.RLIM_INFINITY else limit, "timeout_s": 600}}
+    socket.send_fds(door, [json.dumps(told).encode() + b"\\n"], [0, 1, 2])
+    process = int(answers.readline())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: os.kill(process, number))
+    code = json.loads(answers.readline())
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
 _PYTHON_DRIVER = """
 import ast, asyncio, contextlib, inspect, io, json, sys, traceback
 channel, namespace = sys.stdout, {"__name__": "__main__"}
@@ -291,6 +310,8 @@ class Scratch:
 
     folder: Path
     stack: ExitStack
+    door: Path | None = None
+    """Where a Python listens off which `gym` is forked, see `tests/forking.py`; without it, each `gym` is started."""
     replaced: dict[str, str] = field(default_factory=dict)
     """Texts of the page, and what stands in their place when it is run."""
 
@@ -310,6 +331,9 @@ class Scratch:
         for name, code in _SCRIPTS.items():
             script = venv / "bin" / name
             script.write_text(f"#!{venv}/bin/python\n{code}\n")
+            if name in ("gym", "gymcore") and self.door is not None:
+                forked = _FORKED.format(door=str(self.door), prefix=str(venv))
+                script.write_text(f"#!{venv}/bin/python -IS\n{forked}")
             script.chmod(0o755)
         return venv / "bin"
 
@@ -442,13 +466,36 @@ def needs(blocks: list[Block]) -> list[str]:
     return missing
 
 
-def run_page(path: Path, folder: Path) -> list[Difference]:
+@contextmanager
+def a_door(folder: Path) -> Iterator[Path]:
+    """Listen for the commands of pages as long as the `with` block lasts; `folder` has a short name."""
+    door = folder / "gym"
+    environ = {**os.environ, "LANG": "C.UTF-8", "PYTHONUTF8": "1"}
+    environ.pop("PYTHONPATH", None)  # which pages do not see either
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "forking.py"), str(door)],
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    try:
+        yield door
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.communicate()
+
+
+def run_page(path: Path, folder: Path, door: Path | None = None) -> list[Difference]:
     """
     Do what a page says, from top to bottom.
 
     Args:
         path: The page.
         folder: An empty folder to do it in.
+        door: Where `gym` is forked rather than started; see `a_door`. A page that sends signals starts it all the same.
 
     Returns:
         Every place where something else was printed than the page shows; a command without output below it may print
@@ -461,8 +508,9 @@ def run_page(path: Path, folder: Path) -> list[Difference]:
     name = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
     printed = ""
     with ExitStack() as stack:
-        page = Scratch(folder, stack)
-        for block in blocks_of(path.read_text(encoding="utf-8")):
+        text = path.read_text(encoding="utf-8")
+        page = Scratch(folder, stack, None if re.search(r"\b(?:timeout|kill) ", text) else door)
+        for block in blocks_of(text):
             kind, argument = block.note or ("", "")
             if kind == "setup":
                 SETUPS[argument](page)

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -69,15 +70,24 @@ def has_anything_to_run(path: Path) -> bool:
 # -- pages are run ---------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def door() -> Iterator[Path]:
+    """
+    Where the pages' commands are forked: in a folder of a short name, as the address of a socket must be.
+    """
+    with tempfile.TemporaryDirectory(prefix="gymcore-door-") as folder, pages.a_door(Path(folder)) as door:
+        yield door
+
+
 @pytest.mark.parametrize("path", [path for path in pages.PAGES if has_anything_to_run(path)], ids=name_of)
-def test_what_a_page_shows_is_what_happens(path: Path, tmp_path: Path) -> None:
+def test_what_a_page_shows_is_what_happens(path: Path, tmp_path: Path, door: Path) -> None:
     """
     Its commands and its Python do what is shown below them, from top to bottom, in an empty folder.
     """
     if missing := pages.needs(pages.blocks_of(text_of(path))):
         pytest.skip(f"this machine has no {' and no '.join(missing)}")
 
-    differences = pages.run_page(path, tmp_path)
+    differences = pages.run_page(path, tmp_path, door)
 
     assert not differences, "\n\n".join(str(item) for item in differences)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,20 +21,13 @@ Gym = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def gym(tmp_path: Path) -> Gym:
+def gym(commands: Any, tmp_path: Path) -> Gym:
     """
     Run `gym` with these arguments in an empty folder, and return the ended process.
     """
 
     def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "gymcore", *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = commands.run(*arguments, folder=tmp_path, environ=os.environ)
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
-FEW, MANY = 2_000, 20_000
-MORE_MB = 8.0
-"""Measured: 1 to 3. With an object for each finished rollout, as before, a run and a resume add 15 and more."""
+FEW, MANY = 1_000, 12_000
+MORE_MB = 6.0
+"""
+Measured: 0 to 3. With an object for each finished rollout, as before, a run and a resume added 15 and more for 18,000
+rows more, which is 9 for these.
+"""
 
 
 GYM = """

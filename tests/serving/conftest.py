@@ -74,7 +74,8 @@ def wire(tmp_path: Path) -> Callable[..., Any]:
     @asynccontextmanager
     async def serving(composition: Composition, **options: Any) -> AsyncIterator[Wire]:
         guard = {key: options.pop(key) for key in ("hosts", "token", "body_bytes") if key in options}
-        with Journal(tmp_path) as journal:
+        disk = options.pop("disk", None)
+        with Journal(tmp_path, disk, repeats=composition.attempts()) as journal:
             async with opened(composition, journal, lambda rollouts: None, **options) as (served, _):
                 app = Guard(application(served), **{"hosts": {"127.0.0.1"}, "token": None, **guard})
                 transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)

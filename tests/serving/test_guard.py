@@ -47,7 +47,17 @@ class World(Environment):
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [("127.0.0.1:9", 200), ("localhost", 421), ("evil.example", 421), ("", 421), ("127.0.0.1.evil.example", 421)],
+    [
+        ("127.0.0.1:9", 200),
+        ("127.0.0.1.", 200),
+        ("localhost", 421),
+        ("evil.example", 421),
+        ("", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("[127.0.0.1]evil", 421),
+        ("user@127.0.0.1", 421),
+        ("127.0.0.1:1/evil", 421),
+    ],
 )
 async def test_only_its_own_names_reach_the_server(composed: Composed, wire: Serving, host: str, status: int) -> None:
     """
@@ -76,7 +86,13 @@ async def test_pages_of_other_origins_are_refused(composed: Composed, wire: Serv
 
 @pytest.mark.parametrize(
     ("header", "status"),
-    [({"authorization": f"Bearer {TOKEN}"}, 200), ({"authorization": "Bearer x"}, 401), ({}, 401)],
+    [
+        ({"authorization": f"Bearer {TOKEN}"}, 200),
+        ({"authorization": f"Bearer {TOKEN}x"}, 401),
+        ({"authorization": f"Bearer {TOKEN[:-1]}"}, 401),
+        ({"authorization": "Bearer x"}, 401),
+        ({}, 401),
+    ],
 )
 async def test_where_a_token_is_asked_for_nothing_is_told_without_it(
     composed: Composed, wire: Serving, header: dict[str, str], status: int
@@ -196,6 +212,53 @@ async def spoken(port: int, *parts: bytes, pause_s: float = 0.0) -> bytes:
         return b""
     finally:
         writer.close()
+
+
+async def test_a_header_that_says_who_asks_stands_once(composed: Composed, tmp_path: Path) -> None:
+    """
+    Of two, one part of a server might look at the first, and another at the last.
+    """
+    head = b"GET /health HTTP/1.1\r\nhost: evil.example\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path) as port:
+        said = await spoken(port, head)
+
+    assert b"400" in said.split(b"\r\n")[0]
+
+
+async def test_a_body_of_very_many_parts_is_not_read(composed: Composed, wire: Serving) -> None:
+    """
+    A few bytes of each take a hundred times as much, and the time of everybody.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        row = json.dumps(served.rows()[0])[:-1].encode()
+        reply = await served.client.post("/run", content=row + b', "x": [' + b'{"a":1},' * 300_000 + b"1]}")
+
+    assert reply.status_code == 413
+    assert "objects" in reply.json()["error"]["message"]
+
+
+async def test_a_request_that_is_cut_off_by_the_end_is_told_so(composed: Composed, tmp_path: Path) -> None:
+    """
+    In JSON, with a status, and without a traceback.
+    """
+
+    class Slow(World):
+        async def open(self) -> None:
+            await asyncio.sleep(30)
+
+    with Journal(tmp_path) as journal, bind(Address()) as taken:
+        port = taken.getsockname()[1]
+        async with opened(composed({"a": (Slow, 1)}, Says), journal, lambda rollouts: None) as (served, _):
+            row = json.dumps(next(iter(served.composition.dataset)).value).encode()
+            head = b"POST /seed_session HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % len(row)
+            app = Guard(application(served), hosts={"127.0.0.1"}, token=None)
+            async with answering(app, taken):
+                asked = asyncio.create_task(spoken(port, head + row))
+                await asyncio.sleep(0.3)
+            said = await asked
+
+    assert b"503" in said.split(b"\r\n")[0]
+    assert json.loads(said.rpartition(b"\r\n\r\n")[2])["error"]["message"]
 
 
 async def test_a_head_without_end_is_refused(composed: Composed, tmp_path: Path) -> None:

@@ -5,16 +5,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from gymcore import Environment, Model, ModelError, Response, Reward, Trajectory
+from gymcore.collection.disk import Disk
 from gymcore.composition import Composition
 from gymcore.documents import encode_json
+from gymcore.errors import StorageError
 from gymcore.interfaces import tool
+from gymcore.records import Failure, Rollout
 from gymcore.responses import function_call, message
+from gymcore.runtime.schedule import Planned
 from gymcore.serving.rows import read_row
 
 Composed = Callable[..., Composition]
@@ -135,6 +141,53 @@ async def test_an_answer_is_kept_for_a_while_only(composed: Composed, wire: Serv
     assert [line["repeat"] for line in served.lines()] == [0, 1]
 
 
+async def test_what_is_kept_too_long_is_not_answered_whatever_was_asked_meanwhile(
+    composed: Composed, wire: Serving
+) -> None:
+    """
+    Hundreds of kept answers, and one from the middle asked for again when all are over: it is played anew.
+    """
+    async with wire(composed({"a": (World, 1)}, Says), kept_s=0.2) as served:
+        sent = [{**served.rows()[0], "_ng_task_index": n, "_ng_rollout_index": 0} for n in range(150)]
+        await asyncio.gather(*[served.post("/run", row) for row in sent])
+        await asyncio.sleep(0.3)
+        await served.post("/run", sent[120])
+
+        assert len(served.lines()) == 151
+        await asyncio.sleep(0.3)
+        assert served.served.on_demand.kept_bytes == 0
+
+
+async def test_of_too_much_that_is_kept_what_was_delivered_goes_first(composed: Composed, wire: Serving) -> None:
+    """
+    An answer that its client has not got is the last to go.
+    """
+
+    is_gone = False
+
+    async def gone() -> bool:
+        return is_gone
+
+    class Long(World):
+        def verify(self, trajectory: Trajectory) -> Reward:
+            nonlocal is_gone
+            is_gone = True
+            return Reward(value=1.0, metrics={"text": "x" * 1000})
+
+    async with wire(composed({"a": (Long, 1)}, Says), kept_bytes=20_000) as served:
+        on_demand = served.served.on_demand
+        lost = {**served.rows()[0], "_ng_task_index": -1, "_ng_rollout_index": 0}
+        sent, _ = read_row(encode_json(lost), served.served.composition.routes)
+        first = await on_demand.answer(sent, gone)
+        for number in range(40):
+            await served.post("/run", {**served.rows()[0], "_ng_task_index": number, "_ng_rollout_index": 0})
+        assert on_demand.kept_bytes <= 20_000
+        again = await served.post("/run", lost)
+
+    assert again.content == first
+    assert len(served.lines()) == 41
+
+
 @pytest.mark.parametrize("other", [{"_ng_rollout_index": 1}, {"_ng_attempt_index": 1}, {"note": "another row"}])
 async def test_another_number_is_another_rollout(composed: Composed, wire: Serving, other: dict[str, Any]) -> None:
     """
@@ -244,6 +297,62 @@ async def test_a_collector_is_told_of_a_failure_in_its_own_words(composed: Compo
     assert means["agent_metrics"]["mean/reward"] == 1.0
 
 
+async def test_a_file_of_failures_can_be_sent_again(composed: Composed, wire: Serving) -> None:
+    """
+    What was told of a failure is no part of the task, and does not stand beside the reward.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        row = {**served.rows()[0], "_ng_task_index": 0, "_ng_rollout_index": 0}
+        failed = {**row, "_ng_failure_class": "x", "_ng_failure_terminal": False, "failure": {}}
+        answer = (await served.post("/run", failed)).json()
+
+    assert answer["reward"] == 0.5
+    assert not any("failure" in key for key in answer)
+
+
+@pytest.mark.parametrize("index", [None, "0", [], {}, 1.5])
+async def test_what_is_no_number_does_not_number_a_request(composed: Composed, wire: Serving, index: Any) -> None:
+    """
+    Two posts are two rollouts then.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        for _ in range(2):
+            reply = await served.post("/run", {**served.rows()[0], "_ng_task_index": index, "_ng_rollout_index": index})
+            assert reply.status_code == 200
+
+    assert len(served.lines()) == 2
+
+
+async def test_a_task_that_ends_its_worker_is_not_played_again_and_again(composed: Composed, wire: Serving) -> None:
+    """
+    After some deaths it is poison, and refused before it takes others with it.
+    """
+    played = 0
+
+    class Dies:
+        def cancel(self) -> None:
+            return None
+
+        async def play(self, planned: Planned) -> Rollout:
+            nonlocal played
+            played += 1
+            failure = Failure(stage="worker", error="WorkerDied", message="it died", retryable=True)
+            return Rollout(planned.row, planned.repeat, Trajectory(), failure=failure)
+
+        def notes(self) -> tuple[str, ...]:
+            return ()
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        served.served.on_demand._executor = Dies()
+        row = served.rows()[0]
+        first = await served.post("/run", row)
+        second = await served.post("/run", row)
+
+    assert played == 3
+    assert first.status_code == second.status_code == 503
+    assert second.json()["error"]["retryable"] is False
+
+
 async def test_a_broken_verifier_tells_its_class_and_no_traceback(composed: Composed, wire: Serving) -> None:
     """
     What a client sees of a fault is one sentence, without files and lines of the server.
@@ -321,8 +430,128 @@ async def test_no_more_rollouts_are_in_flight_than_the_plan_allows(composed: Com
         replies = await asyncio.gather(*[served.post("/run", row) for row in served.rows()])
 
     assert {reply.status_code for reply in replies} == {200}
-    assert most <= 7
+    assert most == 7
     assert len(served.lines()) == 40
+
+
+async def test_bounds_of_an_environment_and_of_a_model_hold_here_too(composed: Composed, wire: Serving) -> None:
+    """
+    `concurrency` of either is kept, within that of all together.
+    """
+    now: dict[str, int] = {"a": 0, "b": 0}
+    most: dict[str, int] = {"a": 0, "b": 0}
+
+    class Counted(World):
+        async def open(self) -> None:
+            name = self.task.environment
+            now[name] += 1
+            most[name] = max(most[name], now[name])
+            await asyncio.sleep(0.001)
+
+        async def close(self) -> None:
+            now[self.task.environment] -= 1
+
+    composition = composed(
+        {"a": (Counted, 20), "b": (Counted, 20)},
+        Says,
+        environments={"a": {"concurrency": 2}},
+        models={"policy": {"concurrency": 5}},
+    )
+    async with wire(composition) as served:
+        await asyncio.gather(*[served.post("/run", row) for row in served.rows()])
+
+    assert most["a"] == 2
+    assert 3 <= most["b"] <= 5
+
+
+async def test_who_waits_for_room_is_told_at_once_that_the_server_stops(composed: Composed, wire: Serving) -> None:
+    """
+    Only what is being played is waited for; the others get a status and a reason, and may come again.
+    """
+    began = asyncio.Event()
+
+    class Slow(World):
+        async def open(self) -> None:
+            began.set()
+            await asyncio.sleep(0.3)
+
+    async with wire(composed({"a": (Slow, 5)}, Says, collect={"concurrency": 1})) as served:
+        asked = [asyncio.create_task(served.post("/run", row)) for row in served.rows()]
+        await began.wait()
+        await asyncio.sleep(0.05)
+        served.served.on_demand.stop()
+        done, _ = await asyncio.wait(asked, timeout=0.15)
+        late = await served.post("/run", {**served.rows()[0], "note": 1})
+        replies = await asyncio.gather(*asked)
+
+    assert len(done) == 4
+    assert sorted(reply.status_code for reply in replies) == [200, 503, 503, 503, 503]
+    assert late.status_code == 503
+    assert all("stopping" in reply.json()["error"]["message"] for reply in replies if reply.status_code == 503)
+
+
+async def test_rollouts_that_nobody_waits_for_any_more_are_not_begun(composed: Composed, wire: Serving) -> None:
+    """
+    A collector that was stopped with thousands in the queue costs no model call for them.
+    """
+    opened = 0
+    is_gone = False
+
+    class Slow(World):
+        async def open(self) -> None:
+            nonlocal opened
+            opened += 1
+            await asyncio.sleep(0.05)
+
+    async def gone() -> bool:
+        return is_gone
+
+    async with wire(composed({"a": (Slow, 10)}, Says, collect={"concurrency": 1})) as served:
+        routes = served.served.composition.routes
+        sent = [read_row(encode_json(row), routes)[0] for row in served.rows()]
+        asked = [asyncio.create_task(served.served.on_demand.answer(row, gone)) for row in sent]
+        await asyncio.sleep(0.02)
+        is_gone = True
+        await asyncio.wait(asked)
+
+    assert opened == 1
+
+
+async def test_a_full_disk_is_told_to_everybody_and_ends_the_server(composed: Composed, wire: Serving) -> None:
+    """
+    Those whose rollout could not be kept, and those that are still being played: none waits for the end of the drain.
+    """
+    began = asyncio.Event()
+
+    class Slow(World):
+        async def open(self) -> None:
+            if str(self.task.task_id) == "a/1":
+                began.set()
+                await asyncio.sleep(0.1)
+
+    statuses = []
+
+    async def serve_until_full() -> None:
+        async with wire(composed({"a": (Slow, 2)}, Says), disk=FullDisk()) as served:
+            first, second = served.rows()
+            slow = asyncio.create_task(served.post("/run", second))
+            await began.wait()
+            statuses.append((await served.post("/run", first)).status_code)
+            statuses.append((await asyncio.wait_for(slow, 5)).status_code)
+            statuses.append((await served.post("/run", first)).status_code)
+
+    with pytest.raises(StorageError):
+        await serve_until_full()
+
+    assert statuses == [507, 507, 503]
+
+
+class FullDisk(Disk):
+    """A disk that takes nothing more."""
+
+    def write(self, file: int, data: Any) -> int:
+        """Take nothing."""
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 async def test_tools_are_called_in_the_rollout_and_not_by_the_client(composed: Composed, wire: Serving) -> None:

@@ -361,6 +361,124 @@ class _NoCookies:
         return False
 
 
+async def test_a_session_that_was_scored_takes_nobodys_place(composed: Composed, wire: Serving) -> None:
+    """
+    Two may be open, and any number may have been.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says), most_sessions=2) as served:
+        served.client.cookies.jar.set_policy(_NoCookies())
+        body = {**served.rows()[0], "response": episode(1)}
+        for _ in range(5):
+            assert (await served.post("/verify", body)).json()["reward"] == 1.0
+        for _ in range(5):
+            seeded = await served.post("/seed_session", served.rows()[0])
+            cookie = {"cookie": seeded.headers["set-cookie"].partition(";")[0]}
+            assert (await served.post("/verify", body, headers=cookie)).status_code == 200
+        opened = [(await served.post("/seed_session", served.rows()[0])).status_code for _ in range(3)]
+        ready = (await served.client.get("/ready")).json()
+
+    assert opened == [200, 200, 503]
+    assert ready["sessions"] == 2
+
+
+async def test_what_hangs_in_a_session_meets_the_bound_on_rollouts(composed: Composed, wire: Serving) -> None:
+    """
+    Opening, answering a turn, and a whole episode of the agent: 504, and the environment is closed.
+    """
+
+    class World(Counter):
+        async def open(self) -> None:
+            await super().open()
+            if self.task.task_id == "a/1":
+                await asyncio.Event().wait()
+
+        async def reply(self, turn: Turn) -> str | None:
+            await asyncio.Event().wait()
+            return None
+
+    composition = composed({"a": (World, 2)}, Says, collect={"timeout_s": 0.2})
+    async with wire(composition) as served:
+        fine, hanging = served.rows()
+        statuses = [(await served.post("/seed_session", hanging)).status_code]
+        await served.post("/reset", fine)
+        statuses.append((await served.post("/step", {"response": {"output": [message("hi")]}})).status_code)
+        await served.post("/seed_session", fine)
+        statuses.append((await served.post("/v1/responses", fine["responses_create_params"])).status_code)
+        for _ in range(100):
+            if World.log.count("close") == 3:
+                break
+            await asyncio.sleep(0.05)
+
+    assert statuses == [504, 504, 504]
+    assert World.log.count("open") == World.log.count("close") == 3
+
+
+async def test_a_row_of_another_session_is_not_scored_with_this_one(composed: Composed, wire: Serving) -> None:
+    """
+    Nor is another episode after the first: no reward stands beside what it was not given for.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 2), "b": (World, 1)}, Says)) as served:
+        first, second, other = sorted(served.rows(), key=lambda row: row["task_id"])
+        await served.post("/seed_session", first)
+        wrong_world = await served.post("/verify", {**other, "response": episode(1)})
+        wrong_task = await served.post("/verify", {**second, "response": episode(1)})
+        right = await served.post("/verify", {**first, "response": episode(1)})
+        again = await served.post("/verify", {**first, "response": episode(2)})
+
+    assert [reply.status_code for reply in (wrong_world, wrong_task, right, again)] == [409, 409, 200, 409]
+    assert right.json()["task_id"] == "a/0"
+
+
+async def test_closing_while_it_is_scored_is_told_and_breaks_nothing(composed: Composed, wire: Serving) -> None:
+    """
+    Whoever waits for the reward hears that the session is over.
+    """
+
+    class World(Counter):
+        async def verify(self, trajectory: Trajectory) -> float:
+            await asyncio.sleep(5)
+            return 1.0
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        row = served.rows()[0]
+        await served.post("/seed_session", row)
+        scoring = asyncio.create_task(served.post("/verify", {**row, "response": episode(1)}))
+        await asyncio.sleep(0.05)
+        await served.post("/close_session", {})
+        reply = await scoring
+
+    assert reply.status_code == 410
+    assert World.log == ["open", "close"]
+
+
+async def test_nothing_is_opened_while_the_server_stops(composed: Composed, wire: Serving) -> None:
+    """
+    Neither for a session nor for an episode that is to be scored.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        served.served.on_demand.stop()
+        row = served.rows()[0]
+        replies = [
+            await served.post("/seed_session", row),
+            await served.post("/verify", {**row, "response": episode(1)}),
+        ]
+
+    assert [reply.status_code for reply in replies] == [503, 503]
+    assert World.log == []
+
+
 # -- the Gymnasium flavour --------------------------------------------------------------------------------------------
 
 

@@ -62,13 +62,14 @@ class Server:
     Attributes:
         heard: Every request that arrived whole.
         open: How many connections are open.
+        opened: How many there have been.
         hangs_up: How many of the next connections are closed unread.
     """
 
     def __init__(self, behave: Behaviour, path: str | None = None) -> None:
         self.behave = behave
         self.heard: list[Heard] = []
-        self.open = 0
+        self.open = self.opened = 0
         self.hangs_up = 0
         self._path = path
         self._port = 0
@@ -152,6 +153,7 @@ class Server:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
+        self.opened += 1
         self._writers.add(writer)
         try:
             if self.hangs_up:

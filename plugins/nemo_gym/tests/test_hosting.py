@@ -379,7 +379,7 @@ def test_a_server_ends_with_the_process_that_watches_it(fake: FakeNemoGym) -> No
 
     async def killed() -> list[int]:
         async with NemoGym.shared(_config(fake)) as wire:
-            reply = await wire.send("about", b"{}", most_bytes=2**20)
+            reply = await wire.line().send("about", b"{}", most_bytes=2**20)
             pids: list[int] = reply.value()["pids"]
             os.kill(wire._process.pid, signal.SIGKILL)
             _wait_until_gone(pids[0])

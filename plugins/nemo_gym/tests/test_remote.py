@@ -137,6 +137,18 @@ def test_every_rollout_has_cookies_of_its_own(serving: Serving) -> None:
     ]
 
 
+def test_a_rollout_has_one_connection(serving: Serving) -> None:
+    """
+    Of its own, and closed with it; one more looks at first whether anybody is there.
+    """
+    server = serving(Adder())
+
+    _play(server, *(calls("add", n=n) for n in range(5)), says("Done."))
+
+    assert server.opened == 2
+    server.wait_until_closed()
+
+
 def test_a_cookie_that_is_none_changes_nothing(serving: Serving) -> None:
     """
     Whatever stands in its place.

@@ -90,7 +90,7 @@ def test_waits_between_tries_grow_and_have_an_end() -> None:
         patience = Patience(connect_s=1.0, request_s=1.0, retries=7)
         wire = Wire("http://127.0.0.1:1", over_tcp(), patience, sleep=sleep, chance=lambda: 1.0)
         with pytest.raises(ServerUnavailable, match="nobody could be asked at http"):
-            await wire.send("add", b"{}", most_bytes=10)
+            await wire.line().send("add", b"{}", most_bytes=10)
         await wire.aclose()
 
     asyncio.run(ask())
@@ -105,7 +105,7 @@ def test_who_leaves_takes_the_connection_along(serving: Callable[..., Any]) -> N
 
     async def leave() -> None:
         wire = Wire(server.url, over_tcp())
-        asking = asyncio.create_task(wire.send("add", b"{}", most_bytes=10))
+        asking = asyncio.create_task(wire.line().send("add", b"{}", most_bytes=10))
         await asyncio.to_thread(server.wait_until_asked)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)

@@ -5,6 +5,7 @@ The model is the real one, from `respond` to its httpx transport; the endpoint b
 """
 
 import asyncio
+import itertools
 import random
 from contextlib import AsyncExitStack, contextmanager
 
@@ -207,9 +208,15 @@ def test_a_quota_that_is_used_up_ends_the_run_and_not_its_rollouts():
     assert 1800 < run.took_s < 10 + 1800 + 300 + 5
 
 
-@pytest.mark.parametrize("headers", [{}, {"Retry-After": "0"}])
-@pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("share", [0.06, 0.15, 0.3])
+AT_RANDOM = list(itertools.product((0.06, 0.15, 0.3), (429, 503), ({}, {"Retry-After": "0"})))
+QUICK = [AT_RANDOM[0], AT_RANDOM[6], AT_RANDOM[11]]
+"""Each share, each status and each header at least once; all together are more than a second each."""
+
+
+@pytest.mark.parametrize(
+    ("share", "status", "headers"),
+    [pytest.param(*values, marks=[] if values in QUICK else pytest.mark.rig) for values in AT_RANDOM],
+)
 def test_throttling_that_has_nothing_to_do_with_load_does_not_slow_the_run_down(share, status, headers):
     """
     Where a share of all requests is refused whatever is in flight, cutting is of no use, and is undone.
@@ -255,7 +262,13 @@ def test_an_endpoint_that_never_throttles_is_never_limited():
     ("what", "workers"),
     [
         *(("refused", workers) for workers in (1, 8, 256)),
-        *((what, workers) for what in ("reset", "hang", 500, 502, 503) for workers in (1, 8, 64)),
+        *((what, workers) for what, workers in zip(("reset", "hang", 500, 502, 503), (1, 8, 64, 1, 8), strict=True)),
+        *(
+            pytest.param(what, workers, marks=pytest.mark.rig)
+            for what, few in zip(("reset", "hang", 500, 502, 503), (1, 8, 64, 1, 8), strict=True)
+            for workers in (1, 8, 64)
+            if workers != few
+        ),
     ],
 )
 def test_an_outage_of_a_minute_costs_no_rollout(what, workers):

@@ -16,6 +16,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click import UsageError
@@ -122,22 +123,14 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> PluginFolder:
 
 
 @pytest.fixture
-def play(worlds: PluginFolder, tmp_path: Path) -> Play:
+def play(worlds: PluginFolder, commands: Any, tmp_path: Path) -> Play:
     """
     Play with the lines of a script, in an empty folder.
     """
 
     def run(*arguments: str, lines: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "gymcore", "play", *arguments],
-            input="".join(f"{line}\n" for line in lines),
-            cwd=tmp_path,
-            env=worlds.environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        typed = "".join(f"{line}\n" for line in lines)
+        return commands.run("play", *arguments, folder=tmp_path, environ=worlds.environ, typed=typed)
 
     return run
 

@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-from gym_plugin_nemo_gym.cookies import CookieJar
 from gym_plugin_nemo_gym.wire import Reply, ServerFault, ServerUnavailable, Wire
 from gymcore.documents import encode_json
 
@@ -53,7 +52,7 @@ class Session:
     def __init__(self, wire: Wire, row: Mapping[str, Any]) -> None:
         self._wire = wire
         self._row = row
-        self._jar = CookieJar()
+        self._line = wire.line()
         self._turn = asyncio.Lock()
         self.failed_calls = 0
 
@@ -102,7 +101,7 @@ class Session:
             ServerUnavailable, ServerFault: it did not score it.
         """
         body = encode_json({**self._row, "response": response})
-        again = "always" if OURS in self._jar else "if unsent"
+        again = "always" if OURS in self._line.jar else "if unsent"
         reply = await self._post("verify", body, most_bytes=MOST_OF_A_ROW, again=again)
         return _object_of(reply, "/verify")
 
@@ -127,16 +126,19 @@ class Session:
         return _object_of(await self._post("step", body, most_bytes=MOST_OF_A_ROW), "/step")
 
     async def close(self) -> None:
-        """End it, where the server knows how to; what goes wrong changes nothing."""
-        if OURS in self._jar:
-            limit_s = min(CLOSE_S, self._wire.patience.request_s)
-            with suppress(ServerUnavailable, ServerFault, TimeoutError):
-                async with asyncio.timeout(limit_s):
-                    await self._post("close_session", b"{}", most_bytes=MOST_OF_A_TOOL, limit_s=limit_s, retries=0)
+        """End it, where the server knows how to, and close its connection; what goes wrong changes nothing."""
+        try:
+            if OURS in self._line.jar:
+                limit_s = min(CLOSE_S, self._wire.patience.request_s)
+                with suppress(ServerUnavailable, ServerFault, TimeoutError):
+                    async with asyncio.timeout(limit_s):
+                        await self._post("close_session", b"{}", most_bytes=MOST_OF_A_TOOL, limit_s=limit_s, retries=0)
+        finally:
+            await self._line.aclose()
 
     async def _post(self, path: str, body: bytes, **how: Any) -> Reply:
         async with self._turn:
-            return await self._wire.send(path, body, self._jar, **how)
+            return await self._line.send(path, body, **how)
 
 
 def _object_of(reply: Reply, what: str) -> dict[str, Any]:

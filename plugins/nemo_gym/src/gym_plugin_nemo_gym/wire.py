@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,14 +18,23 @@ import httpx
 from gym_plugin_nemo_gym.cookies import CookieJar
 from gymcore.documents import DocumentError, decode_json
 
-__all__ = ["Patience", "Reply", "ServerFault", "ServerUnavailable", "Wire", "over_tcp", "over_unix_socket"]
+__all__ = [
+    "Line",
+    "Patience",
+    "Reply",
+    "ServerFault",
+    "ServerUnavailable",
+    "Transport",
+    "Wire",
+    "over_tcp",
+    "over_unix_socket",
+]
 
 KEEP_ALIVE_S = 2.0
 """
 How long an idle connection is used again. Less than any server keeps one: a request that meets the end of its
 connection may have been carried out, and cannot be sent again.
 """
-IDLE_CONNECTIONS = 256
 FIRST_WAIT_S, MAX_WAIT_S = 0.25, 5.0
 """Before a request is sent again whose connection could not be made: the first wait, and the longest."""
 SHOWN = 300
@@ -105,26 +115,33 @@ class Reply:
         raise ServerFault(told)
 
 
-def over_tcp() -> httpx.AsyncBaseTransport:
+Transport = Callable[[], httpx.AsyncBaseTransport]
+"""Makes what carries the requests of one rollout."""
+
+
+def over_tcp(*, is_encrypted: bool = False) -> Transport:
     """Return what carries requests to an address; directly, whatever proxy the environment names."""
-    return httpx.AsyncHTTPTransport(limits=_LIMITS)
+    # Made once: reading the certificates of all authorities takes longer than a rollout.
+    context = httpx.create_ssl_context() if is_encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return lambda: httpx.AsyncHTTPTransport(verify=context, limits=_LIMITS)
 
 
-def over_unix_socket(path: str) -> httpx.AsyncBaseTransport:
+def over_unix_socket(path: str) -> Transport:
     """Return what carries requests to a Unix socket, whatever host the address names."""
-    return httpx.AsyncHTTPTransport(uds=path, limits=_LIMITS)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return lambda: httpx.AsyncHTTPTransport(verify=context, uds=path, limits=_LIMITS)
 
 
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=IDLE_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S)
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=1, keepalive_expiry=KEEP_ALIVE_S)
 
 
 class Wire:
     """
-    Sends requests to one server; `aclose` closes its connections.
+    One server, for all rollouts of a run; `aclose` closes every line that is still open.
 
     Args:
         url: The address before the names of calls, without a slash at the end.
-        transport: What carries them.
+        transport: What carries requests.
         patience: How long the server is waited for.
         token: Sent along as a bearer token.
         sleep: Waits.
@@ -134,7 +151,7 @@ class Wire:
     def __init__(
         self,
         url: str,
-        transport: httpx.AsyncBaseTransport,
+        transport: Transport,
         patience: Patience | None = None,
         *,
         token: str | None = None,
@@ -143,22 +160,52 @@ class Wire:
     ) -> None:
         self.url = url
         self.patience = patience or Patience()
-        self._transport = transport
-        self._sleep = sleep
-        self._chance = chance
-        self._headers = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "gymcore"}
+        self.sleep = sleep
+        self.chance = chance
+        self.headers = [(b"accept", b"*/*"), (b"accept-encoding", b"identity"), (b"user-agent", b"gymcore")]
         if token is not None:
-            self._headers["authorization"] = f"Bearer {token}"
+            self.headers.append((b"authorization", b"Bearer " + token.encode()))
+        self._transport = transport
+        self._lines: set[Line] = set()
+
+    def line(self) -> Line:
+        """Return a line of its own for one rollout, to be closed in the end."""
+        line = Line(self, self._transport(), self._lines.discard)
+        self._lines.add(line)
+        return line
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every line."""
+        for line in list(self._lines):
+            await line.aclose()
+
+
+class Line:
+    """
+    Sends the requests of one rollout, with its cookies; `Wire.line` makes it.
+
+    A connection of its own for each rollout: httpx looks at every connection of a pool for every request, which costs
+    more than all the rest where there are many rollouts.
+
+    Attributes:
+        jar: What the server has set.
+    """
+
+    def __init__(self, wire: Wire, transport: httpx.AsyncBaseTransport, on_close: Callable[[Line], None]) -> None:
+        self.jar = CookieJar()
+        self._wire = wire
+        self._transport = transport
+        self._on_close = on_close
+
+    async def aclose(self) -> None:
+        """Close its connection."""
+        self._on_close(self)
         await self._transport.aclose()
 
     async def send(
         self,
         path: str,
         body: bytes | None,
-        jar: CookieJar | None = None,
         *,
         again: Literal["if unsent", "always"] = "if unsent",
         most_bytes: int,
@@ -171,7 +218,6 @@ class Wire:
         Args:
             path: What follows the address, quoted already.
             body: JSON, for a POST; None is a GET.
-            jar: The cookies that go along, and take what the reply sets.
             again: When it may be sent again: if its connection could not be made, so that nobody had it; or also
                 where the connection was lost on the way, because doing it twice is the same as doing it once.
             most_bytes: The longest reply; a longer one is not read to its end.
@@ -182,27 +228,26 @@ class Wire:
             ServerUnavailable: the server could not be reached, or no whole reply came.
             ServerFault: the reply is none that can be used.
         """
-        left = self.patience.retries if retries is None else retries
+        patience = self._wire.patience
+        left = patience.retries if retries is None else retries
         wait_s = FIRST_WAIT_S
         while True:
             try:
-                return await self._exchange(path, body, jar, most_bytes, limit_s or self.patience.request_s)
+                return await self._exchange(path, body, most_bytes, limit_s or patience.request_s)
             except _NotSent as error:
                 if not left:
-                    raise ServerUnavailable(f"nobody could be asked at {self.url}: {error}") from None
+                    raise ServerUnavailable(f"nobody could be asked at {self._wire.url}: {error}") from None
             except ServerUnavailable:
                 if not left or again == "if unsent":
                     raise
             left -= 1
-            await self._sleep(wait_s * (0.5 + 0.5 * self._chance()))
+            await self._wire.sleep(wait_s * (0.5 + 0.5 * self._wire.chance()))
             wait_s = min(MAX_WAIT_S, 2 * wait_s)
 
-    async def _exchange(
-        self, path: str, body: bytes | None, jar: CookieJar | None, most_bytes: int, limit_s: float
-    ) -> Reply:
+    async def _exchange(self, path: str, body: bytes | None, most_bytes: int, limit_s: float) -> Reply:
         """Send a request once."""
         told = f"{'GET' if body is None else 'POST'} /{path}"
-        request = self._request(path, body, jar, limit_s)
+        request = self._request(path, body, limit_s)
         try:
             async with asyncio.timeout(limit_s) as limit:
                 response = await self._transport.handle_async_request(request)
@@ -219,25 +264,23 @@ class Wire:
             if limit.expired():
                 raise ServerUnavailable(f"{told} was not answered within {limit_s:g} s (request_timeout_s)") from error
             raise
-        if jar is not None:
-            try:
-                jar.take(
-                    [value.decode("latin-1") for name, value in response.headers.raw if name.lower() == _SET_COOKIE]
-                )
-            except ValueError as error:
-                raise ServerFault(f"{told}: {error}") from None
+        cookies = [value.decode("latin-1") for name, value in response.headers.raw if name.lower() == _SET_COOKIE]
+        try:
+            self.jar.take(cookies)
+        except ValueError as error:
+            raise ServerFault(f"{told}: {error}") from None
         return Reply(response.status_code, data)
 
-    def _request(self, path: str, body: bytes | None, jar: CookieJar | None, limit_s: float) -> httpx.Request:
-        headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
+    def _request(self, path: str, body: bytes | None, limit_s: float) -> httpx.Request:
+        headers = list(self._wire.headers)
         if body is not None:
             headers.append((b"content-type", b"application/json"))
-        if jar is not None and jar.header:
-            headers.append((b"cookie", jar.header.encode("latin-1")))
-        bounds = {"connect": self.patience.connect_s, "read": limit_s, "write": limit_s, "pool": limit_s}
+        if self.jar.header:
+            headers.append((b"cookie", self.jar.header.encode("latin-1")))
+        bounds = {"connect": self._wire.patience.connect_s, "read": limit_s, "write": limit_s, "pool": limit_s}
         return httpx.Request(
             "GET" if body is None else "POST",
-            f"{self.url}/{path}",
+            f"{self._wire.url}/{path}",
             headers=headers,
             content=body,
             extensions={"timeout": bounds},

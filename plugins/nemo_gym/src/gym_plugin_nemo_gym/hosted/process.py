@@ -9,13 +9,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from gym_plugin_nemo_gym.hosted.installation import ResourcesServer
-from gym_plugin_nemo_gym.wire import Patience, Reply, ServerUnavailable, Wire, over_unix_socket
+from gym_plugin_nemo_gym.wire import Line, Patience, Reply, ServerUnavailable, Wire, over_unix_socket
 from gymcore.errors import PluginError
 from gymcore.interpreters.clean_environ import environ_of_interpreter
 from gymcore.runtime.isolation.output import Output
@@ -63,28 +65,47 @@ class HostedWire(Wire):
         """How the server has ended; None while it is there."""
         return _epitaph(self.server.name, self._process, self._output) if self._ending.done() else None
 
-    async def send(self, path: str, *arguments: Any, **how: Any) -> Reply:
-        """
-        Send a request, and read its reply to the end; as a `Wire` does.
+    def line(self) -> Line:
+        """Return a line of its own for one rollout, to be closed in the end."""
+        line = _HostedLine(self, self._transport(), self._lines.discard)
+        self._lines.add(line)
+        return line
 
-        Raises:
-            ServerUnavailable: the server has ended, or gave no whole reply.
-            ServerFault: the reply is none that can be used.
-        """
-        if self.fault is not None:
-            raise ServerUnavailable(self.fault)
-        try:
-            return await super().send(path, *arguments, **how)
-        except ServerUnavailable as error:
-            await asyncio.wait({self._ending}, timeout=NOTICE_S if not _is_late(error) else 0.0)
-            if self.fault is not None:
-                raise ServerUnavailable(self.fault) from error
-            raise
+    async def ended(self, limit_s: float) -> str | None:
+        """Wait a moment for the end of the server, and say how it came; None where it is there."""
+        await asyncio.wait({self._ending}, timeout=limit_s)
+        return self.fault
 
     async def aclose(self) -> None:
         """Close every connection."""
         self._ending.cancel()
         await super().aclose()
+
+
+class _HostedLine(Line):
+    """A line to a server whose process is ours: that it has ended is told, and how."""
+
+    def __init__(self, wire: HostedWire, transport: httpx.AsyncBaseTransport, on_close: Callable[[Line], None]) -> None:
+        super().__init__(wire, transport, on_close)
+        self._hosted = wire
+
+    async def send(self, path: str, *arguments: Any, **how: Any) -> Reply:
+        """
+        Send a request, and read its reply to the end; as a `Line` does.
+
+        Raises:
+            ServerUnavailable: the server has ended, or gave no whole reply.
+            ServerFault: the reply is none that can be used.
+        """
+        if self._hosted.fault is not None:
+            raise ServerUnavailable(self._hosted.fault)
+        try:
+            return await super().send(path, *arguments, **how)
+        except ServerUnavailable as error:
+            fault = await self._hosted.ended(NOTICE_S if not _is_late(error) else 0.0)
+            if fault is not None:
+                raise ServerUnavailable(fault) from error
+            raise
 
 
 def _is_late(error: BaseException) -> bool:

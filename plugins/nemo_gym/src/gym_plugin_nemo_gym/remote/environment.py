@@ -64,9 +64,10 @@ class Remote(Served[RemoteConfig]):
     @classmethod
     @asynccontextmanager
     async def shared(cls, config: RemoteConfig) -> AsyncIterator[Wire]:
-        """Look whether somebody is there, and keep the connections of the run."""
+        """Look whether somebody is there, and close in the end what rollouts have left open."""
         token = None if config.token is None else config.token.get_secret_value()
-        wire = Wire(config.url, over_tcp(), config.patience, token=token or None)
+        transport = over_tcp(is_encrypted=config.url.startswith("https:"))
+        wire = Wire(config.url, transport, config.patience, token=token or None)
         try:
             await _reach(wire)
             yield wire
@@ -82,12 +83,15 @@ async def _reach(wire: Wire) -> None:
         EndpointError: it is not, or wants nothing to do with us.
     """
     hint = f"try: start it, such as gym serve --port {urlsplit(wire.url).port or 80}, or another address"
+    line = wire.line()
     try:
-        reply = await wire.send("", None, most_bytes=2**20, limit_s=min(30.0, wire.patience.request_s))
+        reply = await line.send("", None, most_bytes=2**20, limit_s=min(30.0, wire.patience.request_s))
     except ServerUnavailable as error:
         raise EndpointError(str(error), hints=[hint]) from error
     except ServerFault:  # what it says is no concern of ours
         return
+    finally:
+        await line.aclose()
     if reply.status in _REFUSED:
         hint = "try: the option `token`, or export GYM_REMOTE_TOKEN=..." if reply.status != 421 else "try: its own name"
         raise EndpointError(f"the server at {wire.url} {_REFUSED[reply.status]} ({reply.status})", hints=[hint])
