@@ -120,8 +120,9 @@ class Counter(BaseModel):
             Path(note).write_text("closed")
 
     async def seed(self, request):
+        row = await request.json()
         session = str(len(self._state))
-        self._state[session] = (await request.json()).get("start", 0)
+        self._state[session] = row.get("start", 0)
         reply = JSONResponse({})
         reply.set_cookie("session", session)
         return reply
