@@ -4,7 +4,9 @@ A correct environment, and faults that are planted in it one by one, all install
 
 from __future__ import annotations
 
+import gc
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -699,3 +701,6 @@ def faulty(faulty_folder: Path) -> Iterator[PluginFolder]:
     """
     with PluginFolder(faulty_folder) as folder:
         yield folder
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # what faulty modules kept open is no fault of the test in which they are collected
