@@ -4,6 +4,7 @@ A group of commands that are imported when they are called, so that its `--help`
 
 from __future__ import annotations
 
+import gc
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -36,6 +37,8 @@ class LazyGroup(click.Group):
         if name not in self.lazy:
             return None
         command: click.Command = importlib.import_module(f"{self.package}.{name}").command
+        gc.freeze()  # `__main__` has switched it off for loading
+        gc.enable()
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
