@@ -172,6 +172,7 @@ class Sessions:
         limits: How long one thing in a session of an environment may take, in seconds.
         idle_s: After how long an idle one is closed.
         most: How many there may be.
+        scored_s: How long it is remembered what one was scored with.
     """
 
     def __init__(
@@ -220,7 +221,7 @@ class Sessions:
         try:
             await session.opened()
         except BaseException:
-            del self._sessions[name]
+            self._sessions.pop(name, None)
             self._close(session)
             raise
         return self._signer.sign(name.encode()).decode(), session
