@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
-from gymcore.compact_keys import KeyNumbers
+from gymcore.compact_keys import KeyNumbers, KeySet
 
 __all__ = ["Reasons", "Spread", "TaskRewards"]
 
@@ -25,7 +25,8 @@ class TaskRewards:
         self._numbers = KeyNumbers()
         self._repeats = array("Q")
         """For each task, which of its first 64 repeats are there, as bits; the others stand in `_late`."""
-        self._late: set[tuple[int, int]] = set()
+        self._late: KeySet | None = None
+        """Made for the first of them: most runs have none, and a trainer that plays its tasks anew has millions."""
         self._tasks = array("I")
         self._rewards = array("d")
 
@@ -43,7 +44,9 @@ class TaskRewards:
         if 0 <= repeat < 64:
             self._repeats[task] |= 1 << repeat
         else:
-            self._late.add((task, repeat))
+            if self._late is None:
+                self._late = KeySet()
+            self._late.add(_late_key(task, repeat))
         self._tasks.append(task)
         self._rewards.append(reward)
         return True
@@ -51,7 +54,7 @@ class TaskRewards:
     def _has(self, task: int, repeat: int) -> bool:
         if 0 <= repeat < 64:
             return bool(self._repeats[task] >> repeat & 1)
-        return (task, repeat) in self._late
+        return self._late is not None and _late_key(task, repeat) in self._late
 
     def __contains__(self, rollout: tuple[str, int]) -> bool:
         task_id, repeat = rollout
@@ -73,6 +76,10 @@ class TaskRewards:
         # By now the place of a task is where the next one starts.
         for end, size in zip(places, sizes, strict=False):
             yield rewards[end - size : end]
+
+
+def _late_key(task: int, repeat: int) -> bytes:
+    return f"{task}/{repeat}".encode()
 
 
 class Spread:
