@@ -53,11 +53,11 @@ class _Asked:
 
     waiting: list[IsGone] = field(default_factory=list)
     """Who waits for it."""
-    answer: bytes | None = None
-    """What it came to; None as long as it is played."""
+    playing: asyncio.Task[bytes] = field(init=False)
+    """What comes of it."""
     is_delivered: bool = False
     end: asyncio.TimerHandle | None = None
-    """Forgets it."""
+    """Forgets it; there once its answer is kept."""
 
     async def is_orphan(self) -> bool:
         """Whether nobody waits for it any more."""
@@ -88,18 +88,18 @@ class _Answers:
     async def find(self, key: Key, *, is_numbered: bool) -> _Asked | None:
         """Return the rollout that a request means: its own by its number, else one that has lost its client."""
         for asked in list(self._asked.get(key, ())):
-            if is_numbered or (not asked.is_delivered and await asked.is_orphan()):
-                return asked
+            before = len(asked.waiting)
+            if is_numbered or (not asked.is_delivered and await asked.is_orphan() and len(asked.waiting) == before):
+                return asked  # and nobody else has taken it while its clients were looked for
         return None
 
     def add(self, key: Key, asked: _Asked) -> None:
         """Take note of what is being played."""
         self._asked.setdefault(key, []).append(asked)
 
-    def keep(self, key: Key, asked: _Asked, answer: bytes) -> None:
+    def keep(self, key: Key, asked: _Asked) -> None:
         """Keep the answer of a rollout, until somebody has got it."""
-        asked.answer = answer
-        self.kept_bytes += len(answer)
+        self.kept_bytes += len(asked.playing.result())
         self._unclaimed[asked] = key
         asked.end = self._loop.call_later(self._kept_s, self.forget, key, asked)
         while self.kept_bytes > self._most_bytes:
@@ -129,8 +129,8 @@ class _Answers:
             del self._asked[key]
         self._unclaimed.pop(asked, None)
         self._delivered.pop(asked, None)
-        self.kept_bytes -= len(asked.answer or b"")
         if asked.end is not None:
+            self.kept_bytes -= len(asked.playing.result())
             asked.end.cancel()
 
     def clear(self) -> None:
@@ -165,7 +165,6 @@ class OnDemand:
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self.is_stopping = False
-        self._composition = composition
         self._executor = executor
         self._journal = journal
         self._answers = _Answers(kept_s, kept_bytes)
@@ -181,7 +180,6 @@ class OnDemand:
         self._lost: BaseException | None = None
         """Why nothing can be written any more."""
         self._answering: set[asyncio.Task[bytes]] = set()
-        self._playing: dict[_Asked, asyncio.Task[bytes]] = {}
         self._loop = asyncio.get_running_loop()
         plan = composition.plan
         self._room = asyncio.Semaphore(plan.collect.concurrency)
@@ -222,9 +220,7 @@ class OnDemand:
             self._begin(key, asked, sent)
         asked.waiting.append(is_gone)
         try:
-            answer = asked.answer
-            if answer is None:
-                answer = await asyncio.shield(self._playing[asked])
+            answer = await asyncio.shield(asked.playing)
             if not await is_gone():
                 self._answers.deliver(key, asked, DELIVERED_S if sent.is_numbered else 0.0)
         except asyncio.CancelledError:
@@ -236,16 +232,15 @@ class OnDemand:
         return answer
 
     def _begin(self, key: Key, asked: _Asked, sent: SentRow) -> None:
-        answering = self._playing[asked] = self._loop.create_task(self._play(sent, asked))
+        answering = asked.playing = self._loop.create_task(self._play(sent, asked))
         self._answering.add(answering)
 
         def ended(task: asyncio.Task[bytes]) -> None:
             self._answering.discard(task)
-            del self._playing[asked]
             if task.cancelled() or task.exception() is not None:  # who asks again gets another attempt
                 self._answers.forget(key, asked)
             else:
-                self._answers.keep(key, asked, task.result())
+                self._answers.keep(key, asked)
 
         answering.add_done_callback(ended)
 

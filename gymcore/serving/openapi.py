@@ -112,8 +112,24 @@ def describe(composition: Composition) -> dict[str, Any]:
     """Return the description of what a composition serves, as a JSON document; its first row is the example."""
     from gymcore import __version__
 
-    routes = composition.routes.values()
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "gymcore", "version": __version__, "description": "A composition, served."},
+        "paths": {**_tools(composition), **_calls(composition)},
+        "components": {
+            "schemas": {
+                "CreateParams": _CREATE_PARAMS,
+                "Error": _ERROR,
+                "Response": _RESPONSE,
+                "Row": _row(route.name for route in composition.routes.values()),
+                "Scored": _SCORED,
+            }
+        },
+    }
 
+
+def _calls(composition: Composition) -> dict[str, Any]:
+    """Describe the calls of the protocol."""
     row, response = {"$ref": "#/components/schemas/Row"}, {"$ref": "#/components/schemas/Response"}
     scored = {"$ref": "#/components/schemas/Scored"}
     params = {"$ref": "#/components/schemas/CreateParams"}
@@ -132,7 +148,7 @@ def describe(composition: Composition) -> dict[str, Any]:
     example = next(iter(composition.dataset)).value
     said = {"response": {"output": [message("Done.")]}}
     episode = {**example, **said}
-    paths: dict[str, Any] = {
+    return {
         "/": {"get": _get("Whether the head is there.", _OBJECT)},
         "/health": {"get": _get("Whether the process is there.", _OBJECT)},
         "/ready": {"get": _get("Whether it takes rollouts, and how many it plays.", _OBJECT)},
@@ -153,25 +169,16 @@ def describe(composition: Composition) -> dict[str, Any]:
         "/v1/responses": {"post": _post("Ask a model; in a session, have its agent play.", params, response)},
         "/v1/chat/completions": {"post": _post("Ask a model in the words of chat.", chat, _OBJECT)},
     }
-    for route in routes:
+
+
+def _tools(composition: Composition) -> dict[str, Any]:
+    """Describe the tools that clients can call: those that are not called as a call of the protocol is."""
+    paths: dict[str, Any] = {}
+    for route in composition.routes.values():
         for tool in route.environment_class.tools.values():
             told = f"A tool of {route.environment}: {tool.description}"
-            call = _post(told, tool.parameters, None, is_session=True)
-            paths.setdefault(f"/{tool.name}", {"post": call})
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "gymcore", "version": __version__, "description": "A composition, served."},
-        "paths": paths,
-        "components": {
-            "schemas": {
-                "CreateParams": _CREATE_PARAMS,
-                "Error": _ERROR,
-                "Response": _RESPONSE,
-                "Row": _row(route.name for route in routes),
-                "Scored": _SCORED,
-            }
-        },
-    }
+            paths.setdefault(f"/{tool.name}", {"post": _post(told, tool.parameters, None, is_session=True)})
+    return paths
 
 
 def _row(agents: Iterable[str]) -> dict[str, Any]:

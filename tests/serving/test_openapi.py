@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from gymcore.serving.app import CALLS
+
 pytestmark = pytest.mark.slow
 
 Serve = Callable[..., Any]
@@ -27,9 +29,10 @@ def test_the_description_names_every_call_and_every_tool(gym_serve: Serve) -> No
         found = httpx.get(f"{served.url}/openapi.json").json()
         served.stop()
 
-    assert {"/run", "/seed_session", "/verify", "/aggregate_metrics", "/v1/responses", "/get_weather"} <= set(
-        found["paths"]
-    )
+    tools = {"/get_weather", "/get_synonym_value", "/extract_synonym_values"}
+    assert set(found["paths"]) == {f"/{path}" for calls in CALLS.values() for path in calls} | tools
+    for method, calls in CALLS.items():
+        assert all(set(found["paths"][f"/{path}"]) == {method.lower()} for path in calls)
     body = found["paths"]["/extract_synonym_values"]["post"]["requestBody"]
     assert "synonym_values" in body["content"]["application/json"]["schema"]["properties"]
 

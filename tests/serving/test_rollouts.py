@@ -273,6 +273,36 @@ async def test_a_failure_is_never_a_reward(composed: Composed, wire: Serving) ->
     assert len(served.lines("failures.jsonl")) == 1
 
 
+async def test_one_lost_rollout_is_taken_by_one_client(composed: Composed, wire: Serving) -> None:
+    """
+    Two come back at the same moment for the same bytes: one gets what was begun, the other a rollout of its own.
+    """
+    began = asyncio.Event()
+    is_gone = False
+
+    class Slow(World):
+        async def open(self) -> None:
+            began.set()
+            await asyncio.sleep(0.1)
+
+    async def gone() -> bool:
+        await asyncio.sleep(0)  # as looking at a connection does
+        return is_gone
+
+    async def here() -> bool:
+        return False
+
+    async with wire(composed({"a": (Slow, 1)}, Says)) as served:
+        sent, _ = read_row(encode_json(served.rows()[0]), served.served.composition.routes)
+        on_demand = served.served.on_demand
+        lost = asyncio.create_task(on_demand.answer(sent, gone))
+        await began.wait()
+        is_gone = True
+        await asyncio.gather(on_demand.answer(sent, here), on_demand.answer(sent, here), lost)
+
+    assert len(served.lines()) == 2
+
+
 async def test_a_collector_is_told_of_a_failure_in_its_own_words(composed: Composed, wire: Serving) -> None:
     """
     Any error would end all of its work: it gets the row, what failed, and no reward; the means leave it out.

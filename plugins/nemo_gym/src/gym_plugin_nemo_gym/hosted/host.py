@@ -280,7 +280,7 @@ def _entry(order: dict[str, Any], globals_: dict[str, Any], omegaconf: Any) -> d
     except Exception as error:  # of OmegaConf, of many classes
         told = f"its configuration cannot be read: {_described(error)}"
         raise Unusable(told, "the option `config`, which is merged over it") from error
-    for name in _asked(entry):
+    for name in asked_servers(entry):
         if name not in globals_:
             hint = (
                 f"the option `servers`, as in servers: {{{name}: 'http://HOST:PORT'}}, an address of the Responses API"
@@ -289,16 +289,16 @@ def _entry(order: dict[str, Any], globals_: dict[str, Any], omegaconf: Any) -> d
     return dict(entry)
 
 
-def _asked(value: Any) -> list[str]:
+def asked_servers(value: Any) -> list[str]:
     """Return the names of other servers to which a configuration refers."""
     if isinstance(value, list):
-        return [name for item in value for name in _asked(item)]
+        return [name for item in value for name in asked_servers(item)]
     if not isinstance(value, dict):
         return []
     kind, name = value.get("type"), value.get("name")
     if kind in ("responses_api_models", "responses_api_agents", "resources_servers") and isinstance(name, str):
         return [name]
-    return [name for item in value.values() for name in _asked(item)]
+    return [name for item in value.values() for name in asked_servers(item)]
 
 
 def _as_instances(servers: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gym_plugin_nemo_gym.hosted.host import asked_servers
 from gymcore.documents import DocumentError, parse_yaml
 from gymcore.errors import PlanError, Problem, nearest
 from gymcore.interpreters.clean_environ import environ_of_interpreter
@@ -219,7 +220,7 @@ class Installation:
             agents=tuple(playing),
             max_steps=steps if isinstance(steps, int) else None,
             data={split: tuple(paths) for split, paths in data.items()},
-            asks=tuple(dict.fromkeys(_asked(own))),
+            asks=tuple(dict.fromkeys(asked_servers(own))),
         )
 
 
@@ -228,18 +229,6 @@ def _config_files(folder: Path) -> list[Path]:
     own = folder / "configs" / f"{folder.name}.yaml"
     others = sorted(path for path in (folder / "configs").glob("*.yaml") if path != own)
     return [own, *others] if own.is_file() else others
-
-
-def _asked(value: Any) -> list[str]:
-    """Return the names of other servers to which a configuration refers."""
-    if isinstance(value, list):
-        return [name for item in value for name in _asked(item)]
-    if not isinstance(value, dict):
-        return []
-    kind, name = value.get("type"), value.get("name")
-    if kind in ("responses_api_models", "responses_api_agents", "resources_servers") and isinstance(name, str):
-        return [name]
-    return [name for item in value.values() for name in _asked(item)]
 
 
 def _mapping(value: Any) -> dict[str, Any]:
