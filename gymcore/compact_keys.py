@@ -22,9 +22,13 @@ _NUMBER_BYTES = 4
 _ENTRY_BYTES = 10 + _NUMBER_BYTES
 
 
-def _digest(key: bytes) -> tuple[int, bytes]:
-    digest = blake2b(key, digest_size=12).digest()
-    return digest[0] << 8 | digest[1], digest[2:]
+def _digest(key: bytes) -> bytes:
+    return blake2b(key, digest_size=12).digest()
+
+
+def _place(digest: bytes) -> tuple[int, bytes]:
+    """Return the number of the bucket in which a key is remembered, and as what."""
+    return digest[0] << 8 | digest[1], digest[2:12]
 
 
 class _Buckets:
@@ -50,7 +54,7 @@ class KeySet(_Buckets):
 
     def add(self, key: bytes) -> bool:
         """Add a key, and return whether it is new."""
-        index, rest = _digest(key)
+        index, rest = _place(_digest(key))
         bucket = self._buckets[index]
         if rest in bucket:
             return False
@@ -59,7 +63,7 @@ class KeySet(_Buckets):
         return True
 
     def __contains__(self, key: bytes) -> bool:
-        index, rest = _digest(key)
+        index, rest = _place(_digest(key))
         return rest in self._buckets[index]
 
 
@@ -75,12 +79,16 @@ class KeyNumbers(_Buckets):
 
     def find(self, key: bytes) -> int | None:
         """Return the number of a key, or None where it has none."""
-        index, rest = _digest(key)
+        index, rest = _place(_digest(key))
         return _found(self._buckets[index], rest)
 
     def number(self, key: bytes) -> int:
         """Return the number of a key; a new key gets the next one, which was `len()` until then."""
-        index, rest = _digest(key)
+        return self.number_of(_digest(key))
+
+    def number_of(self, digest: bytes) -> int:
+        """Do the same for a key that is summed up already, in a digest of 12 bytes or more."""
+        index, rest = _place(digest)
         bucket = self._buckets[index]
         number = _found(bucket, rest)
         if number is not None:

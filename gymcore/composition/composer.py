@@ -21,7 +21,7 @@ from gymcore.composition.linting.linter import Linter, LintWarning
 from gymcore.composition.locking.lock import describe_lock, ordered
 from gymcore.composition.order import Order, mistakes_in
 from gymcore.composition.routes import DEFAULT_SPLIT, ModelChoice, Resolver, Route
-from gymcore.composition.rows.preparation import RowError, prepare_row
+from gymcore.composition.rows.preparation import RowError, is_prepared, prepare_row
 from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines
 from gymcore.composition.rows.rejects import Rejects
 from gymcore.composition.rows.values import MISSING, key_path, keys_near, value_at
@@ -232,7 +232,7 @@ class _Composer:
         self.reader = RowReader(Rejects() if checks.skip_invalid else None, on_tools=self.linter.offered)
         self.split: str | None = None
         self.notes: Counter[str] = Counter()
-        self.writer = DatasetWriter(file)
+        self.writer = DatasetWriter(file, shuffle=self.plan.mix.seed if self.is_shuffled else None)
         self.sources: list[tuple[str, RowSource]] = []
         self.unrouted: dict[str, str] = {}
         self.filtered: dict[str, _Filtered] = {}
@@ -349,7 +349,6 @@ class _Composer:
         dataset = self.writer.finish(
             (order.names[index] for index in order),
             limits=limits,
-            shuffle=mix.seed if self.is_shuffled else None,
             repeat=order.exhausted == "repeat",
         )
         return dataset, order
@@ -417,15 +416,15 @@ class _Composer:
     def _take(self, line: bytes, row: dict[str, Any], route: Route, where: str) -> None:
         if route.filter is not None and not self._is_wanted(row, route):
             return
-        try:
-            own_keys = route.environment_class.task_model.model_fields
-            line, row, remarks = prepare_row(line, row, route.prompt, own_keys)
-        except RowError as error:
-            self.reader.reject(where, str(error), *([error.hint] if error.hint else []))
-            return
-        for remark in remarks:
-            note = f"{route.environment}: {remark}"
-            self.notes[note] += 1
+        if route.prompt is not None or not is_prepared(row):
+            try:
+                own_keys = route.environment_class.task_model.model_fields
+                line, row, remarks = prepare_row(line, row, route.prompt, own_keys)
+            except RowError as error:
+                self.reader.reject(where, str(error), *([error.hint] if error.hint else []))
+                return
+            for remark in remarks:
+                self.notes[f"{route.environment}: {remark}"] += 1
         routed = self.reader.routed(line, row, route, where)
         if routed is None:
             return

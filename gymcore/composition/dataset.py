@@ -10,9 +10,11 @@ import weakref
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import IO
+
+from xxhash import xxh3_64_intdigest
 
 from gymcore.errors import StorageError
 from gymcore.records import Row
@@ -82,7 +84,7 @@ class Dataset:
         offset = self._offsets[position]
         data = self._bytes(offset, offset + self._lengths[position])
         if self._epochs is not None and (epoch := self._epochs[position]) > 1:
-            data = b'%b,"epoch":%d}' % (data[:-1], epoch)
+            data = _with_epoch(data, epoch)
         return Row(data)
 
     def counts(self) -> dict[str, int]:
@@ -115,9 +117,9 @@ class Dataset:
 
         The file is not renamed or synchronised here: the caller decides when it is whole.
         """
-        with path.open("wb", buffering=BLOCK) as out:
-            for line in self._lines():
-                out.write(line)
+        with path.open("wb") as out:
+            for block in self._blocks():
+                out.write(block)
             out.flush()
             os.fsync(out.fileno())
         return self.sha256()
@@ -126,38 +128,57 @@ class Dataset:
         """Return the SHA-256 of the file that `write` writes; it is worked out once."""
         if self._sha256 is None:
             digest = hashlib.sha256()
-            for line in self._lines():
-                digest.update(line)
+            for block in self._blocks():
+                digest.update(block)
             self._sha256 = digest.hexdigest()
         return self._sha256
 
-    def _lines(self) -> Iterator[bytes]:
-        """Yield what the rows are in a file, line breaks included; rows that follow each other in one go."""
-        if self._epochs is not None:
-            yield from (row.data + b"\n" for row in self)
-            return
-        begin, end = 0, 0
-        for offset, length in zip(self._offsets, self._lengths, strict=True):
-            if offset != end or end - begin > BLOCK:
-                yield from self._stretch(begin, end)
-                begin = offset
-            end = offset + length + 1
-        yield from self._stretch(begin, end)
-
-    def _stretch(self, begin: int, end: int) -> Iterator[bytes]:
-        """Yield the bytes of some rows that follow each other; the last line break may be missing in the file."""
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield what the rows are in a file, line breaks included, about `BLOCK` bytes at a time."""
+        parts: list[bytes] = []
+        size = 0
+        begin, end = 0, 0  # rows that follow each other in the file as well are read in one go
+        for offset, length, epoch in zip(self._offsets, self._lengths, self._epochs or repeat(1), strict=False):
+            if offset == end and epoch == 1 and end - begin < BLOCK:
+                end += length + 1
+                continue
+            if begin < end:
+                parts.append(self._lines(begin, end))
+                size += end - begin
+                if size >= BLOCK:
+                    yield b"".join(parts)
+                    parts.clear()
+                    size = 0
+            begin, end = offset, offset + length + 1
+            if epoch > 1:
+                parts.append(_with_epoch(self._bytes(offset, offset + length), epoch) + b"\n")
+                size += length
+                begin = end = 0
         if begin < end:
-            yield self._bytes(begin, end - 1)
-            yield b"\n"
+            parts.append(self._lines(begin, end))
+        if parts:
+            yield b"".join(parts)
+
+    def _lines(self, begin: int, end: int) -> bytes:
+        """Read rows with their line breaks, the last of which may be missing in the file."""
+        data = self._read(begin, end)
+        return data if len(data) == end - begin else self._bytes(begin, end - 1) + b"\n"
 
     def _bytes(self, begin: int, end: int) -> bytes:
-        try:
-            data = os.pread(self._file.fileno(), end - begin, begin)
-        except OSError as error:
-            raise StorageError(f"the dataset cannot be read: {error.strerror}") from None
+        data = self._read(begin, end)
         if len(data) != end - begin:
             raise StorageError("the dataset has become shorter while it was used")
         return data
+
+    def _read(self, begin: int, end: int) -> bytes:
+        try:
+            return os.pread(self._file.fileno(), end - begin, begin)
+        except OSError as error:
+            raise StorageError(f"the dataset cannot be read: {error.strerror}") from None
+
+
+def _with_epoch(row: bytes, epoch: int) -> bytes:
+    return b'%b,"epoch":%d}' % (row[:-1], epoch)
 
 
 class DatasetWriter:
@@ -166,11 +187,16 @@ class DatasetWriter:
 
     Args:
         file: An empty file opened for reading and writing; it becomes the dataset's.
+        shuffle: The seed by which each environment's rows are put in order; None keeps the order of the files.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], *, shuffle: int | None = None) -> None:
         self._file = file
+        self._shuffle = shuffle
         self._end = 0
+        self._pending: list[bytes] = []
+        self._written = 0
+        """How much of all rows is in the file; the others are pending."""
         self._routes: dict[str, int] = {}
         self._rows: dict[str, _Rows] = {}
 
@@ -188,15 +214,28 @@ class DatasetWriter:
         rows = self._rows.get(environment)
         if rows is None:
             rows = self._rows[environment] = _Rows()
-        self._file.write(b"%b\n" % row)
+        number = self._routes.get(route)
+        if number is None:
+            number = self._routes[route] = len(self._routes)
+        if epoch > 1:
+            rows.epochs[len(rows.offsets)] = epoch
+            identity = f"{identity}\0{epoch}"
+        if self._shuffle is not None:
+            rows.identities.append(xxh3_64_intdigest(identity.encode("utf-8", "surrogatepass")))
         rows.offsets.append(self._end)
         rows.lengths.append(len(row))
-        rows.routes.append(self._routes.setdefault(route, len(self._routes)))
-        if epoch > 1:
-            rows.epochs.update({len(rows.identities): epoch})
-            identity = f"{identity}\0{epoch}"
-        rows.identities.append(_eight_bytes(blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=8)))
+        rows.routes.append(number)
+        self._pending.append(row)
         self._end += len(row) + 1
+        if self._end - self._written >= BLOCK:
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        if self._pending:
+            self._pending.append(b"")  # which ends the last line
+            self._file.write(b"\n".join(self._pending))
+            self._pending.clear()
+            self._written = self._end
 
     @property
     def has_epochs(self) -> bool:
@@ -213,12 +252,7 @@ class DatasetWriter:
         return {name: len(rows.offsets) for name, rows in self._rows.items()}
 
     def finish(
-        self,
-        order: Iterable[str],
-        *,
-        limits: Mapping[str, int | None] | None = None,
-        shuffle: int | None = None,
-        repeat: bool = False,
+        self, order: Iterable[str], *, limits: Mapping[str, int | None] | None = None, repeat: bool = False
     ) -> Dataset:
         """
         Return the dataset whose rows follow each other as `order` names their environments.
@@ -227,22 +261,22 @@ class DatasetWriter:
             order: The environment of each row; it must not ask for more rows than an environment has, unless they are
                 repeated.
             limits: How many rows of an environment are taken, the first in its order.
-            shuffle: The seed by which each environment's rows are put in order; None keeps the order of the files.
             repeat: Begin the next epoch, in another order, where an environment has no more rows.
         """
+        self._write_pending()
         self._file.flush()
         offsets, lengths, routes = array("Q"), array("I"), route_numbers(len(self._routes))
         epochs = array("I")
-        orders = {
-            name: _epochs_of(name, rows, (limits or {}).get(name), shuffle, is_endless=repeat)
+        taking = {
+            name: (self._taken(name, rows, (limits or {}).get(name), is_endless=repeat).__next__, rows)
             for name, rows in self._rows.items()
         }
         said: dict[str, int] = {}
         names = list(self._routes)
         for name in order:
-            epoch, index = next(orders[name])
-            rows = self._rows[name]
-            if index in rows.epochs:
+            take, rows = taking[name]
+            epoch, index = take()
+            if rows.epochs and index in rows.epochs:
                 route = names[rows.routes[index]]
                 said[route] = max(said.get(route, 1), rows.epochs[index])
             offsets.append(rows.offsets[index])
@@ -252,9 +286,28 @@ class DatasetWriter:
         counted = epochs if max(epochs, default=1) > 1 else None
         return Dataset(self._file, offsets, lengths, routes, names, counted, said)
 
+    def _taken(self, name: str, rows: _Rows, limit: int | None, *, is_endless: bool) -> Iterator[tuple[int, int]]:
+        """Return (epoch, index) of an environment's rows, in order."""
+        return chain.from_iterable(self._epochs_of(name, rows, limit, is_endless=is_endless))
+
+    def _epochs_of(
+        self, name: str, rows: _Rows, limit: int | None, *, is_endless: bool
+    ) -> Iterator[Iterable[tuple[int, int]]]:
+        taken: Sequence[int] = range(len(rows.offsets))
+        for epoch in count(1):
+            if self._shuffle is not None:
+                taken = _shuffled(name, rows, taken, self._shuffle, epoch)
+            if epoch == 1:
+                taken = taken[:limit]
+            yield zip(repeat(epoch), taken, strict=False)
+            if not is_endless:
+                return
+
 
 class _Rows:
-    """Where the rows of one environment stand: 24 bytes each."""
+    """Where the rows of one environment stand: 16 bytes each, and 8 more where they are shuffled."""
+
+    __slots__ = ("epochs", "identities", "lengths", "offsets", "routes")
 
     def __init__(self) -> None:
         self.offsets = array("Q")
@@ -265,34 +318,12 @@ class _Rows:
         """The epochs beyond the first that rows say, by their index; few datasets have some."""
 
 
-def _epochs_of(
-    name: str, rows: _Rows, limit: int | None, seed: int | None, *, is_endless: bool
-) -> Iterator[tuple[int, int]]:
-    """Yield (epoch, index) of an environment's rows, in order."""
-    taken: Sequence[int] = range(len(rows.offsets))
-    if seed is not None:
-        taken = _shuffled(name, rows, taken, seed, epoch=1)
-    taken = taken[:limit]
-    epoch = 1
-    yield from ((epoch, index) for index in taken)
-    while is_endless:
-        epoch += 1
-        if seed is not None:
-            taken = _shuffled(name, rows, taken, seed, epoch)
-        for index in taken:
-            yield epoch, index
-
-
 def _shuffled(name: str, rows: _Rows, taken: Sequence[int], seed: int, epoch: int) -> Sequence[int]:
     # Hash each task on its own instead of shuffling one list: adding or dropping rows, or a whole environment, then
     # leaves every other task in the order it had, so two datasets stay comparable.
-    salt = blake2b(f"{seed}/{epoch}/{name}".encode(), digest_size=16).digest()
+    salt = xxh3_64_intdigest(f"{seed}/{epoch}/{name}".encode())
     identities = rows.identities
     keys = array("Q", bytes(8 * len(identities)))
     for index in taken:
-        keys[index] = _eight_bytes(blake2b(identities[index].to_bytes(8), key=salt, digest_size=8))
+        keys[index] = xxh3_64_intdigest(identities[index].to_bytes(8), salt)
     return array("I", sorted(taken, key=keys.__getitem__))
-
-
-def _eight_bytes(digest: blake2b) -> int:
-    return int.from_bytes(digest.digest())

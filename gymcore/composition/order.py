@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import islice
 from math import ceil
 
@@ -226,7 +227,7 @@ class Order:
                 return
             yield index
 
-    def _stretches(self, phase: Phase, rows: int | None) -> Iterator[list[int]]:
+    def _stretches(self, phase: Phase, rows: int | None) -> Iterator[Sequence[int]]:
         """Yield the choices of a phase in stretches: batches, where there are some."""
         if self.batch is None:
             choices = islice(proportional(phase.shares), rows)
@@ -237,6 +238,12 @@ class Order:
         whole = None if rows is None else rows // self.batch
         for counts in islice(batches(phase.shares, self.batch), whole):
             done = [had + count for had, count in zip(done, counts, strict=True)]
-            yield list(interleave(counts))
+            yield _within_a_batch(tuple(counts))
         if rows is not None and rows % self.batch:
             yield list(interleave(rest_of_a_batch(phase.shares, done, rows % self.batch)))
+
+
+@lru_cache(maxsize=1024)
+def _within_a_batch(counts: tuple[int, ...]) -> Sequence[int]:
+    """Spread the rows of a batch; batches differ by a row here and there, so few are worked out."""
+    return tuple(interleave(counts))

@@ -14,7 +14,7 @@ from gymcore.composition.rows.prompts import MissingFieldError, Prompt, is_syste
 from gymcore.documents import encode_json
 from gymcore.records import extend_object
 
-__all__ = ["PreparedRow", "RowError", "prepare_row"]
+__all__ = ["PreparedRow", "RowError", "is_prepared", "prepare_row"]
 
 
 class RowError(Exception):
@@ -34,6 +34,12 @@ class PreparedRow(NamedTuple):
     """What was done, in words that are the same for all rows with which the same was done."""
 
 
+def is_prepared(row: Mapping[str, Any]) -> bool:
+    """Whether a row says already in `responses_create_params.input`, and nowhere else, what it asks; nearly all do."""
+    params = row.get("responses_create_params")
+    return type(params) is dict and params.get("input") is not None and "messages" not in row
+
+
 def prepare_row(
     line: bytes, row: dict[str, Any], prompt: Prompt | None = None, own_keys: Collection[str] = ()
 ) -> PreparedRow:
@@ -49,10 +55,10 @@ def prepare_row(
     Raises:
         RowError: the row asks nothing, or two things, or lacks a field of the prompt.
     """
+    if prompt is None and is_prepared(row):
+        return PreparedRow(line, row)
     params = row.get("responses_create_params")
     given = params.get("input") if type(params) is dict else None
-    if prompt is None and given is not None and "messages" not in row:
-        return PreparedRow(line, row)
     if not isinstance(params, dict | None) or not isinstance(given, str | list | None):
         return PreparedRow(line, row)  # whoever checks the row says what is wrong with it
     try:

@@ -34,7 +34,9 @@ def lost_in_reading(line: bytes, row: dict[str, Any], *written: bytes) -> str | 
     Returns:
         What is wrong; None where nothing is lost.
     """
-    if _colons(line) == sum(map(_colons, written)):
+    text = b"".join(written)
+    # What is left without its colons, because `count` looks at every byte on its own and takes ten times as long.
+    if len(line) - len(line.replace(b":", b"")) == len(text) - len(text.replace(b":", b"")):
         for value in row.values():
             if type(value) is float and not _LEAST < value < _MOST:
                 break
@@ -47,12 +49,6 @@ def lost_in_reading(line: bytes, row: dict[str, Any], *written: bytes) -> str | 
     except (ValueError, RecursionError):  # what the fast reader has read is JSON, whatever the other one says
         return None
     return None
-
-
-def _colons(text: bytes) -> int:
-    return len(text) - len(
-        text.replace(b":", b"")
-    )  # `count` looks at every byte on its own, and takes ten times as long
 
 
 def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
