@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gymcore.interfaces import (
         Agent,
         BoundModel,
+        Choice,
         Config,
         Environment,
         Model,
@@ -64,6 +65,7 @@ _HOMES = {
     "gymcore.interfaces": (
         "Agent",
         "BoundModel",
+        "Choice",
         "Config",
         "Environment",
         "Model",
@@ -89,6 +91,7 @@ __all__ = [
     "Agent",
     "BoundModel",
     "Catalog",
+    "Choice",
     "Collection",
     "Composition",
     "Config",

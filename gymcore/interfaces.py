@@ -10,7 +10,7 @@ import inspect
 import math
 import re
 import textwrap
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -34,6 +34,7 @@ __all__ = [
     "INTERFACE_VERSIONS",
     "Agent",
     "BoundModel",
+    "Choice",
     "Clock",
     "Config",
     "Environment",
@@ -323,6 +324,22 @@ Solution: TypeAlias = AsyncGenerator[ToolCall | Say | list[ToolCall], Any]
 
 # -- the three kinds -------------------------------------------------------------------------------------------------
 
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the values that the argument of an environment may have, as in `use: NAME:ARGUMENT`."""
+
+    argument: str
+    description: str = ""
+    """What the environment is with it, in a line."""
+    splits: Mapping[str, int] = field(default_factory=dict)
+    """How many rows each of its splits has."""
+    details: Mapping[str, Any] = field(default_factory=dict)  # Any: texts, numbers, and lists of them
+    """What else somebody should know who chooses, by names such as `requires`."""
+    problem: str | None = None
+    """Why it cannot be used here, where it cannot."""
+
+
 TaskT = TypeVar("TaskT", bound=Task, default=Task)
 ConfigT = TypeVar("ConfigT", bound=Config, default=Config)
 
@@ -416,6 +433,18 @@ class Environment(Generic[TaskT, ConfigT]):
             GymcoreError: they cannot be had; its message is shown as it is.
         """
         raise NotImplementedError(f"{cls.__name__} has no own_rows(cls, config, split)")
+
+    @classmethod
+    def choices(cls) -> Iterable[Choice]:
+        """
+        Yield what may follow the colon of `use: NAME:ARGUMENT`, where the manifest names an `argument`.
+
+        Asked by `gym show NAME` and `gym list --choices`, for people; a plan may say something else.
+
+        Raises:
+            GymcoreError: nobody can tell; its message is shown as it is.
+        """
+        return ()
 
     async def open(self) -> None:
         """Prepare this rollout, before the model is first asked."""

@@ -5,13 +5,19 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
 
 import click
 
+from gymcore.cli.choices import choices_of
 from gymcore.cli.printable import printable
 from gymcore.discovery import Catalog, Plugin, discover
 from gymcore.discovery.catalog import KINDS, Kind
+from gymcore.discovery.plugin import Status
+from gymcore.errors import GymcoreError
 
 __all__ = ["command"]
 
@@ -24,10 +30,14 @@ IMPORTED = "gymcore: imported"
 @click.argument("kind", required=False, type=click.Choice([*KINDS, *(f"{kind}s" for kind in KINDS)]), metavar="[KIND]")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 @click.option("--check", is_flag=True, help="Also import each plugin, in a process of its own, and say which fail.")
-def command(kind: str | None, as_json: bool, check: bool) -> None:
+@click.option(
+    "--choices", is_flag=True, help="Also ask environments that take an argument which ones there are: a row for each."
+)
+def command(kind: str | None, as_json: bool, check: bool, choices: bool) -> None:
     """
     Show every installed plugin: environments, models, agents and hooks.
 
+    Nothing is imported for it, unless --check or --choices is given.
     A plugin that cannot be used is a row with the reason. KIND shows one kind only: environment, model, agent or hook.
     GYM_PLUGINS_ALLOW and GYM_PLUGINS_BLOCK name distributions that may, and may not, offer plugins.
     """
@@ -36,6 +46,9 @@ def command(kind: str | None, as_json: bool, check: bool) -> None:
     plugins = catalog.plugins if wanted is None else catalog.of_kind(wanted)
     if check:
         plugins = tuple(_imported(plugin) for plugin in plugins)
+    if choices:
+        with redirect_stdout(sys.stderr):  # what a plugin prints while it is imported is talk
+            plugins = tuple(row for plugin in plugins for row in (plugin, *_choices(catalog, plugin)))
     if as_json:
         click.echo(json.dumps([plugin.to_dict() for plugin in plugins], indent=2, ensure_ascii=False))
         return
@@ -45,7 +58,6 @@ def command(kind: str | None, as_json: bool, check: bool) -> None:
 def _imported(plugin: Plugin) -> Plugin:
     """Import a plugin in a child process, which may crash or exit, and return it with what came of that."""
     import subprocess
-    import sys
 
     if plugin.status in ("blocked", "broken", "incompatible"):
         return plugin
@@ -74,6 +86,25 @@ def _imported(plugin: Plugin) -> Plugin:
     else:
         reason = said[-1] if said else f"its import ended the process with exit code {done.returncode}"
     return replace(plugin, status="broken", problem=reason, hint="report it to its author")
+
+
+def _choices(catalog: Catalog, plugin: Plugin) -> Iterator[Plugin]:
+    """Yield a row for each argument that an environment may have, or one with the reason why nobody can tell."""
+    if plugin.kind != "environment" or plugin.manifest.argument is None or plugin.status not in ("ok", "conflict"):
+        return
+    try:
+        choices = choices_of(catalog, plugin)
+    except GymcoreError as error:
+        name = f"{plugin.name}:{plugin.manifest.argument.upper()}"
+        yield replace(plugin, name=name, status="broken", problem=error.message, hint="; ".join(error.hints) or None)
+        return
+    for choice in choices:
+        manifest = replace(plugin.manifest, description=choice.description)
+        status: Status = plugin.status if choice.problem is None else "incompatible"
+        problem = choice.problem or plugin.problem
+        yield replace(
+            plugin, name=f"{plugin.name}:{choice.argument}", status=status, problem=problem, manifest=manifest
+        )
 
 
 def _signal(number: int) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 
 import click
 
+from gymcore.cli.choices import choice_to_dict, choices_of
 from gymcore.cli.printable import printable
 from gymcore.discovery import Catalog, Plugin, discover
-from gymcore.discovery.catalog import KINDS, Kind
+from gymcore.discovery.catalog import KINDS, Kind, split_argument
 from gymcore.discovery.manifest import PluginRows
 from gymcore.documents import DocumentError, decode_json
-from gymcore.errors import PluginError, UnknownPluginError
+from gymcore.errors import GymcoreError, PluginError, RequestError, UnknownPluginError
 
 __all__ = ["command"]
 
@@ -29,12 +30,19 @@ def command(name: str, kind: Kind | None, as_json: bool) -> None:
     """
     Show the plugin NAME: description, options with their defaults, tools, splits, and one task.
 
-    NAME may be `distribution/name` where two distributions offer the same name.
+    NAME may be `distribution/name` where two distributions offer the same name, and `NAME:ARGUMENT` shows of an
+    environment that takes an argument what it is with this one.
     """
     # stdout is for the answer: what the plugin prints while it is imported is talk.
     with redirect_stdout(sys.stderr):
         catalog = discover()
-        described = _describe(catalog, _find(catalog, name, kind))
+        name, argument = split_argument(name)
+        plugin = _find(catalog, name, kind)
+        described = _describe(catalog, plugin)
+        if plugin.manifest.argument is not None:
+            described |= _described_choices(catalog, plugin, argument)
+        elif argument is not None:
+            raise RequestError(f"{plugin.title} takes no argument", hints=[f"try: gym show {name}"])
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
     else:
@@ -62,6 +70,7 @@ def _describe(catalog: Catalog, plugin: Plugin) -> dict[str, Any]:
         described["agent"] = plugin.manifest.agent or "simple_agent"
         described["is_solvable"] = component.is_solvable()
         described["tools"] = component.tool_schemas()
+        described["takes_other_tools"] = component.takes_other_tools()
         described["splits"] = {name: _count(catalog, plugin, name) for name in plugin.manifest.splits}
         described["splits_from_plugin"] = [
             name
@@ -70,6 +79,29 @@ def _describe(catalog: Catalog, plugin: Plugin) -> dict[str, Any]:
         ]
         described["task"] = _first_task(catalog, plugin)
     return described
+
+
+def _described_choices(catalog: Catalog, plugin: Plugin, argument: str | None) -> dict[str, Any]:
+    """
+    Say what may follow the colon of an environment, or what it is with what follows it.
+
+    Raises:
+        UnknownPluginError: it knows what may follow, and this is not among that.
+        GymcoreError: one was asked for, and nobody can tell.
+    """
+    described: dict[str, Any] = {"argument": plugin.manifest.argument, "choices": [], "choices_problem": None}
+    try:
+        choices = choices_of(catalog, plugin)
+    except GymcoreError as error:
+        if argument is not None:
+            raise
+        return described | {"choices_problem": "; ".join([error.message, *error.hints])}
+    if argument is not None and choices:
+        names = {f"{plugin.name}:{choice.argument}" for choice in choices}
+        choices = [choice for choice in choices if choice.argument == argument]
+        if not choices:
+            raise UnknownPluginError("environment", f"{plugin.name}:{argument}", names)
+    return described | {"choices": [choice_to_dict(choice) for choice in choices]}
 
 
 def _paragraphs(documentation: str | None) -> str:
@@ -172,11 +204,36 @@ def _print_environment(described: dict[str, Any]) -> None:
             "made by its code" if name in described["splits_from_plugin"] else "a file of it is not in the package"
         )
         _say(f"  {name}: {unknown}" if rows is None else f"  {name}: {rows:,} tasks")
-    _say("\ntools" if described["tools"] else "\nno tools")
+    none = "no tools of its own; its rows bring theirs" if described["takes_other_tools"] else "no tools"
+    _say("\ntools" if described["tools"] else f"\n{none}")
     for tool in described["tools"]:
         _say(f"  {tool['name']}: {tool['description']}")
         _say(f"      {json.dumps(tool['parameters'], ensure_ascii=False)}")
+    if "choices" in described:
+        _print_choices(described)
     if described["task"] is not None:
         _say("\none task")
         for line in json.dumps(described["task"], indent=2, ensure_ascii=False).splitlines():
             _say(f"  {line}")
+
+
+def _print_choices(described: dict[str, Any]) -> None:
+    name, argument = described["name"], described["argument"]
+    choices = described["choices"]
+    usable = [choice for choice in choices if choice["problem"] is None]
+    others = [choice for choice in choices if choice["problem"] is not None]
+    count = f": {len(usable)} of {len(choices)} can be used" if len(choices) > 1 else ""
+    _say(f"\nplayed as {name}:{argument.upper()}{count}")
+    if described["choices_problem"] is not None:
+        _say(f"  which ones there are is not known: {described['choices_problem']}")
+    for choice in usable:
+        _say(f"  {name}:{choice['argument']}")
+        if choice["description"]:
+            _say(f"      {choice['description']}")
+        rows = ", ".join(f"{split} ({rows:,})" for split, rows in choice["splits"].items())
+        for what, value in (("splits", rows), *choice["details"].items()):
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            if shown not in (None, ""):
+                _say(f"      {what.replace('_', ' ')}: {shown}")
+    for choice in others:
+        _say(f"  not {name}:{choice['argument']}: {choice['problem']}")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from gymcore.discovery.manifest import Manifest, PluginRows
 
-__all__ = ["GROUPS", "KINDS", "Kind", "Plugin", "bare_name", "normalised", "split_argument"]
+__all__ = ["GROUPS", "KINDS", "Kind", "Plugin", "Status", "bare_name", "normalised", "split_argument"]
 
 Kind = Literal["environment", "model", "agent", "hook"]
 Status = Literal["ok", "conflict", "blocked", "incompatible", "broken"]

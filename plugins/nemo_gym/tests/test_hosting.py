@@ -486,9 +486,9 @@ def test_a_step_after_which_nothing_is_seen_is_a_failure(fake: FakeNemoGym) -> N
 # -- the listing -------------------------------------------------------------------------------------------------------
 
 
-def _listing(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def _gym(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "gym_plugin_nemo_gym", *arguments],
+        [sys.executable, "-m", "gymcore", *arguments],
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
@@ -496,38 +496,51 @@ def _listing(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str
     )
 
 
-def test_servers_are_listed_with_what_they_need(fake: FakeNemoGym) -> None:
+def test_servers_are_shown_with_what_they_need(fake: FakeNemoGym) -> None:
     """
     None of them is imported for it.
     """
-    done = _listing("--json", GYMCORE_NEMO_GYM_PYTHON=str(fake.python))
+    done = _gym("show", "nemo_gym", "--json", GYMCORE_NEMO_GYM_PYTHON=str(fake.python))
 
-    listed = {server.pop("server"): server for server in json.loads(done.stdout)}
-    assert listed["counter"] == {
-        "domain": "agent",
-        "description": "Counts.",
-        "agents": ["simple_agent"],
-        "max_steps": 3,
-        "asks": [],
-        "requires": [],
-        "rows": {"example": 2},
-        "can_be_hosted": True,
-        "reason": None,
+    shown = {choice["argument"]: choice for choice in json.loads(done.stdout)["choices"]}
+    assert shown["counter"] == {
+        "argument": "counter",
+        "description": "agent: Counts.",
+        "splits": {"example": 2},
+        "details": {"agents": ["simple_agent"], "max_steps": 3, "asks": [], "requires": []},
+        "problem": None,
     }
-    assert listed["judged"]["asks"] == ["judge_model"]
-    assert listed["needy"]["requires"] == ["of-nobody>=3"]
-    assert listed["other_loop"]["reason"] == "it is played by claude_code_agent, whose loop is not played here"
-    words = _listing("--python", str(fake.python))
-    assert words.stdout.startswith("NeMo Gym of an unknown version: 11 of 12 resources servers")
+    assert shown["judged"]["details"]["asks"] == ["judge_model"]
+    assert shown["needy"]["details"]["requires"] == ["of-nobody>=3"]
+    assert shown["other_loop"]["problem"] == "it is played by claude_code_agent, whose loop is not played here"
+    words = _gym("show", "nemo_gym:needy", GYMCORE_NEMO_GYM_PYTHON=str(fake.python))
     assert "requires: of-nobody>=3" in words.stdout
+    assert "counter" not in words.stdout
 
 
-def test_a_listing_without_nemo_gym_says_how_to_get_it() -> None:
+def test_servers_are_listed_as_environments(fake: FakeNemoGym) -> None:
     """
-    With the exit code of a wrong request.
+    Each is a row, by the name under which a plan plays it.
     """
-    for arguments in ((), ("--python", sys.executable)):
-        done = _listing(*arguments, GYMCORE_NEMO_GYM_PYTHON="")
+    done = _gym("list", "environments", "--choices", "--json", GYMCORE_NEMO_GYM_PYTHON=str(fake.python))
+
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["nemo_gym:counter"]["status"] == "ok"
+    assert rows["nemo_gym:counter"]["description"] == "agent: Counts."
+    assert rows["nemo_gym:other_loop"]["status"] == "incompatible"
+    assert len([name for name in rows if name.startswith("nemo_gym:")]) == 12
+
+
+def test_without_nemo_gym_a_listing_says_how_to_get_it() -> None:
+    """
+    In a row; whoever asks for a server gets the exit code of a wrong request.
+    """
+    listed = _gym("list", "--choices", GYMCORE_NEMO_GYM_PYTHON="")
+    assert listed.returncode == 0
+    assert "nemo_gym:SERVER" in listed.stdout
+    assert "pip install nemo-gym==0.4.0" in listed.stdout
+    for python in ("", sys.executable):
+        done = _gym("show", "nemo_gym:counter", GYMCORE_NEMO_GYM_PYTHON=python)
         assert done.returncode == 2
         assert "pip install nemo-gym==0.4.0" in done.stderr
         assert done.stdout == ""

@@ -18,10 +18,12 @@ from gym_plugin_nemo_gym.hosted.process import HostedWire, hosted
 from gym_plugin_nemo_gym.hosted.steps import Steps, with_message
 from gym_plugin_nemo_gym.served import Served, ServedConfig, row_for_server
 from gym_plugin_nemo_gym.session import Session
-from gymcore import EndpointError, Reward, ToolCall, ToolError, Trajectory, Turn, option
+from gymcore import Choice, EndpointError, Reward, ToolCall, ToolError, Trajectory, Turn, option
 from gymcore.errors import PlanError, Problem
 
 __all__ = ["NemoGym", "NemoGymConfig"]
+
+_NO_PYTHON = "no Python is named that has nemo-gym"
 
 
 class NemoGymConfig(ServedConfig):
@@ -65,7 +67,7 @@ class NemoGymConfig(ServedConfig):
     @classmethod
     def _is_given(cls, value: str) -> str:
         if not value:
-            raise ValueError("; ".join(("no Python is named that has nemo-gym", *HOW_TO_INSTALL)))
+            raise ValueError("; ".join((_NO_PYTHON, *HOW_TO_INSTALL)))
         return value
 
     @field_validator("servers")
@@ -110,6 +112,14 @@ class NemoGym(Served[NemoGymConfig]):
                 told += f": {named[0]} is not there"
             raise PlanError([Problem(told, hints=("try: another split, or --data FILE with rows of your own",))])
         yield from server.rows(split)
+
+    @classmethod
+    def choices(cls) -> list[Choice]:
+        """Return the resources servers of the NeMo Gym that the environment variable names."""
+        python = os.environ.get(PYTHON, "")
+        if not python:
+            raise PlanError([Problem(_NO_PYTHON, None, HOW_TO_INSTALL)])
+        return [server.choice() for server in find_installation(python).servers()]
 
     @classmethod
     @asynccontextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gym_plugin_nemo_gym.hosted.host import asked_servers
+from gymcore import Choice
 from gymcore.documents import DocumentError, parse_yaml
 from gymcore.errors import PlanError, Problem, nearest
 from gymcore.interpreters.clean_environ import environ_of_interpreter
@@ -109,20 +110,20 @@ class ResourcesServer:
             with path.open("rb") as file:
                 yield from (line for line in file if line.strip())
 
-    def to_dict(self) -> dict[str, Any]:
+    def choice(self) -> Choice:
         """Return what a listing says of it."""
-        return {
-            "server": self.name,
-            "domain": self.domain,
-            "description": self.description,
-            "agents": list(self.agents),
-            "max_steps": self.max_steps,
-            "asks": list(self.asks),
-            "requires": list(self.requires),
-            "rows": {split: sum(1 for _ in self.rows(split)) for split in SPLITS if self.files(split)},
-            "can_be_hosted": not self.objection,
-            "reason": self.objection or None,
-        }
+        return Choice(
+            argument=self.name,
+            description=": ".join(part for part in (self.domain, self.description) if part),
+            splits={split: sum(1 for _ in self.rows(split)) for split in SPLITS if self.files(split)},
+            details={
+                "agents": list(self.agents),
+                "max_steps": self.max_steps,
+                "asks": list(self.asks),
+                "requires": list(self.requires),
+            },
+            problem=self.objection or None,
+        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Installation:
         """
         if name not in self.names:
             close = nearest(name, self.names)
-            hint = f"try: {' or '.join(close)}" if close else "try: python -m gym_plugin_nemo_gym, which lists them"
+            hint = f"try: {' or '.join(close)}" if close else "try: gym show nemo_gym, which lists them"
             told = f"NeMo Gym {self.version} has no resources server {name!r}"
             raise PlanError([Problem(told, where, (hint,))])
         if (
@@ -171,7 +172,7 @@ class Installation:
             raise PlanError([Problem(told, where, (f"try: {', '.join(there)}",))])
         found = self._read(name, config_file)
         if found.objection:
-            hint = "try: python -m gym_plugin_nemo_gym, which lists those that can"
+            hint = "try: gym show nemo_gym, which lists those that can"
             raise PlanError(
                 [Problem(f"the resources server {name!r} cannot be hosted: {found.objection}", where, (hint,))]
             )
