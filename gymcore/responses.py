@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, SkipValidation, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 __all__ = [
@@ -51,10 +51,17 @@ _Mistakes = list[tuple[tuple[str | int, ...], str]]
 """Where each stands, and what it is."""
 
 
-def _mistakes_in_items(items: Sequence[Item]) -> _Mistakes:
+def _mistakes_in_input(items: Any) -> _Mistakes:
     """Look at the items that are messages; what others hold is for whoever answers them."""
     found: _Mistakes = []
+    if type(items) is not list:
+        return (
+            found if type(items) is str else [(("input",), f"must be a text, or a list of items, not {_shown(items)}")]
+        )
     for index, item in enumerate(items):
+        if type(item) is not dict:
+            found.append((("input", index), f"must be an object, not {_shown(item)}"))
+            continue
         kind = item.get("type")
         if kind is None or kind == "message":
             role, content = item.get("role"), item.get("content")
@@ -70,9 +77,14 @@ def _mistakes_in_items(items: Sequence[Item]) -> _Mistakes:
     return found if items else [(("input",), "must not be empty: nothing is asked")]
 
 
-def _mistakes_in_tools(tools: Sequence[Item]) -> _Mistakes:
+def _mistakes_in_tools(tools: Any) -> _Mistakes:
     found: _Mistakes = []
+    if type(tools) is not list:
+        return [(("tools",), f"must be a list of tools, not {_shown(tools)}")]
     for index, tool in enumerate(tools):
+        if type(tool) is not dict:
+            found.append((("tools", index), f"must be an object, not {_shown(tool)}"))
+            continue
         kind = tool.get("type")
         if type(kind) is not str:
             found.append((("tools", index), 'a tool has a `type`, such as "function"'))
@@ -160,17 +172,17 @@ class CreateParams(_Open):
     they stay as they came, and any other key travels untouched.
     """
 
-    input: str | list[Item]
+    input: SkipValidation[str | list[Item]]
     """The prompt: a text, or a list of items in order."""
-    tools: list[Item] | None = None
+    tools: SkipValidation[list[Item] | None] = None
     """The tools offered; None or absent means all tools of the environment."""
 
     @model_validator(mode="after")
     def _refuse_what_an_endpoint_would(self) -> CreateParams:
         # One function for all of it, and rules only for keys that are there: as declared fields, with their defaults
         # and unions, they would cost every row several times as much.
-        found = [] if type(self.input) is str else _mistakes_in_items(self.input)  # type: ignore[arg-type]
-        if self.tools:
+        found = _mistakes_in_input(self.input)
+        if self.tools is not None:
             found += _mistakes_in_tools(self.tools)
         for key, value in (self.__pydantic_extra__ or {}).items():
             rule = _PARAMS.get(key)
