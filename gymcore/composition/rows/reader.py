@@ -152,6 +152,8 @@ class RowReader:
     """Whether it reads a single row, which has no twins; then it costs hardly any memory."""
     _twins: array[int] = field(default_factory=lambda: array("I"))
     """How often each content was seen, by its number."""
+    _has_derived: bool = False
+    """Whether some row brings an id that was derived from a content."""
     _offered: dict[tuple[str, bytes], _OfferedTools] = field(default_factory=dict)
     _last_offered: tuple[str, Any, _OfferedTools] = ("", None, _NO_TOOLS)
     _last_shown: tuple[str, Any] = ("", None)
@@ -324,33 +326,61 @@ class RowReader:
                 self.reject(where, _TOO_DEEP)
                 return None
         own = row.get("task_id")
+        epoch = row.get("epoch", 1)
         if own is not None:
-            told = self._objection_to(own, f"{owner}\0{split}\0{row.get('epoch', 1)}\0{own}", owner)
+            told = self._objection_to(own, owner, split, epoch)
             if told is None:
                 return own  # type: ignore[no-any-return]
             if not is_theirs:
                 self.reject(where, told)
                 return None
         # No cryptography: whoever made two rows of one digest would only have made twins. It is 15 times as fast.
-        digest = xxh3_128_digest(canonical, xxh3_64_intdigest(owner.encode()))
-        name = digest[:10].hex()
+        digest = xxh3_128_digest(canonical, xxh3_64_intdigest(owner.encode()))[:_ID_BYTES]
+        name = f"{owner}/{digest.hex()}"
         if self.is_alone:
-            return f"{owner}/{name}"
-        epoch = row.get("epoch", 1)
-        number = self._contents.number_of(digest if epoch == 1 else xxh3_128_digest(b"%b%a" % (digest, epoch)))
+            return name
+        number = self._content(digest, epoch)
+        self._twins[number] += 1
+        while self._has_derived and _key(owner, split, epoch, _twin(name, self._twins[number])) in self._own_ids:
+            self._twins[number] += 1  # a row that was composed before has this one
+        return _twin(name, self._twins[number])
+
+    def _content(self, digest: bytes, epoch: Any) -> int:
+        """Return the number of a content in an epoch."""
+        number = self._contents.number_of(
+            digest + b"\0\0" if epoch == 1 else xxh3_128_digest(b"%b%a" % (digest, epoch))
+        )
         if number == len(self._twins):
             self._twins.append(0)
-        self._twins[number] += 1
-        twin = f"-{self._twins[number]}" if self._twins[number] > 1 else ""
-        return f"{owner}/{name}{twin}"
+        return number
 
-    def _objection_to(self, own: Any, key: str, owner: str) -> str | None:
+    def _objection_to(self, own: Any, owner: str, split: str | None, epoch: Any) -> str | None:
         """Say why an id of an author's own can be none, and remember it where it can."""
         if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
             return f"`task_id` must be a text or an integer, not {_shown(own)}"
-        if not self.is_alone and not self._own_ids.add(key.encode()):
+        if self.is_alone:
+            return None
+        if not self._own_ids.add(_key(owner, split, epoch, own)):
             return f"the `task_id` {_shown(own)} stands twice in {owner!r}"
+        # One that was derived once, for a row that was composed before: it may be given to no other row here.
+        if isinstance(own, str) and own.startswith(owner) and (found := _DERIVED.fullmatch(own, len(owner))):
+            self._has_derived = True
+            if int(found[2] or 1) <= self._twins[self._content(bytes.fromhex(found[1]), epoch)]:
+                return f"an earlier row without a `task_id` has the same content as {_shown(own)}, and so the same id"
         return None
+
+
+_ID_BYTES = 10
+_DERIVED = re.compile(r"/([0-9a-f]{20})(?:-([1-9]\d{0,8}))?")
+"""What follows the name of the environment in an id that was derived from a content: its digest, and which twin."""
+
+
+def _twin(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
+
+
+def _key(owner: str, split: str | None, epoch: Any, task_id: str | int) -> bytes:
+    return f"{owner}\0{split}\0{epoch}\0{task_id}".encode("utf-8", "surrogatepass")
 
 
 _TOO_DEEP = "the row is nested too deeply, more than 250 levels"

@@ -265,6 +265,26 @@ def test_the_first_ten_bad_rows_are_shown_and_the_others_counted(composed: Compo
     assert f"{second}:3: answer" in str(caught.value)
 
 
+def test_rows_that_were_composed_and_their_originals_have_different_identities(
+    composed: Compose, write_rows: Write
+) -> None:
+    """
+    Joined into one file, an original gets the next free number of its content; two of one identity could not be told
+    apart when they are played.
+    """
+    twice = [_row(), _row(), _row(answer="other")]
+    known = _values(composed({"data": write_rows(*twice)}))
+    name = known[0]["task_id"]
+
+    rows = _values(composed({"data": write_rows(*known, *twice, name="both.jsonl")}))
+
+    identities = [row["task_id"] for row in rows]
+    assert identities[:3] == [name, f"{name}-2", known[2]["task_id"]]
+    assert identities[3:] == [f"{name}-3", f"{name}-4", f"{known[2]['task_id']}-2"]
+    with pytest.raises(DataError, match="an earlier row without a `task_id` has the same content as"):
+        composed({"data": write_rows(*twice, *known, name="reverse.jsonl")})
+
+
 def test_an_identity_that_stands_twice_is_refused(composed: Compose, write_rows: Write) -> None:
     """
     1 and "1" are one identity, because a rollout is found by its text.
