@@ -56,6 +56,8 @@ __all__ = [
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Count = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
+Rows = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+"""Of a mix: each takes some 20 bytes of memory while it is composed."""
 Flag = Annotated[bool, Field(strict=True)]
 """Only `true` and `false`: `yes` and `on` are words."""
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)]
@@ -295,7 +297,7 @@ class EnvironmentPlan(Record):
 class MixPhase(Record):
     """A stretch of the mix with weights of its own."""
 
-    until: Count | None = None
+    until: Rows | None = None
     """The row of the mix with which it ends, counted from 1; only the last may say nothing."""
     weights: dict[Name, ShareOfPhase] = Field(min_length=1)
     """The weight of each environment; one that is not named has no rows in this phase."""
@@ -314,7 +316,7 @@ class MixPlan(Record):
     """The split of every environment of the plan that names none itself."""
     limit: Count | None = None
     """At most this many tasks of every environment that says nothing else; see `size` for all together."""
-    size: Count | None = None
+    size: Rows | None = None
     """How many rows the mix has, of all environments together."""
     batch: Count | None = None
     """Rows of a training batch: every one of them holds the shares, rounded."""

@@ -246,7 +246,11 @@ class _Composer:
         self.reader.raise_problems()
         self._refuse_environments_without_rows()
         warnings = self._warnings()
-        dataset, order = self._mixed()
+        try:
+            dataset, order = self._mixed()
+        except MemoryError:
+            told = "the mix does not fit into memory, where each of its rows takes some 20 bytes"
+            raise PlanError([Problem(told, self.resolver.locate("mix.size"), ("try: a smaller --size",))]) from None
         # Routes without rows serve nobody: they are there only because rows name another agent.
         routes = {name: self.resolver.routes[name] for name in dataset.route_names}
         written = self.resolver.written_plan()

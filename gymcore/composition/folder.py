@@ -72,10 +72,29 @@ def write_composition(composition: Composition, folder: Path) -> None:
     try:
         with only_writer(folder):
             _finish_writing(folder)
+            _refuse_own_sources(composition, folder)
             _refuse_other_rollouts(composition, folder)
             _write_files(composition, folder)
     except OSError as error:
         raise disk_error("the output folder cannot be written", error, folder) from None
+
+
+def _refuse_own_sources(composition: Composition, folder: Path) -> None:
+    """
+    Keep the rows from the files that they were read from.
+
+    Raises:
+        RunFolderError: a file that would be replaced is one of them.
+    """
+    replaced = [folder / REJECTS_NAME]
+    if sha256_of(folder / DATASET_NAME) != composition.lock["dataset"]["sha256"]:
+        replaced.append(folder / DATASET_NAME)
+    for source in composition.lock["data"]:
+        for path in replaced:
+            with suppress(OSError):
+                if path.samefile(source["file"]):
+                    told = "the rows come from this file, which would be replaced"
+                    raise RunFolderError(told, where=str(path), hints=["try: another --out"])
 
 
 def _refuse_other_rollouts(composition: Composition, folder: Path) -> None:

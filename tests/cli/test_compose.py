@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -405,3 +406,26 @@ def test_naming_one_argument_twice_is_told_without_it() -> None:
 
     assert "the environment 'remote' is named 2 times" in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+def test_a_mix_of_more_rows_than_can_be_meant_is_refused(gym: Gym) -> None:
+    """
+    Before its rows are counted out.
+    """
+    done = gym("compose", "--env", "example_single_tool_call", "--size", "1000000000000", "--out", "mix")
+
+    assert done.returncode == 2
+    assert "less than or equal to 1000000000, not 1000000000000 (mix.size, the command line)" in done.stderr
+
+
+@pytest.mark.rig
+def test_a_mix_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
+    """
+    In one line, when the memory is at its end.
+    """
+    command = f"ulimit -v 300000; exec {sys.executable} -m gymcore compose --env example_multi_step --size 1000000000"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2, done.stderr
+    assert "the mix does not fit into memory" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -124,6 +124,32 @@ def test_a_folder_with_rollouts_of_another_plan_is_refused_with_the_difference(c
     assert _files(folder) == before
 
 
+def test_the_rows_are_not_replaced_by_what_is_made_of_them(composed: Compose, folder: Path) -> None:
+    """
+    Fewer rows of a dataset go elsewhere; all of them are the same file, which stays as it is.
+    """
+    source = str(folder / "dataset.jsonl")
+    before = (folder / "dataset.jsonl").read_bytes()
+
+    error = _refused(lambda: write_composition(composed({"data": source, "mix": {"limit": 2}}), folder))
+
+    assert error.message == "the rows come from this file, which would be replaced"
+    assert error.where == str(folder / "dataset.jsonl")
+    write_composition(composed({"data": source}), folder)
+    assert (folder / "dataset.jsonl").read_bytes() == before
+
+
+def test_rejects_are_not_replaced_by_what_is_made_of_them(composed: Compose, write_rows: Write, folder: Path) -> None:
+    """
+    Who mends them does so in another file.
+    """
+    shutil.copy(folder / "dataset.jsonl", folder / "rejects.jsonl")
+
+    error = _refused(lambda: write_composition(composed({"data": str(folder / "rejects.jsonl")}), folder))
+
+    assert error.where == str(folder / "rejects.jsonl")
+
+
 def test_a_foreign_folder_is_refused(composed: Compose, tmp_path: Path) -> None:
     """
     Whoever types the wrong folder loses nothing in it, not even a `plan.yaml` of their own.

@@ -242,8 +242,8 @@ class Linter:
         is_news = not params.get("tools") and not owner.asks_code
         if is_news:
             owner.asks_code = True
-        if not self._looks_at_rows:
-            return is_news
+        if not self._looks_at_rows or row.get("epoch", 1) != 1:
+            return is_news  # a mix that repeats its rows says so, and is not told of it
         owner.passed += 1
         if not is_reference and "constant-field" not in self._ignored:
             _keep_constants(owner, row)
@@ -311,10 +311,11 @@ class Linter:
         first = self._prompts.get(key)
         if first is not None:
             self._see_shared(owner, where, first, "prompts stand in both {} and {}")
-            return
+            if not self._is_example_of(first, owner):
+                return  # what is nearly the same was looked for when it was seen first
         if place >= self._remembered:
             return
-        self._prompts[key] = place
+        self._prompts.setdefault(key, place)
         if is_close and not is_short:
             near = self._near.add(owner.number, rest, place, asked, owner.others)
             if near is not None:
@@ -336,6 +337,11 @@ class Linter:
             elif asked is not None and (known := other.asked.get(asked)) is not None:
                 told = f"prompts of {owner.name} are those of {other.name}, with other values beside them"
                 self._see_pair("leaked-prompt", told, f"{where} and {self._places[known >> 3]}", owner, other, asked)
+
+    def _is_example_of(self, place: int, owner: _Owner) -> bool:
+        """Whether a row is of the same environment, and of a split that is not compared with this one: an example."""
+        first = self._owner_of(place)
+        return first is not owner and first.environment == owner.environment and first not in owner.siblings
 
     def _owner_of(self, place: int) -> _Owner:
         return self._by_number[self._place_owners[place]]

@@ -151,6 +151,30 @@ def test_examples_may_be_a_part_of_the_training_rows() -> None:
     assert _seen(("a", "example", _row(QUESTION)), ("a", "train", _row(QUESTION))) == {}
 
 
+@pytest.mark.parametrize("splits", [("example", "train", "validation"), ("train", "example", "validation")])
+def test_a_question_that_is_also_an_example_is_held_against_the_other_splits(splits: tuple[str, ...]) -> None:
+    """
+    In whatever order they are read: examples hide nothing of what is trained on.
+    """
+    asked = {"example": _text(1), "train": _text(1), "validation": f"{_text(1)} now"}
+
+    seen = _seen(*(("one", split, _row(asked[split], answer=split)) for split in splits))
+
+    assert seen["leaked-prompt"].count == 1
+
+
+def test_what_a_mix_repeats_is_no_duplicate(composed: Compose, write_rows: Write) -> None:
+    """
+    Its rows say so themselves, by their epoch, and count once.
+    """
+    rows = [row.value for row in composed({"environments": {"echo": {}}, "mix": {"size": 30}}).dataset]
+    assert {row.get("epoch", 1) for row in rows} >= {1, 2, 3}
+
+    composition = composed({"data": write_rows(*rows)})
+
+    assert not [warning for warning in composition.warnings if warning.name in ("duplicate-row", "constant-field")]
+
+
 def test_rows_that_say_the_same_are_found_whatever_their_id() -> None:
     """
     Another seed or another picture makes another row, another id does not.
