@@ -10,13 +10,22 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
 import yaml
 
-__all__ = ["DocumentError", "YamlDocument", "decode_json", "encode_json", "parse_yaml", "write_yaml"]
+__all__ = [
+    "DocumentError",
+    "YamlDocument",
+    "decode_exactly",
+    "decode_json",
+    "encode_json",
+    "parse_yaml",
+    "write_yaml",
+]
 
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 50
@@ -210,6 +219,25 @@ def decode_json(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise DocumentError(f"not JSON: {error.msg} at character {error.pos + 1}", error.lineno) from None
+
+
+def decode_exactly(data: bytes) -> Any:
+    """
+    Read one JSON text that is to be written again: an integer beyond 64 bits keeps all its digits.
+
+    Raises:
+        DocumentError: as for `decode_json`.
+    """
+    value = decode_json(data)
+    if _LONG_NUMBER.search(data):
+        import json
+
+        with suppress(ValueError, RecursionError):  # what the fast reader has read is JSON, whatever the other one says
+            return json.loads(data)
+    return value
+
+
+_LONG_NUMBER = re.compile(rb"\d{19}")
 
 
 def encode_json(value: Any) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 from gymcore.chat import HELD_ELSEWHERE, InexpressibleError, to_chat_tool, to_messages
 from gymcore.composition import Route
 from gymcore.composition.tokens import prompt_of
-from gymcore.documents import encode_json
+from gymcore.documents import decode_exactly, encode_json
 from gymcore.records import Row
 from gymcore.responses import Item, message
 
@@ -48,6 +48,12 @@ class ComposedRow:
         """The environment's name in the plan."""
         return self.row.identity[0]
 
+    @cached_property
+    def value(self) -> dict[str, Any]:
+        """The row, with every digit of its integers, because it is written again."""
+        value: dict[str, Any] = decode_exactly(self.row.data)
+        return value
+
     @property
     def task_id(self) -> str:
         """What identifies the task, as text."""
@@ -56,11 +62,11 @@ class ComposedRow:
     @property
     def text(self) -> str:
         """The whole row as JSON, byte for byte as in the dataset, but for what the plan's `params` replace."""
-        own: dict[str, Any] = self.row.value["responses_create_params"]
+        own: dict[str, Any] = self.value["responses_create_params"]
         asked = {**own, **self.route.plan.params, "input": own["input"]}
         if asked == own:
             return self.row.data.decode()
-        return encode_json({**self.row.value, "responses_create_params": asked}).decode()
+        return encode_json({**self.value, "responses_create_params": asked}).decode()
 
     @property
     def prompt(self) -> str:
@@ -75,7 +81,7 @@ class ComposedRow:
 
         The tools are the environment's where the row brings none, and the plan's `params` replace single ones.
         """
-        own: dict[str, Any] = self.row.value["responses_create_params"]
+        own: dict[str, Any] = self.value["responses_create_params"]
         offered = own.get("tools")
         if offered is None:
             offered = self.route.environment_class.tool_schemas() or None

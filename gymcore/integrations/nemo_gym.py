@@ -19,10 +19,9 @@ __all__ = ["FORMAT"]
 
 def line(row: ComposedRow) -> bytes:
     """Return the row as it is, with what a run would add to its create parameters."""
-    value = row.row.value
-    if row.params == value["responses_create_params"]:
+    if row.params == row.value["responses_create_params"]:
         return row.row.data
-    return encode_json({**value, "responses_create_params": row.params})
+    return encode_json({**row.value, "responses_create_params": row.params})
 
 
 FORMAT = LineFormat("nemo-gym", line)

@@ -12,7 +12,7 @@ from typing import Any
 from gymcore.composition import Route
 from gymcore.composition.rows.preparation import RowError, prepare_row
 from gymcore.composition.rows.reader import RowReader
-from gymcore.documents import DocumentError, decode_json, encode_json
+from gymcore.documents import DocumentError, decode_exactly, decode_json, encode_json
 from gymcore.errors import nearest
 from gymcore.records import ROLLOUT_KEYS, Row
 from gymcore.serving.refusals import Refusal
@@ -135,12 +135,12 @@ def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...]
         row = reader.parse(line, WHERE)
         value = row or {}
         if FAILURE_KEYS[0] in value:
-            value = row = {key: item for key, item in value.items() if key not in FAILURE_KEYS}
+            value = row = {key: item for key, item in decode_exactly(line).items() if key not in FAILURE_KEYS}
             line = encode_json(row)
     if row is not None:
         route = route_of(row, routes)
         if not extra and not row.keys().isdisjoint(INDICES):
-            row = {key: item for key, item in row.items() if key not in INDICES}
+            row = {key: item for key, item in decode_exactly(line).items() if key not in INDICES}
             line = encode_json(row)
         try:
             line, row, _ = prepare_row(line, row, _prompt(row, route), route.environment_class.task_model.model_fields)

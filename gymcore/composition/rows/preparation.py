@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from gymcore.composition.rows.messages import ASKING_KEYS, MessageError, input_of, input_of_messages
 from gymcore.composition.rows.prompts import MissingFieldError, Prompt, is_system
-from gymcore.documents import encode_json
+from gymcore.documents import decode_exactly, encode_json
 from gymcore.records import extend_object
 
 __all__ = ["PreparedRow", "RowError", "is_prepared", "prepare_row"]
@@ -105,7 +105,8 @@ def _prepared(
     added = {"responses_create_params": changed}
     result = {**row, **added}
     is_new = "responses_create_params" not in row
-    return PreparedRow(extend_object(line, encode_json(added)) if is_new else encode_json(result), result, tuple(notes))
+    changed_line = extend_object(line, encode_json(added)) if is_new else encode_json({**decode_exactly(line), **added})
+    return PreparedRow(changed_line, result, tuple(notes))
 
 
 def _given_beside(prompt: Prompt, row: Mapping[str, Any], given: Any, own_keys: Collection[str]) -> Any:

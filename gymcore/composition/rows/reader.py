@@ -20,7 +20,7 @@ from xxhash import xxh3_64_intdigest, xxh3_128_digest
 from gymcore.compact_keys import KeyNumbers, KeySet
 from gymcore.composition.rows.rejects import RAW_BYTES, CutLine, Rejects
 from gymcore.composition.rows.strict import lost_in_reading
-from gymcore.documents import DocumentError, decode_json, encode_json
+from gymcore.documents import DocumentError, decode_exactly, decode_json, encode_json
 from gymcore.errors import DataError, Problem
 from gymcore.interfaces import Environment
 from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Task, extend_object
@@ -267,7 +267,7 @@ class RowReader:
         elif isinstance(given, dict) and given.get("name") == route.name:
             wanted["agent_ref"] = given
         if any(key in row and row[key] != value for key, value in wanted.items()):
-            return encode_json({**row, **wanted}), str(task_id)
+            return encode_json({**decode_exactly(line), **wanted}), str(task_id)
         missing = {key: value for key, value in wanted.items() if key not in row}
         return extend_object(line, encode_json(missing)) if missing else line, str(task_id)
 
