@@ -45,8 +45,20 @@ def token_counter(name: str, where: str) -> Callable[[str], int]:
 
 
 def prompt_of(params: Mapping[str, Any]) -> str:
-    """Return the text of a row's prompt, its messages joined by line breaks."""
-    given = params.get("input")
+    """Return all that a model is told at first, joined by line breaks: instructions, messages, calls and results."""
+    instructions, given = params.get("instructions"), params.get("input")
+    told = [instructions] if isinstance(instructions, str) else []
     if isinstance(given, str):
-        return given
-    return "\n".join(text_of(item) for item in given or () if isinstance(item, dict))
+        told.append(given)
+    else:
+        told += [_told(item) for item in given or () if isinstance(item, dict)]
+    return "\n".join(filter(None, told))
+
+
+def _told(item: Mapping[str, Any]) -> str:
+    """Return the text of an item; `output` of a result may be a list of parts, as the content of a message."""
+    if item.get("type", "message") == "message":
+        return text_of(dict(item))
+    output = item.get("output")
+    parts = [output] if isinstance(output, str) else [text_of({"content": output})]
+    return "\n".join(text for text in (item.get("arguments"), *parts) if isinstance(text, str) and text)

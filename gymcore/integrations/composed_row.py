@@ -71,8 +71,7 @@ class ComposedRow:
     @property
     def prompt(self) -> str:
         """All that a model is told at first, as one text."""
-        told, prompt = self.params.get("instructions"), prompt_of(self.params)
-        return "\n".join(filter(None, [told, prompt])) if isinstance(told, str) else prompt
+        return prompt_of(self.params)
 
     @cached_property
     def params(self) -> dict[str, Any]:
