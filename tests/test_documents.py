@@ -7,13 +7,14 @@ from __future__ import annotations
 import json
 import math
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gymcore.documents import DocumentError, decode_json, encode_json, parse_yaml, write_yaml
+from gymcore.documents import DocumentError, decode_exactly, decode_json, encode_json, parse_yaml, write_yaml
 
 # Words that some YAML reader takes for something other than a text.
 # fmt: off
@@ -276,6 +277,30 @@ def test_writing_json_never_raises(value: Any) -> None:
     What a plugin or a model produced is written somehow, and is JSON.
     """
     json.loads(encode_json(value))
+
+
+@given(st.datetimes() | st.dates() | st.times())
+def test_a_time_is_written_the_same_whatever_else_is(value: Any) -> None:
+    """
+    A price that only the slower writer knows changes no format of what stands beside it.
+    """
+    alone, beside = encode_json({"when": value}), encode_json({"when": value, "price": Decimal("1.50")})
+
+    assert json.loads(alone)["when"] == json.loads(beside)["when"]
+
+
+@given(
+    st.recursive(
+        st.integers(-(2**80), 2**80) | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_what_is_read_to_be_written_again_keeps_every_digit(value: Any) -> None:
+    """
+    Integers beyond 64 bits too, wherever they stand.
+    """
+    text = json.dumps(value).encode()
+
+    assert json.loads(encode_json(decode_exactly(text))) == value
 
 
 @given(JSON)
