@@ -41,25 +41,29 @@ class Numbers:
         if number > self.most:
             self.most = number
         difference = number - self._mean
+        if math.isinf(difference):  # the mean has room for what the difference of two numbers has not
+            self._mean += number / self.count - self._mean / self.count
+            self._squares = math.inf
+            return
         self._mean += difference / self.count
         self._squares += difference * (number - self._mean)
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Return count, mean, standard deviation, minimum and maximum; None where there were no numbers."""
+        """
+        Return count, mean, standard deviation, minimum and maximum; None where there were no numbers.
+
+        The standard deviation is None where the squares of the numbers are too large to be added up.
+        """
         if not self.count:
             return None
         spread = math.sqrt(self._squares / (self.count - 1)) if self.count > 1 else 0.0
         return {
             "count": self.count,
-            "mean": _finite(self._mean),
-            "std": _finite(spread),
+            "mean": round(self._mean, 6),
+            "std": round(spread, 6) if math.isfinite(spread) else None,
             "min": self.least,
             "max": self.most,
         }
-
-
-def _finite(number: float) -> float | None:
-    return round(number, 6) if math.isfinite(number) else None
 
 
 @dataclass

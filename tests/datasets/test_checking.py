@@ -8,11 +8,12 @@ import gzip
 import json
 import statistics
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gymcore.datasets.checking import Checked, check_data
@@ -228,6 +229,27 @@ def test_numbers_are_summed_up_as_statistics_does(numbers: list[float]) -> None:
     assert (told["count"], told["min"], told["max"]) == (len(numbers), min(numbers), max(numbers))
     assert told["mean"] == pytest.approx(statistics.fmean(numbers), rel=1e-6, abs=1e-5)
     assert told["std"] == pytest.approx(statistics.stdev(numbers), rel=1e-6, abs=1e-5)
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+@example([1.7e308, -1.7e308])
+@example([1.7e308, -1.7e308, 1.7e308, 0.0])
+@example([1e200, -1e200, 1e200])
+def test_numbers_of_any_size_are_summed_up(numbers: list[float]) -> None:
+    """
+    What cannot be told of numbers whose differences or squares overflow is None; all else is finite and in bounds.
+    """
+    summed = Numbers()
+    for number in numbers:
+        summed.add(number)
+
+    told = summed.to_dict()
+
+    assert told is not None
+    encoded = json.loads(json.dumps(told, allow_nan=False))
+    assert (encoded["min"], encoded["max"]) == (min(numbers), max(numbers))
+    assert encoded["mean"] == pytest.approx(float(sum(map(Fraction, numbers)) / len(numbers)), rel=1e-6, abs=1e300)
+    assert encoded["std"] is None or encoded["std"] >= 0
 
 
 def test_a_dataset_is_described_by_environment_and_in_total(catalog: Catalog, write_rows: Write) -> None:

@@ -81,8 +81,7 @@ def _print_fields(fields: dict[str, Any]) -> None:
         shown = ("-", "-", "-", "-")
         if numbers is not None:
             what = "numbers" if "numbers" in item else "lengths"
-            mean = "-" if numbers["mean"] is None else f"{numbers['mean']:g}"  # of numbers too large to be added up
-            shown = (f"{numbers['min']:g}", mean, f"{numbers['max']:g}", what)
+            shown = (f"{numbers['min']:g}", f"{numbers['mean']:g}", f"{numbers['max']:g}", what)
         rows.append((f"  {printable(key)}", "/".join(item["types"]), f"{item['present']:.1%}", distinct, *shown))
     _print_table(rows, left=2)
     if len(fields) > FIELDS_SHOWN:
