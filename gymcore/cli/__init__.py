@@ -18,6 +18,7 @@ import click
 
 from gymcore.cli.lazy_group import LazyGroup
 from gymcore.cli.output import be_courteous, lost_output
+from gymcore.cli.printable import printable
 from gymcore.errors import GymcoreError, PluginError
 
 __all__ = ["COMMANDS", "command_line", "main"]
@@ -103,7 +104,8 @@ def _exit_code(arguments: list[str] | None) -> int:
         click.echo("interrupted", err=True)
         return 130
     except GymcoreError as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
+        for line in f"{type(error).__name__}: {error}".split("\n"):  # which may quote rows and plugins
+            click.echo(printable(line.expandtabs()), err=True)
         return error.exit_code
     except BaseException as error:
         return _unexpected(error)

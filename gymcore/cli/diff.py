@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from gymcore.cli.printable import printable
 from gymcore.composition.folder import named_lock
 from gymcore.composition.locking.lock import differences
 from gymcore.composition.locking.moves import moves
@@ -69,12 +70,12 @@ def command(first: Path, second: Path, as_json: bool) -> int:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return 0 if is_same else 1
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(printable(f"note: {note}"), err=True)
     for move in found:
-        click.echo(move.line)
+        click.echo(printable(move.line))
     for name, moved in differing.items():
         for line in _words(moved):
-            click.echo(f"{name}: {line}")
+            click.echo(printable(f"{name}: {line}"))
     if rows.is_mixed_otherwise:
         click.echo("mix: the environments take turns otherwise; each has its rows in the same order")
     if is_same:
@@ -85,7 +86,7 @@ def command(first: Path, second: Path, as_json: bool) -> int:
         click.echo("the locks are the same, and the rows are not what they tell of")
     elif is_same_mix:
         for line in differences(there, here)[:SHOWN]:
-            click.echo(f"lock: {line}")
+            click.echo(printable(f"lock: {line}"))
     return 0 if is_same else 1
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from gymcore.cli.printable import printable
 from gymcore.collection.journal import Damage, read_lines
 from gymcore.composition.explanation import Explanation, OptionLayer, explain, has_word_of
 from gymcore.discovery import discover
@@ -83,11 +84,11 @@ def _print(explained: Explanation, rollouts: Sequence[dict[str, Any]]) -> None:
     }
     if max(explained.epochs) > 1:
         facts["in the mix"] += f"; {_numbers('epoch', explained.epochs)}"
-    click.echo(explained.task_id)
+    click.echo(printable(explained.task_id))
     for name, told in facts.items():
-        click.echo(f"  {name:<12} {told}")
+        click.echo(printable(f"  {name:<12} {told}"))
     for warning in explained.warnings:
-        click.echo(f"  {'warning':<12} {warning}")
+        click.echo(printable(f"  {'warning':<12} {warning}"))
     _print_options(explained.options)
     if not rollouts:
         click.echo("\nnot finished: there is no rollout of it")
@@ -95,7 +96,7 @@ def _print(explained: Explanation, rollouts: Sequence[dict[str, Any]]) -> None:
     click.echo("\nfinished rollouts")
     for rollout in rollouts[:SHOWN]:
         epoch = f", epoch {rollout['epoch']}" if rollout["epoch"] > 1 else ""
-        click.echo(f"  repeat {rollout['repeat']}{epoch}: reward {rollout['reward']:g}, {rollout['stop']}")
+        click.echo(printable(f"  repeat {rollout['repeat']}{epoch}: reward {rollout['reward']:g}, {rollout['stop']}"))
     if len(rollouts) > SHOWN:
         click.echo(f"  and {len(rollouts) - SHOWN:,} more")
 
@@ -112,7 +113,7 @@ def _print_options(options: Sequence[OptionLayer]) -> None:
     click.echo("\noptions, and which layer set them")
     for row in rows:
         cells = (cell.ljust(min(width, 40)) for cell, width in zip(row, widths, strict=True))
-        click.echo(f"  {'  '.join(cells)}".rstrip())
+        click.echo(printable(f"  {'  '.join(cells)}".rstrip()))
 
 
 def _value(option: OptionLayer) -> str:

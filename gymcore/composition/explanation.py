@@ -164,14 +164,19 @@ def _find(path: Path, wanted: str) -> tuple[_Row, int]:
     found = exact or begun
     if not found:
         close = _nearest(path, wanted)
-        hints = [f"try: {' or '.join(close)}"] if close else ["its ids: task_id in dataset.jsonl"]
+        hints = [f"try: {' or '.join(map(_shown, close))}"] if close else ["its ids: task_id in dataset.jsonl"]
         raise RequestError(f"no row has the task id {wanted!r}", where=str(path), hints=hints)
     if len(found) > 1:
         names = [task if task.startswith(f"{name}/") else f"{name}/{task}" for name, task in found]
         more = ["..."] if len(names) > SHOWN else []
         what = "two environments have the task id" if exact else "several task ids begin with"
-        raise RequestError(f"{what} {wanted!r}", where=str(path), hints=[*names[:SHOWN], *more])
+        raise RequestError(f"{what} {wanted!r}", where=str(path), hints=[*map(_shown, names[:SHOWN]), *more])
     return next(iter(found.values())), rows
+
+
+def _shown(task: str) -> str:
+    """Write an id as it is, or with escapes where it holds what is no plain letter, such as a line break."""
+    return task if task.isprintable() else repr(task)
 
 
 def _begins(environment: str, task: str, wanted: str) -> bool:

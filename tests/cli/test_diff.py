@@ -118,6 +118,23 @@ def test_a_folder_whose_dataset_is_gone_is_not_the_same(gym: Gym, tmp_path: Path
     assert (done.returncode, done.stdout) == (1, "the locks are the same, and the rows are not what they tell of\n")
 
 
+def test_an_id_does_not_steer_the_terminal(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
+    """
+    Ids and file names are on one line without control characters; as data they are what they are.
+    """
+    row = {"answer": "it", "responses_create_params": {"input": "Say it."}}
+    for name, task in (("old", "plain"), ("new", "\x1b[31mred\nnext")):
+        (tmp_path / f"{name}\x1b[1m.jsonl").write_text(json.dumps({**row, "task_id": task}) + "\n")
+        command = ("compose", "--env", "echo", "--set", f"environments.echo.data={name}\x1b[1m.jsonl", "--out", name)
+        assert gym(*command, folder=plugins).returncode == 0
+
+    words, data = gym("diff", "old", "new"), gym("diff", "old", "new", "--json")
+
+    assert "echo: 1 row added: \ufffd[31mred\ufffdnext" in words.stdout.splitlines()
+    assert "\x1b" not in words.stdout
+    assert json.loads(data.stdout)["rows"]["echo"]["examples"]["added"] == ["\x1b[31mred\nnext"]
+
+
 def test_a_wrong_request_is_exit_code_2(gym: Gym, tmp_path: Path) -> None:
     """
     Neither a folder without a composition nor nothing at all can be compared.

@@ -70,3 +70,22 @@ def test_an_unknown_id_is_exit_code_2_with_the_nearest(gym: Gym, plugins: Plugin
     assert done.stderr.startswith(f"RequestError: no row has the task id '{task}0' (mix/dataset.jsonl)")
     assert f"try: {task}" in done.stderr
     assert gym("explain", "nowhere", task, folder=plugins).returncode == 2
+
+
+def test_an_id_does_not_steer_the_terminal(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
+    """
+    Neither where its row is explained nor where it is offered as what may have been meant; as data it is what it is.
+    """
+    task = "\x1b]0;title\x07\x1b[31mred\nnext"
+    row = {"answer": "it", "responses_create_params": {"input": "Say it."}, "task_id": task}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    command = ("compose", "--env", "echo", "--set", "environments.echo.data=rows.jsonl", "--out", "mix")
+    assert gym(*command, folder=plugins).returncode == 0
+
+    words, data = gym("explain", "mix", task, folder=plugins), gym("explain", "mix", task, "--json", folder=plugins)
+    close = gym("explain", "mix", task[1:], folder=plugins)
+
+    assert words.stdout.splitlines()[0] == "\ufffd]0;title\ufffd\ufffd[31mred\ufffdnext"
+    assert json.loads(data.stdout)["task_id"] == task
+    assert close.stderr.splitlines()[1] == f"  try: {task!r}"
+    assert not any(sign in words.stdout + close.stderr for sign in "\x1b\x07")
