@@ -32,7 +32,7 @@ def command(first: Path, second: Path, as_json: bool) -> int:
     """
     Say what has moved from one composition to another: plugins, options, shares, sources and rows.
 
-    FIRST and SECOND are run folders, or locks.
+    FIRST and SECOND are run folders, or locks; a folder without its dataset.jsonl is compared by its lock.
     The exit code is 0 where they are the same and 1 where they differ.
 
     \b
@@ -44,10 +44,7 @@ def command(first: Path, second: Path, as_json: bool) -> int:
     missing = [str(file) for file in files if not file.is_file()]
     rows = DatasetMoves() if missing else _compared(*files)
     notes = [f"the rows are not compared: there is no {name}" for name in missing]
-    # A lock alone is compared alone; a folder whose dataset is gone is not what it was.
-    is_as_composed = not any(
-        named.is_dir() and str(file) in missing for named, file in zip((first, second), files, strict=True)
-    )
+    is_as_composed = True
     if not missing:
         digests = (rows.sha256_there, rows.sha256_here)
         for file, digest, lock in zip(files, digests, (there, here), strict=True):

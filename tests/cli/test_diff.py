@@ -106,16 +106,19 @@ def test_locks_without_rows_are_compared_as_far_as_they_go(gym: Gym, tmp_path: P
 
 
 @pytest.mark.usefixtures("mixes")
-def test_a_folder_whose_dataset_is_gone_is_not_the_same(gym: Gym, tmp_path: Path) -> None:
+def test_a_folder_without_its_dataset_is_compared_by_its_lock(gym: Gym, tmp_path: Path) -> None:
     """
-    Its lock is equal, and whoever asks for the exit code alone must not take it for whole.
+    The plan and the lock are what one keeps of a dataset; that no rows were compared is said.
     """
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "gym.lock").write_bytes((tmp_path / "one" / "gym.lock").read_bytes())
+    (tmp_path / "kept").mkdir()
+    for name in ("plan.yaml", "gym.lock"):
+        (tmp_path / "kept" / name).write_bytes((tmp_path / "one" / name).read_bytes())
 
-    done = gym("diff", "one", "bare")
+    same, other = gym("diff", "one", "kept"), gym("diff", "two", "kept")
 
-    assert (done.returncode, done.stdout) == (1, "the locks are the same, and the rows are not what they tell of\n")
+    assert (same.returncode, other.returncode) == (0, 1)
+    assert same.stdout.startswith("the same: 5 rows, sha256 ")
+    assert same.stderr == "note: the rows are not compared: there is no kept/dataset.jsonl\n"
 
 
 def test_an_id_does_not_steer_the_terminal(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
