@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -236,12 +236,18 @@ class _Composer:
         self.sources: list[tuple[str, RowSource]] = []
         self.unrouted: dict[str, str] = {}
         self.filtered: dict[str, _Filtered] = {}
+        self.lost: dict[str | None, _Lost] = {}
+        """Invalid rows of the environments' own files and splits; under None those of the plan's data."""
+        self.losers: set[str | None] = set()
+        """Whose the invalid rows of the plan's data are; None where some do not say it."""
 
     def compose(self, own: Iterable[Route]) -> Composition:
         for route in own:
-            self._read_environment(route)
-        for given in self.plan.data:
-            self._read_routed(given)
+            with self._losses_told_as(route.environment):
+                self._read_environment(route)
+        with self._losses_told_as(None):
+            for given in self.plan.data:
+                self._read_routed(given)
         self.resolver.raise_errors()
         self.reader.raise_problems()
         self._refuse_environments_without_rows()
@@ -456,9 +462,13 @@ class _Composer:
                 row = self.reader.parse(line, where)
                 route = self._route_of(row, where) if row is not None else None
                 if row is None or route is None:
+                    self.losers.add(None)
                     continue
                 if not self._has_enough(route):
+                    bad = self.reader.bad
                     self._take(line, row, route, where)
+                    if self.reader.bad > bad:
+                        self.losers.add(route.environment)
 
     @contextmanager
     def _opened(
@@ -526,20 +536,43 @@ class _Composer:
         if problems := [filtered.problem(name) for name, filtered in emptied.items() if name not in served]:
             raise PlanError([replace(problem, where=self.resolver.locate(problem.where or "")) for problem in problems])
         empty = [name for name in self.plan.environments if name not in served]
-        if self.reader.bad and (empty or not served):
-            raise DataError(self.reader.problems, count=self.reader.bad, rows=self.reader.read)
-        if not served and not empty:
-            raise PlanError([Problem("the data files hold no rows", where=", ".join(map(source_name, self.plan.data)))])
-        problems = []
-        for name in empty:
-            if own := self.plan.environments[name].data:
-                told = f"its data hold no rows: {', '.join(map(source_name, own))}"
-                problems.append(Problem(told, f"environments.{name}.data", ("try: other data, or leave it out",)))
-                continue
-            hint = f"try: leave it out, or --set environments.{name}.split={DEFAULT_SPLIT} for its own rows"
-            problems.append(Problem("no row is routed to this environment", f"environments.{name}", (hint,)))
-        if problems:
+        losses = {name: self._losses_of(name) for name in empty}
+        if problems := [self._has_no_rows(name) for name in empty if not losses[name]]:
             raise PlanError(problems)
+        if empty or (self.reader.bad and not served):
+            lost = [self.lost[owner] for owner in dict.fromkeys(chain(*losses.values()) if empty else self.lost)]
+            problems = [problem for each in lost for problem in each.problems][: DataError.shown]
+            raise DataError(problems, count=sum(each.bad for each in lost), rows=sum(each.read for each in lost))
+        if not served:
+            raise PlanError([Problem("the data files hold no rows", where=", ".join(map(source_name, self.plan.data)))])
+
+    @contextmanager
+    def _losses_told_as(self, owner: str | None) -> Iterator[None]:
+        """Keep the invalid rows that are read inside apart from all others, too."""
+        before, self.reader.problems = self.reader.problems, []
+        bad, read = self.reader.bad, self.reader.read
+        yield
+        self.lost[owner] = _Lost(self.reader.problems, self.reader.bad - bad, self.reader.read - read)
+        self.reader.problems = [*before, *self.reader.problems][: DataError.shown]
+
+    def _losses_of(self, environment: str) -> list[str | None]:
+        """Return where invalid rows stood but for which an environment would have some: keys of `lost`."""
+        owners = [environment, *([None] if self.losers & {environment, None} else [])]
+        return [owner for owner in owners if owner in self.lost and self.lost[owner].bad]
+
+    def _has_no_rows(self, name: str) -> Problem:
+        """Say why an environment has no rows, where none of them was invalid."""
+        where = f"environments.{name}"
+        if own := self.plan.environments[name].data:
+            told = f"its data hold no rows: {', '.join(map(source_name, own))}"
+            return Problem(told, f"{where}.data", ("try: other data, or leave it out",))
+        route = next(route for route in self.resolver.routes.values() if route.environment == name)
+        if route.plan.split is None:
+            hint = f"try: leave it out, or --set {where}.split={DEFAULT_SPLIT} for its own rows"
+            return Problem("no row is routed to this environment", where, (hint,))
+        others = [split for split in route.environment_plugin.manifest.splits if split != route.plan.split]
+        hint = f"try: leave it out, or --set {where}.split={others[0]}" if others else "try: leave it out"
+        return Problem(f"its split {route.plan.split!r} holds no rows", f"{where}.split", (hint,))
 
 
 def _place(lines: Iterable[bytes], source: RowSource, number: int) -> str:
@@ -565,6 +598,15 @@ def refuse_warnings(warnings: Sequence[LintWarning]) -> None:
         silence = " ".join(f"--ignore-warning {name}" for name in dict.fromkeys(item.name for item in warnings))
         lines.append(f"try: mend the rows, or {silence}")
         raise RequestError(f"{count} taken for mistakes; nothing was written", hints=lines)
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """Invalid rows: the first mistakes, how many there are, and of how many that were read."""
+
+    problems: Sequence[Problem]
+    bad: int
+    read: int
 
 
 class _Filtered:

@@ -301,7 +301,8 @@ def test_two_environments_cannot_have_one_route(composed: Compose) -> None:
         (
             {"environments": {"echo": {"split": "empty"}}},
             PlanError,
-            "no row is routed to this environment (environments.echo)",
+            "its split 'empty' holds no rows (environments.echo.split)\n"
+            "  try: leave it out, or --set environments.echo.split=example",
         ),
         ({"environments": {"echo": {"split": "missing"}}}, PluginError, "names the data file 'data/missing.jsonl'"),
         (
@@ -413,6 +414,37 @@ def test_an_environment_whose_own_data_are_empty_is_told_of_them(composed: Compo
 
     assert f"its data hold no rows: {path} (environments.shout.data)" in str(error)
     assert "split" not in str(error)
+
+
+def test_an_environment_without_rows_is_not_explained_by_the_invalid_rows_of_others(
+    composed: Compose, write_rows: Write
+) -> None:
+    """
+    Whether those stand in files of their own or in the plan's data.
+    """
+    good, empty = write_rows(_row(), b"{"), write_rows(b"", name="empty.jsonl")
+    routed = write_rows(_row(), _row(epoch=0), name="routed.jsonl")
+    check = {"skip_invalid": True}
+
+    own = {"environments": {"echo": {"data": good}, "shout": {"data": empty}}, "check": check}
+    shared = {"environments": {"shout": {}}, "data": routed, "check": check}
+
+    assert f"its data hold no rows: {empty} (environments.shout.data)" in str(_refused(composed, own))
+    assert "no row is routed to this environment (environments.shout)" in str(_refused(composed, shared))
+
+
+def test_an_environment_that_lost_its_rows_is_told_of_these_alone(composed: Compose, write_rows: Write) -> None:
+    """
+    The invalid rows of others, which have good ones as well, are not what is to be mended.
+    """
+    some, none = write_rows(_row(), *[b"{"] * 20), write_rows(b"[", b"[", name="none.jsonl")
+    plan = {"environments": {"echo": {"data": some}, "shout": {"data": none}}, "check": {"skip_invalid": True}}
+
+    error = _refused(composed, plan)
+
+    assert "2 rows are wrong, of 2 read" in str(error)
+    assert f"{none}:1: " in str(error)
+    assert some not in str(error)
 
 
 def test_data_without_rows_is_refused(composed: Compose, write_rows: Write) -> None:
