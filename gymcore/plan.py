@@ -55,7 +55,8 @@ __all__ = [
 ]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
-Count = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
+MOST_COUNT = 2**63 - 1
+Count = Annotated[int, Field(ge=1, le=MOST_COUNT, strict=True)]
 Rows = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 """Of a mix: each takes some 20 bytes of memory while it is composed."""
 Flag = Annotated[bool, Field(strict=True)]
@@ -299,7 +300,7 @@ class MixPhase(Record):
 
     until: Rows | None = None
     """The row of the mix with which it ends, counted from 1; only the last may say nothing."""
-    weights: dict[Name, ShareOfPhase] = Field(min_length=1)
+    weights: dict[Name, ShareOfPhase]
     """The weight of each environment; one that is not named has no rows in this phase."""
 
 

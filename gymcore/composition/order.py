@@ -7,15 +7,15 @@ What a plan asks for that cannot be is found here, with the arithmetic.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
-from itertools import islice
+from itertools import accumulate, islice
 from math import ceil
 
 from gymcore.composition.mixing import batches, interleave, proportional, rest_of_a_batch, whole_numbers
 from gymcore.errors import Problem
-from gymcore.plan import MixPlan
+from gymcore.plan import MOST_COUNT, MOST_WEIGHT, MixPlan
 
 __all__ = ["Order", "Phase", "mistakes_in"]
 
@@ -55,7 +55,8 @@ def _mistakes_in_schedule(mix: MixPlan, names: Collection[str]) -> Iterator[Prob
                 hint = f"its environments: {', '.join(sorted(names))}"
                 yield Problem(f"the plan has no environment {name!r}", f"{where}.weights.{name}", (hint,))
         if not any(phase.weights.values()):
-            yield Problem("no environment has a weight in this phase", f"{where}.weights")
+            hint = f"try: {min(names, default='NAME')}: 1"
+            yield Problem("no environment has a weight in this phase", f"{where}.weights", (hint,))
         if phase.until is None:
             if not is_last:
                 yield Problem("only the last phase may have no end", f"{where}.until")
@@ -64,7 +65,7 @@ def _mistakes_in_schedule(mix: MixPlan, names: Collection[str]) -> Iterator[Prob
             yield Problem(f"it ends with row {phase.until:,}, where the phase before it ends already", f"{where}.until")
         if mix.batch is not None and phase.until % mix.batch and not is_last:
             lower = phase.until // mix.batch * mix.batch
-            hint = f"try: {lower or mix.batch:,} or {lower + mix.batch:,}"
+            hint = f"try: {' or '.join(f'{end:,}' for end in (lower, lower + mix.batch) if end)}"
             yield Problem(f"it ends within a batch of {mix.batch}", f"{where}.until", (hint,))
         before = phase.until
     last = mix.schedule[-1].until
@@ -85,6 +86,8 @@ class Phase:
     """How many rows the environments get, in relation to each other; in the order of their names."""
     rows: int | None
     """How many rows it has; None for as many as there are."""
+    weights: tuple[Fraction, ...] | None = None
+    """The weights of which the shares come; None where they come of how many rows there are."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Order:
         phases: What the shares are, one stretch after the other.
         batch: Rows of a batch, where the shares hold in each; None where they hold in every prefix.
         exhausted: What happens when an environment has no more rows: `once`, `stop` or `repeat`.
+        takes_weights: Whether environments could be given weights where none has one.
     """
 
     names: tuple[str, ...]
@@ -105,6 +109,7 @@ class Order:
     phases: tuple[Phase, ...]
     batch: int | None
     exhausted: str
+    takes_weights: bool = True
 
     @classmethod
     def of(
@@ -136,14 +141,16 @@ class Order:
                 begin = end or begin
         phases = []
         for stated, rows in stretches:
-            shares = counts
+            shares, given = counts, None
             if stated:
                 each = [stated.get(name, Fraction(0)) for name in names]
+                given = tuple(each)
                 if tokens is not None:  # as many rows as make so many tokens
                     each = [weight / tokens[name] for weight, name in zip(each, names, strict=True)]
                 shares = tuple(whole_numbers(each))
-            phases.append(Phase(shares, rows))
-        return cls(names, counts, tuple(phases), mix.batch, mix.exhausted_or_default(is_weighted=bool(weights)))
+            phases.append(Phase(shares, rows, given))
+        exhausted = mix.exhausted_or_default(is_weighted=bool(weights))
+        return cls(names, counts, tuple(phases), mix.batch, exhausted, takes_weights=mix.exhausted != "once")
 
     def requested(self, rows: int) -> dict[str, float]:
         """Return the part of a mix of `rows` rows that each environment is to have, from 0.0 to 1.0."""
@@ -170,22 +177,42 @@ class Order:
 
     def starved(self) -> Iterator[Problem]:
         """Yield what keeps an environment out of some batches: a share below one row."""
-        for phase in self.phases:
-            if self.batch is None:
-                return
+        if self.batch is None:
+            return
+        for number, phase in enumerate(self.phases, start=1):
             total = sum(phase.shares)
-            for name, share in zip(self.names, phase.shares, strict=True):
-                if 0 < share * self.batch < total:
-                    least = ceil(Fraction(total, share))
-                    # The weight with which it would have one row, when the others keep theirs.
-                    factor = Fraction(total - share, share * (self.batch - 1)) if self.batch > 1 else None
-                    more = f", {float(factor):.3g} times its weight" if factor is not None else ""
-                    yield Problem(
-                        f"{name} has a share of {share / total:.4%}, which is {share * self.batch / total:.3f} rows of"
-                        f" a batch of {self.batch}: below one, so some batches would have none",
-                        where="mix.batch",
-                        hints=(f"try: --batch {least} or more{more}, or --allow-starved to have it so",),
-                    )
+            factors = _raised(phase, self.batch)
+            for index in _starved(phase.shares, self.batch):
+                name, share = self.names[index], phase.shares[index]
+                ways = [*self._larger_batch(), *self._weights_for(name)]
+                if index in factors:
+                    of_phase = f" in phase {number}" if len(self.phases) > 1 else ""
+                    ways.append(f"{_decimal(factors[index])} times its weight{of_phase}")
+                yield Problem(
+                    f"{name} has a share of {share / total:.4%}, which is {share * self.batch / total:.3f} rows of"
+                    f" a batch of {self.batch}: below one, so some batches would have none",
+                    where="mix.batch",
+                    hints=(f"try: {', '.join([*ways, ''])}{'or ' if ways else ''}--allow-starved to have it so",),
+                )
+
+    def _larger_batch(self) -> Iterator[str]:
+        """Say which batch would be large enough for every environment, where a plan takes it and it can be filled."""
+        least = max(
+            ceil(Fraction(sum(phase.shares), share)) for phase in self.phases for share in phase.shares if share
+        )
+        begins = accumulate(phase.rows or 0 for phase in self.phases[:-1])
+        if (
+            least <= MOST_COUNT
+            and not any(begin % least for begin in begins)
+            and not any(replace(self, batch=least).impossible())
+        ):
+            yield f"--batch {least} or more"
+
+    def _weights_for(self, name: str) -> Iterator[str]:
+        """Say that weights would do where there are none: with one of them, all environments have the same."""
+        assert self.batch is not None
+        if self.phases[0].weights is None and self.takes_weights and len(self.names) <= self.batch:
+            yield f"a weight for each environment, such as --env {name}=1"
 
     def impossible(self) -> Iterator[Problem]:
         """Yield why there is no row at all: not even the first batch can be filled."""
@@ -241,6 +268,44 @@ class Order:
             yield _within_a_batch(tuple(counts))
         if rows is not None and rows % self.batch:
             yield list(interleave(rest_of_a_batch(phase.shares, done, rows % self.batch)))
+
+
+def _starved(shares: Sequence[int], batch: int) -> list[int]:
+    """Return the indices of the shares that are below one row of a batch."""
+    total = sum(shares)
+    return [index for index, share in enumerate(shares) if 0 < share * batch < total]
+
+
+def _raised(phase: Phase, batch: int) -> dict[int, Fraction]:
+    """
+    Return how many times its weight each starved environment needs so that none is, when the others keep theirs.
+
+    Nothing where there are no weights, or none that a plan takes would do. Factors have three digits; because each is
+    rounded up, which leaves less for the others, some room is tried for all of them.
+    """
+    starved = _starved(phase.shares, batch)
+    if phase.weights is None or not 0 < len(starved) < batch:
+        return {}
+    others = sum(phase.shares) - sum(phase.shares[index] for index in starved)
+    least = Fraction(others, batch - len(starved))
+    for room in range(100, 150):
+        factors = {index: _rounded_up(least * room / 100 / phase.shares[index]) for index in starved}
+        raised = [share * factors.get(index, 1) for index, share in enumerate(phase.shares)]
+        if not _starved(whole_numbers([Fraction(share) for share in raised]), batch):
+            is_taken = all(phase.weights[index] * factor <= Fraction(MOST_WEIGHT) for index, factor in factors.items())
+            return factors if is_taken else {}
+    return {}
+
+
+def _rounded_up(number: Fraction) -> Fraction:
+    """Round a number of at least 1 up to three digits."""
+    step = Fraction(10) ** (len(str(int(number))) - 3)
+    return ceil(number / step) * step
+
+
+def _decimal(number: Fraction) -> str:
+    """Write a number of three digits as one types it."""
+    return str(number) if number.denominator == 1 else f"{float(number):g}"
 
 
 @lru_cache(maxsize=1024)

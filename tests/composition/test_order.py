@@ -10,11 +10,11 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gymcore.composition.order import Order, mistakes_in
-from gymcore.plan import MixPlan
+from gymcore.plan import MOST_WEIGHT, MixPlan
 
 NAMES = st.sampled_from(["alpha", "beta", "gamma", "delta"])
 SIZES = st.dictionaries(NAMES, st.integers(1, 40), min_size=1)
@@ -134,6 +134,68 @@ def test_a_share_below_one_row_of_a_batch_is_told_with_what_would_do(small: int,
         assert list(less.starved())
 
 
+WEIGHTS = st.fractions(Fraction(1, 1000), 100, max_denominator=1000) | st.integers(10**6, int(MOST_WEIGHT)).map(
+    Fraction
+)
+
+
+@given(SIZES, st.dictionaries(NAMES, WEIGHTS), st.integers(1, 64), st.none() | st.integers(1, 1000))
+@example({"alpha": 9, "beta": 9}, {"alpha": Fraction(1), "beta": Fraction(99)}, 64, 640)
+def test_what_is_said_of_starved_shares_is_accepted(
+    sizes: dict[str, int], weights: dict[str, Fraction], batch: int, size: int | None
+) -> None:
+    """
+    Another batch, and other weights: those of all that are starved, or some where nobody has one.
+    """
+    weights = {name: weight for name, weight in weights.items() if name in sizes}
+    order = Order.of(MixPlan(batch=batch, size=size), sizes, weights)
+    hints = {problem.message.split()[0]: problem.hints[0] for problem in order.starved()}
+
+    if any("--batch" in hint for hint in hints.values()):
+        (least,) = {int(hint.split("--batch ")[1].split()[0]) for hint in hints.values()}
+        larger = Order.of(MixPlan(batch=least, size=size), sizes, weights)
+        assert not [*larger.starved(), *larger.impossible()]
+    if any("its weight" in hint for hint in hints.values()):
+        assert weights
+        factors = {name: Fraction(hint.split(" times")[0].split()[-1]) for name, hint in hints.items()}
+        raised = {name: weights.get(name, 1) * factors.get(name, 1) for name in sizes}
+        assert max(raised.values()) <= MOST_WEIGHT
+        assert not list(Order.of(MixPlan(batch=batch, size=size), sizes, raised).starved())
+    if any("a weight for each" in hint for hint in hints.values()):
+        assert not weights
+        even = Order.of(MixPlan(batch=batch, size=size), sizes, dict.fromkeys(sizes, Fraction(1)))
+        assert not list(even.starved())
+
+
+def test_what_a_plan_does_not_take_is_not_recommended() -> None:
+    """
+    Neither a weight nor a batch beyond the largest, nor weights where every row is to come exactly once.
+    """
+    tiny = order_of({"alpha": 9, "beta": 9}, {"alpha": 1, "beta": "1e9"}, batch=2, size=2**62)
+    least = order_of({"alpha": 9, "beta": 9}, {"alpha": "1e-6", "beta": "1e9"}, batch=2, size=2)
+    large = order_of({"a": 9, "b": 1, "c": 9}, {"a": "1e9", "b": 1, "c": "1e9"}, batch=2, size=2)
+    once = order_of({"alpha": 1, "beta": 99}, batch=2, exhausted="once")
+
+    assert [problem.hints for problem in tiny.starved()] == [
+        ("try: --batch 1000000001 or more, 1000000000 times its weight, or --allow-starved to have it so",)
+    ]
+    assert "1000000000000000 times its weight" in next(least.starved()).hints[0]
+    assert next(large.starved()).hints == ("try: --batch 2000000001 or more, or --allow-starved to have it so",)
+    assert next(once.starved()).hints == ("try: --batch 100 or more, or --allow-starved to have it so",)
+
+
+@pytest.mark.parametrize(
+    ("until", "batch", "hint"), [(10, 20, "try: 20"), (30, 20, "try: 20 or 40"), (1999, 1000, "try: 1,000 or 2,000")]
+)
+def test_the_ends_of_batches_near_that_of_a_phase_are_named(until: int, batch: int, hint: str) -> None:
+    """
+    Each once, and never before the first batch.
+    """
+    schedule = [{"until": until, "weights": {"a": 1}}, {"until": 9000, "weights": {"a": 1}}]
+
+    assert [item.hints for item in mistakes_in(MixPlan(batch=batch, schedule=schedule), {"a"}, ())] == [(hint,)]
+
+
 @pytest.mark.parametrize(
     ("mix", "message"),
     [
@@ -159,6 +221,10 @@ def test_a_share_below_one_row_of_a_batch_is_told_with_what_would_do(small: int,
         ({"schedule": [{"weights": {"a": 1}}]}, "environments.b: it has no weight in any phase"),
         (
             {"schedule": [{"weights": {"a": 0, "b": 0}}]},
+            "mix.schedule.0.weights: no environment has a weight in this phase",
+        ),
+        (
+            {"schedule": [{"until": 9, "weights": {}}, {"weights": {"a": 1, "b": 1}}]},
             "mix.schedule.0.weights: no environment has a weight in this phase",
         ),
         (
