@@ -449,6 +449,8 @@ def _kind_of(message: str) -> str:
 
 
 def _reasons_of_model(row: dict[str, Any], task_model: type[Task]) -> list[str]:
+    if not _ROUTE_KEYS.isdisjoint(row):  # a table writes null where a row has nothing
+        row = {key: value for key, value in row.items() if value is not None or key not in _ROUTE_KEYS}
     try:
         task_model.model_validate(row)
     except ValidationError as error:
@@ -467,8 +469,8 @@ def _reasons_of_route(row: dict[str, Any], route: Served, served_as: dict[str, A
     if type(epoch) is not int or not 1 <= epoch <= MAX_EPOCH:
         told = f"`epoch` counts from 1, to {MAX_EPOCH} at most, and says {_shown(epoch)}"
         reasons.append(f"{told}; a key of the author's needs another name")
-    environment = row.get("environment", route.environment)
-    if environment != route.environment and served_as is None:
+    environment = row.get("environment")
+    if environment not in (None, route.environment) and served_as is None:
         reasons.append(f"`environment` says {_shown(environment)}, but its route leads to {route.environment!r}")
     return reasons
 
@@ -479,9 +481,9 @@ def _other_route(row: dict[str, Any], route: Served) -> dict[str, Any] | None:
     if isinstance(given, dict) and given.get("name") == route.name:
         # Theirs may be called like ours; but whoever composes here says all three, and by hand it is this one alone.
         environment = row.get("environment")
-        if environment == route.environment or (environment is None and "task_id" not in row):
+        if environment == route.environment or (environment is None and row.get("task_id") is None):
             return None
-    return {key: row[key] for key in ROUTE_KEYS if key in row} or None
+    return {key: row[key] for key in ROUTE_KEYS if row.get(key) is not None} or None
 
 
 def _compared_tools(tools: list[dict[str, Any]], route: Served) -> _OfferedTools:

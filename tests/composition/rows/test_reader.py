@@ -62,6 +62,24 @@ def test_an_agent_reference_of_somebody_else_is_kept_as_it_came(composed: Compos
     assert [row["agent_ref"] for row in _values(composition)] == [reference]
 
 
+@pytest.mark.parametrize("is_routed", [False, True])
+def test_route_keys_that_are_null_are_absent(composed: Compose, write_rows: Write, is_routed: bool) -> None:
+    """
+    A nullable column of a table gives the ids that it would give if it were not there, and none is written as null.
+    """
+    nulls = {"task_id": None, "environment": None, **({} if is_routed else {"agent_ref": None})}
+    plain_row = {key: value for key, value in _row().items() if is_routed or key != "agent_ref"}
+    plans = []
+    for name, row in (("with", {**plain_row, **nulls}), ("without", plain_row)):
+        path = write_rows(row, row, name=f"{name}.jsonl")
+        plans.append({"data": path} if is_routed else {"environments": {"echo": {"data": path}}})
+
+    nullable, plain = (composed(plan) for plan in plans)
+
+    assert _values(nullable) == _values(plain)
+    assert all(row["task_id"].startswith("echo/") for row in _values(nullable))
+
+
 def test_a_composed_row_composes_to_itself(composed: Compose, write_rows: Write) -> None:
     """
     What `dataset.jsonl` holds is a data file like any other: byte for byte the same again.
@@ -199,7 +217,6 @@ def _tools(*tools: Any) -> dict[str, Any]:
         (_row(task_id=True), "`task_id` must be a text or an integer"),
         (_row(task_id=[1]), "task_id"),
         (_row(task_id=1.5), "task_id"),
-        (_row(task_id=None), "task_id"),
         (DEEP, "nested too deeply"),
         (DEEP.replace(b'"own"', b'"task_id": "x", "own"'), "nested too deeply"),
         *((_row(**{key: 1}), f"the key {key!r}, which a rollout adds") for key in ROLLOUT_KEYS),
