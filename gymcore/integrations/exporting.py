@@ -116,10 +116,11 @@ def export(composition: Composition, to: str, out: Path) -> Export:
         raise RequestError(
             f"{to} is written to a file that ends with {form.suffix}",
             where=str(out),
-            hints=[f"try: {out.stem}{form.suffix}"],
+            hints=[f"try: {out.parent / f'{out.stem}{form.suffix}'}"],
         )
-    if out.name in _TAKEN:
-        raise RequestError("a run folder has a file of that name", where=str(out), hints=["try: another name"])
+    if out.name in _TAKEN and any((out.parent / name).exists() for name in (LOCK_NAME, WRITER_NAME)):
+        message = "a run folder has a file of that name, and this is one"
+        raise RequestError(message, where=str(out), hints=["try: another name, or another folder"])
     _refuse_to_replace(composition, form, out)
     if isinstance(form, TableFormat):
         need_pyarrow()

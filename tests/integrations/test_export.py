@@ -508,6 +508,16 @@ def test_an_export_replaces_neither_its_rows_nor_another_export(echoing: Compose
     export(composition, "nemo-gym", tmp_path / "nemo-gym.jsonl")
 
 
+def test_names_of_a_run_folder_are_free_elsewhere(echoing: Composed, tmp_path: Path) -> None:
+    """
+    A trainer may want its rows in a file of that name.
+    """
+    composition = echoing({"input": "Hi."})
+
+    for _ in range(2):  # again, too
+        assert export(composition, "nemo-gym", tmp_path / "rows" / "dataset.jsonl").rows == 1
+
+
 def test_what_a_killed_export_left_is_swept(echoing: Composed, tmp_path: Path) -> None:
     """
     A part that nobody holds goes with the next export of the file; what is being written, and any other file, stays.
@@ -528,9 +538,9 @@ def test_what_a_killed_export_left_is_swept(echoing: Composed, tmp_path: Path) -
     ("form", "name", "kind", "said"),
     [
         ("torl", "mix.parquet", RequestError, "try: trl"),
-        ("nemo-gym", "mix.parquet", RequestError, "try: mix.jsonl"),
+        ("nemo-gym", "mix.parquet", RequestError, "try: .+/mix.jsonl"),
         *(
-            ("nemo-gym", f"{name}.jsonl", RequestError, "a run folder has a file of that name")
+            ("nemo-gym", f"run/{name}.jsonl", RequestError, "a run folder has a file of that name")
             for name in ("dataset", "rollouts", "failures", "rejects")
         ),
         ("nemo-gym", "folder.jsonl", RunFolderError, "Is a directory"),
@@ -545,6 +555,8 @@ def test_a_wrong_request_is_one_message(
     """
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "file").write_text("")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "gym.lock").write_text("{}")
     before = sorted(tmp_path.rglob("*"))
 
     with pytest.raises(kind, match=said):
