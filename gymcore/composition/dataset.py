@@ -261,7 +261,7 @@ class DatasetWriter:
             order: The environment of each row; it must not ask for more rows than an environment has, unless they are
                 repeated.
             limits: How many rows of an environment are taken, the first in its order.
-            repeat: Begin the next epoch, in another order, where an environment has no more rows.
+            repeat: Begin the next epoch where an environment has no more rows: in another order, where it shuffles.
         """
         self._write_pending()
         self._file.flush()

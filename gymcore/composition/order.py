@@ -14,6 +14,7 @@ from itertools import accumulate, islice
 from math import ceil
 
 from gymcore.composition.mixing import batches, interleave, proportional, rest_of_a_batch, whole_numbers
+from gymcore.composition.tokens import WORDS
 from gymcore.errors import Problem
 from gymcore.plan import MOST_COUNT, MOST_WEIGHT, MixPlan
 
@@ -43,6 +44,9 @@ def mistakes_in(mix: MixPlan, names: Collection[str], weighted: Collection[str])
     if mix.weight_by == "tokens" and not weighted and not mix.schedule:
         hint = "try: a weight for each environment, such as --env NAME=2"
         yield Problem("there are no weights that could be shares of tokens", "mix.weight_by", (hint,))
+    if mix.weight_by != "tokens" and mix.tokenizer != WORDS:
+        told = "a tokenizer counts the tokens that weights are shares of, and here they are shares of rows"
+        yield Problem(told, "mix.tokenizer", ("try: --set mix.weight_by=tokens, or leave it out",))
 
 
 def _mistakes_in_schedule(mix: MixPlan, names: Collection[str]) -> Iterator[Problem]:

@@ -203,6 +203,10 @@ def test_the_ends_of_batches_near_that_of_a_phase_are_named(until: int, batch: i
         ({"exhausted": "repeat"}, "mix.exhausted: a mix that repeats its rows has no end"),
         ({"weight_by": "tokens"}, "mix.weight_by: there are no weights that could be shares of tokens"),
         (
+            {"tokenizer": "gpt2"},
+            "mix.tokenizer: a tokenizer counts the tokens that weights are shares of, and here they are shares of rows",
+        ),
+        (
             {"schedule": [{"until": 9, "weights": {"a": 1}}, {"until": 9, "weights": {"b": 1}}]},
             "mix.schedule.1.until: it ends with row 9, where the phase before it ends already",
         ),
