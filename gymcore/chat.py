@@ -20,6 +20,7 @@ __all__ = [
     "WITHOUT_MEANING",
     "InexpressibleError",
     "continues_reply",
+    "joins_replies",
     "to_chat_options",
     "to_chat_tool",
     "to_messages",
@@ -119,6 +120,12 @@ def _is_reply(item: Item) -> bool:
 def continues_reply(earlier: Sequence[Item], items: Sequence[Item]) -> bool:
     """Whether the message that `earlier` ends with would go on in `items`."""
     return bool(earlier and items) and _is_reply(earlier[-1]) and _is_reply(items[0])
+
+
+def joins_replies(items: Iterable[Item]) -> bool:
+    """Whether several messages of a model follow each other, of which `to_messages` makes one."""
+    groups = (group for is_reply, group in groupby(items, _is_reply) if is_reply)
+    return any(sum(item.get("role") == "assistant" for item in group) > 1 for group in groups)
 
 
 def to_messages(items: Iterable[Item]) -> Iterator[Item]:

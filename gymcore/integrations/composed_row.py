@@ -4,11 +4,12 @@ A row of a composition as an export sees it: the author's bytes, its route, and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gymcore.chat import HELD_ELSEWHERE, InexpressibleError, to_chat_tool, to_messages
+from gymcore.chat import HELD_ELSEWHERE, InexpressibleError, joins_replies, to_chat_tool, to_messages
 from gymcore.composition import Route
 from gymcore.composition.tokens import prompt_of
 from gymcore.documents import decode_exactly, encode_json
@@ -117,6 +118,12 @@ class ComposedRow:
         if self.params.get("instructions") is not None:
             messages.insert(0, {"role": "system", "content": self.params["instructions"]})
         return messages
+
+    def remarks(self) -> Iterator[str]:
+        """Say what becomes of the prompt in chat's words, though nothing of it is lost."""
+        given = self.params["input"]
+        if not isinstance(given, str) and joins_replies(given):
+            yield "assistant messages that follow each other become one, with a line break between them"
 
     @property
     def text_messages(self) -> list[Item]:

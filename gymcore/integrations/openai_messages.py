@@ -49,6 +49,7 @@ def _line(row: ComposedRow, messages: list[Item]) -> bytes:
 
 def remarks(row: ComposedRow) -> Iterator[str]:
     """Say which parameters a chat request does not have."""
+    yield from row.remarks()
     for option in row.options:
         if option in WITHOUT_MEANING:
             yield f"a chat request has no {option}"

@@ -36,6 +36,7 @@ def record(row: ComposedRow) -> dict[str, Any]:
 
 def remarks(row: ComposedRow) -> Iterator[str]:
     """Say how a row asks to be answered, for which there is no column."""
+    yield from row.remarks()
     for option in row.options:
         yield f"SkyRL has no column for {option}, which stands only in the row"
 

@@ -63,6 +63,7 @@ def record(row: ComposedRow) -> dict[str, Any]:
 
 def remarks(row: ComposedRow) -> Iterator[str]:
     """Say what TRL asks otherwise: it offers every method, in the environment's words, and samples in its own way."""
+    yield from row.remarks()
     name, environment = row.environment, row.route.environment_class
     offered = {tool.get("name"): tool for tool in row.params.get("tools") or ()}
     left_out = [tool for tool in environment.tools if tool not in offered]

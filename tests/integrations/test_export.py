@@ -508,6 +508,20 @@ def test_an_export_replaces_neither_its_rows_nor_another_export(echoing: Compose
     export(composition, "nemo-gym", tmp_path / "nemo-gym.jsonl")
 
 
+@pytest.mark.parametrize("form", ["openai-messages", "skyrl", "trl", "verl"])
+def test_replies_that_become_one_message_are_told(echoing: Composed, tmp_path: Path, form: str) -> None:
+    """
+    Chat templates want roles to alternate; whoever counts messages hears that there are fewer.
+    """
+    asked, said = {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Ho."}
+    composition = echoing({"input": [asked, said, said, asked]}, {"input": [asked, said, asked]})
+
+    written = export(composition, form, file_of(form, tmp_path))
+
+    told = "assistant messages that follow each other become one, with a line break between them (1 row)"
+    assert told in written.notes
+
+
 def test_names_of_a_run_folder_are_free_elsewhere(echoing: Composed, tmp_path: Path) -> None:
     """
     A trainer may want its rows in a file of that name.
