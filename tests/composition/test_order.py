@@ -171,7 +171,7 @@ def test_what_a_plan_does_not_take_is_not_recommended() -> None:
     """
     Neither a weight nor a batch beyond the largest, nor weights where every row is to come exactly once.
     """
-    tiny = order_of({"alpha": 9, "beta": 9}, {"alpha": 1, "beta": "1e9"}, batch=2, size=2**62)
+    tiny = order_of({"alpha": 9, "beta": 9}, {"alpha": 1, "beta": "1e9"}, batch=2, size=10**9)
     least = order_of({"alpha": 9, "beta": 9}, {"alpha": "1e-6", "beta": "1e9"}, batch=2, size=2)
     large = order_of({"a": 9, "b": 1, "c": 9}, {"a": "1e9", "b": 1, "c": "1e9"}, batch=2, size=2)
     once = order_of({"alpha": 1, "beta": 99}, batch=2, exhausted="once")
