@@ -320,6 +320,37 @@ def test_an_endpoint_that_stays_down_ends_the_run_resumably():
     assert "16 calls wait, next try in" in run.told[600.0]
 
 
+@pytest.mark.parametrize("what", ["refused", 401, 404])
+@pytest.mark.parametrize("begin", [0.0, 100.0])
+def test_an_endpoint_that_was_of_no_use_is_asked_again_later(what, begin):
+    """
+    A run ends with that; a server is told for ten seconds, and answers again once somebody has mended the endpoint.
+    """
+    endpoint = Endpoint().trouble(begin, begin + 60.0, what)
+    told = []
+
+    async def play():
+        run = Run(Web(one=endpoint), patience_s=5)
+        model = OpenAIModel(OpenAIModelConfig(base_url=ONE, patience_s=5), transport=run.web, clock=now, steady=now)
+        async with model.opened():
+            for moment in (*((50.0,) if begin else ()), begin + 0.5, begin + 15.0, begin + 30.0, begin + 90.0):
+                await asyncio.sleep(max(0.0, moment - now()))
+                try:
+                    await model.respond(HELLO, rollout())
+                except (EndpointError, ModelError) as error:
+                    told.append(type(error).__name__)
+                else:
+                    told.append("answered")
+
+    run_in_simulated_time(play())
+
+    assert told[-1] == "answered"
+    if begin and what == 404:  # an endpoint that has answered knows its path, so this is one call's mistake
+        assert told == ["answered", *["ModelError"] * 3, "answered"]
+    else:
+        assert told[-4:-1] == ["EndpointError"] * 3
+
+
 def test_a_call_that_breaks_the_endpoint_does_not_stop_the_run():
     """
     Calls that are answered with 500 whenever they are asked fail one by one; the others are played.

@@ -102,6 +102,11 @@ class Breaker:
         """Note that nobody asked for a while: nobody's patience was used up, and it is counted anew."""
         self._patience_from = None
 
+    def forget(self) -> None:
+        """Take the address for one that nobody has complained of."""
+        self.since = self._patience_from = None
+        self._close()
+
     def _close(self) -> None:
         self._weight = self._unmade = 0
         self.is_open = False

@@ -232,6 +232,11 @@ class Gate:
         self._shut = why
         self.wake()
 
+    def reopen(self) -> None:
+        """Let calls through again, as if nothing had been."""
+        self._shut = None
+        self.breaker.forget()
+
     def wake(self) -> None:
         """Let those who wait at any address look again: one has changed."""
         for gate in self.gates:

@@ -29,6 +29,8 @@ __all__ = ["OpenAIModel", "OpenAIModelConfig"]
 PATHS = {"responses": "/responses", "chat": "/chat/completions"}
 MAX_FORBIDDEN = 3
 """Calls in a row that an endpoint forbids (403) before that is taken to concern everybody."""
+REFUSED_S = 10.0
+"""So long after an endpoint was found to be of no use every call is told so; later ones ask it again."""
 
 
 class OpenAIModel(Model[OpenAIModelConfig]):
@@ -72,6 +74,7 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         self._endpoints = Endpoints(base_urls, PATHS[options.api], self._make_gate, steady)
         self._transport = transport
         self._refusal: EndpointError | None = None
+        self._refused_at = 0.0
         self._body = RequestBody(options)
         headers = {"content-type": "application/json", "accept": "application/json", "user-agent": "gymcore"}
         if options.api_key is not None:
@@ -135,6 +138,8 @@ class OpenAIModel(Model[OpenAIModelConfig]):
             ModelError: no reply could be had for this rollout.
             EndpointError: no reply can be had for any.
         """
+        if self._refusal is not None and self._steady() - self._refused_at >= REFUSED_S:
+            self._ask_anew()
         endpoint: Endpoint = rollout.state.get(self) or rollout.state.setdefault(self, self._endpoints.choose())
         assert self._exchange is not None, "open the model first: async with model.opened()"
         seed = (lambda: rollout.sampling_seed) if self.config.send_seed else None
@@ -253,9 +258,17 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         """Stop this rollout and every other that asks; what needs no more replies may finish."""
         has_worked = any(other.successes for other in self._endpoints)
         self._refusal = EndpointError(message, where=endpoint.shown, hints=[hint], has_worked=has_worked)
+        self._refused_at = self._steady()
         for other in self._endpoints:
             other.gate.shut(message)
         raise self._refusal
+
+    def _ask_anew(self) -> None:
+        """Forget why asking was of no use: a run ends with that, and whoever serves others is asked again."""
+        self._refusal = None
+        for endpoint in self._endpoints:
+            endpoint.refusals = 0
+            endpoint.gate.reopen()
 
 
 def _time_of_day(seconds: float) -> str:
