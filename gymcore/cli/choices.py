@@ -29,22 +29,29 @@ def choices_of(catalog: Catalog, plugin: Plugin) -> list[Choice]:
         return [_checked(choice) for choice in environment_class.choices()]
     except GymcoreError:
         raise
-    except Exception as error:
-        told = f"the choices of {plugin.title} cannot be told: {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        told = f"the choices of {plugin.title} cannot be told: {type(error).__name__}: {error}"[:500]
         raise PluginError(told, plugin=plugin.qualified) from error
 
 
 def _checked(choice: Any) -> Choice:
+    """
+    Return a choice, of which everything can be printed and written as JSON.
+
+    Raises:
+        TypeError: it is none, or holds what its fields do not say.
+        ValueError: a text or a number cannot be written.
+    """
     from gymcore.interfaces import Choice
 
     if not isinstance(choice, Choice):
         raise TypeError(f"{type(choice).__name__} is no Choice")
-    if not (
-        all(isinstance(text, str) for text in (choice.argument, choice.description, choice.problem or ""))
-        and all(type(rows) is int for rows in choice.splits.values())
-    ):
-        raise TypeError(f"{choice!r:.200} has a text that is none, or rows that are no count")
-    json.dumps(dict(choice.details))  # or it is none for `--json`
+    texts = [choice.argument, choice.description, choice.problem or "", *choice.splits, *choice.details]
+    if not all(isinstance(text, str) for text in texts) or not choice.argument:
+        raise TypeError("a Choice has a field that is no text")
+    if not all(type(rows) is int and 0 <= rows < 1 << 63 for rows in choice.splits.values()):
+        raise TypeError(f"a split of the Choice {choice.argument!r} has no count of rows")
+    json.dumps(choice_to_dict(choice), ensure_ascii=False, allow_nan=False).encode()
     return choice
 
 

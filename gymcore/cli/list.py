@@ -8,16 +8,20 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gymcore.cli.choices import choices_of
+from gymcore.cli.choices import choice_to_dict, choices_of
 from gymcore.cli.printable import printable
 from gymcore.discovery import Catalog, Plugin, discover
 from gymcore.discovery.catalog import KINDS, Kind
 from gymcore.discovery.plugin import Status
 from gymcore.errors import GymcoreError
+
+if TYPE_CHECKING:
+    from gymcore.interfaces import Choice
 
 __all__ = ["command"]
 
@@ -50,7 +54,7 @@ def command(kind: str | None, as_json: bool, check: bool, choices: bool) -> None
         with redirect_stdout(sys.stderr):  # what a plugin prints while it is imported is talk
             plugins = tuple(row for plugin in plugins for row in (plugin, *_choices(catalog, plugin)))
     if as_json:
-        click.echo(json.dumps([plugin.to_dict() for plugin in plugins], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([_described(plugin) for plugin in plugins], indent=2, ensure_ascii=False))
         return
     _print_table(Catalog(tuple(plugins)))
 
@@ -88,6 +92,21 @@ def _imported(plugin: Plugin) -> Plugin:
     return replace(plugin, status="broken", problem=reason, hint="report it to its author")
 
 
+@dataclass(frozen=True)
+class _Chosen(Plugin):
+    """A plugin with one of the arguments that it may have."""
+
+    choice: Choice | None = None
+
+
+def _described(plugin: Plugin) -> dict[str, Any]:
+    described = plugin.to_dict()
+    if isinstance(plugin, _Chosen) and plugin.choice is not None:
+        # What its manifest says of splits holds for whichever is chosen; this one knows its own.
+        described |= {"splits": dict(plugin.choice.splits), "choice": choice_to_dict(plugin.choice)}
+    return described
+
+
 def _choices(catalog: Catalog, plugin: Plugin) -> Iterator[Plugin]:
     """Yield a row for each argument that an environment may have, or one with the reason why nobody can tell."""
     if plugin.kind != "environment" or plugin.manifest.argument is None or plugin.status not in ("ok", "conflict"):
@@ -102,9 +121,9 @@ def _choices(catalog: Catalog, plugin: Plugin) -> Iterator[Plugin]:
         manifest = replace(plugin.manifest, description=choice.description)
         status: Status = plugin.status if choice.problem is None else "incompatible"
         problem = choice.problem or plugin.problem
-        yield replace(
-            plugin, name=f"{plugin.name}:{choice.argument}", status=status, problem=problem, manifest=manifest
-        )
+        facts = {item.name: getattr(plugin, item.name) for item in fields(plugin)}
+        facts |= {"name": f"{plugin.name}:{choice.argument}", "manifest": manifest}
+        yield _Chosen(**(facts | {"status": status, "problem": problem, "choice": choice}))
 
 
 def _signal(number: int) -> str:

@@ -17,7 +17,7 @@ from gymcore.discovery import Catalog, Plugin, discover
 from gymcore.discovery.catalog import KINDS, Kind, split_argument
 from gymcore.discovery.manifest import PluginRows
 from gymcore.documents import DocumentError, decode_json
-from gymcore.errors import GymcoreError, PluginError, RequestError, UnknownPluginError
+from gymcore.errors import GymcoreError, PluginError, RequestError, UnknownPluginError, nearest
 
 __all__ = ["command"]
 
@@ -40,6 +40,7 @@ def command(name: str, kind: Kind | None, as_json: bool) -> None:
         plugin = _find(catalog, name, kind)
         described = _describe(catalog, plugin)
         if plugin.manifest.argument is not None:
+            _refuse_argument(catalog, plugin, argument)
             described |= _described_choices(catalog, plugin, argument)
         elif argument is not None:
             raise RequestError(f"{plugin.title} takes no argument", hints=[f"try: gym show {name}"])
@@ -81,12 +82,35 @@ def _describe(catalog: Catalog, plugin: Plugin) -> dict[str, Any]:
     return described
 
 
+def _refuse_argument(catalog: Catalog, plugin: Plugin, argument: str | None) -> None:
+    """
+    Hold an argument against the option that it is.
+
+    Raises:
+        RequestError: a plan would not take it.
+    """
+    from pydantic import ValidationError
+
+    option = plugin.manifest.argument
+    if argument is None or option is None:
+        return
+    try:
+        catalog.load(plugin).config_model.model_validate({option: argument})
+    except ValidationError as error:
+        found = [
+            item["msg"] for item in error.errors(include_url=False, include_input=False) if item["loc"] == (option,)
+        ]
+        if found:
+            hint = f"try: gym show {plugin.name}"
+            raise RequestError(f"{plugin.name} does not take this {option}: {found[0]}", hints=[hint]) from None
+
+
 def _described_choices(catalog: Catalog, plugin: Plugin, argument: str | None) -> dict[str, Any]:
     """
     Say what may follow the colon of an environment, or what it is with what follows it.
 
     Raises:
-        UnknownPluginError: it knows what may follow, and this is not among that.
+        RequestError: this may not follow.
         GymcoreError: one was asked for, and nobody can tell.
     """
     described: dict[str, Any] = {"argument": plugin.manifest.argument, "choices": [], "choices_problem": None}
@@ -97,10 +121,12 @@ def _described_choices(catalog: Catalog, plugin: Plugin, argument: str | None) -
             raise
         return described | {"choices_problem": "; ".join([error.message, *error.hints])}
     if argument is not None and choices:
-        names = {f"{plugin.name}:{choice.argument}" for choice in choices}
+        close = nearest(argument, [choice.argument for choice in choices if choice.problem is None])
         choices = [choice for choice in choices if choice.argument == argument]
         if not choices:
-            raise UnknownPluginError("environment", f"{plugin.name}:{argument}", names)
+            hints = [*([f"try: {' or '.join(f'{plugin.name}:{name}' for name in close)}"] if close else [])]
+            hints.append(f"try: gym show {plugin.name}, which lists them")
+            raise RequestError(f"{plugin.name} has no {plugin.manifest.argument} {argument!r:.100}", hints=hints)
     return described | {"choices": [choice_to_dict(choice) for choice in choices]}
 
 
@@ -222,7 +248,7 @@ def _print_choices(described: dict[str, Any]) -> None:
     choices = described["choices"]
     usable = [choice for choice in choices if choice["problem"] is None]
     others = [choice for choice in choices if choice["problem"] is not None]
-    count = f": {len(usable)} of {len(choices)} can be used" if len(choices) > 1 else ""
+    count = f": nothing is known against {len(usable)} of {len(choices)}" if len(choices) > 1 else ""
     _say(f"\nplayed as {name}:{argument.upper()}{count}")
     if described["choices_problem"] is not None:
         _say(f"  which ones there are is not known: {described['choices_problem']}")

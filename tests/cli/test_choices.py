@@ -15,10 +15,14 @@ from gymcore.testing.plugins import PluginFolder
 Gym = Callable[..., subprocess.CompletedProcess[str]]
 
 CODE = '''\
-from gymcore import Choice, Environment, PluginError
+from gymcore import Choice, Config, Environment, PluginError, option
 
 
-class Places(Environment):
+class Where(Config):
+    place: str = option("")
+
+
+class Places(Environment[Where]):
     """Somewhere."""
 
     @classmethod
@@ -28,27 +32,54 @@ class Places(Environment):
         yield Choice("oz", "Not\\x1b[31m there.", problem="nobody has found it")
 
 
-class Unknowable(Environment):
+class Unknowable(Environment[Where]):
     @classmethod
     def choices(cls):
         raise PluginError("no map is here", plugin="unknowable", hints=["try: buy one"])
 
 
-class Broken(Environment):
+class Broken(Environment[Where]):
     @classmethod
     def choices(cls):
         return [{"argument": "rome"}]
 
 
-class Wrong(Environment):
+class Wrong(Environment[Where]):
     @classmethod
     def choices(cls):
         return [Choice("rome", splits={"example": "many"})]
 
 
-class Silent(Environment):
+class Odd(Environment[Where]):
+    @classmethod
+    def choices(cls):
+        return [Choice("rome", details={1: "a"})]
+
+
+class Half(Environment[Where]):
+    @classmethod
+    def choices(cls):
+        return [Choice("a\\ud800")]
+
+
+class Endless(Environment[Where]):
+    @classmethod
+    def choices(cls):
+        return [Choice("rome", details={"area": float("inf")})]
+
+
+class Leaving(Environment[Where]):
+    @classmethod
+    def choices(cls):
+        raise SystemExit(0)
+
+
+class Silent(Environment[Where]):
     """Takes whatever it is given."""
 '''
+
+
+KINDS = ("Places", "Unknowable", "Broken", "Wrong", "Odd", "Half", "Endless", "Leaving", "Silent")
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +89,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> PluginFolder:
     """
     files = {}
     environments = {}
-    for name, kind in (
-        ("places", "Places"),
-        ("unknowable", "Unknowable"),
-        ("broken", "Broken"),
-        ("wrong", "Wrong"),
-        ("silent", "Silent"),
-    ):
+    for kind in KINDS:
+        name = kind.lower()
         files |= {f"in_{name}/__init__.py": CODE, f"in_{name}/gym.yaml": "gym_api: 1\nargument: place\n"}
         environments[name] = f"in_{name}:{kind}"
     folder = PluginFolder(tmp_path_factory.mktemp("places"))
@@ -80,9 +106,9 @@ def test_an_environment_shows_what_may_follow_its_colon(gym: Gym, places: Plugin
 
     assert done.returncode == 0, done.stderr
     assert done.stderr == "talk\n"
-    shown = done.stdout[done.stdout.index("played as") : done.stdout.index("\n\nno options")]
+    shown = done.stdout[done.stdout.index("played as") : done.stdout.index("\n\noptions")]
     assert shown.splitlines() == [
-        "played as places:PLACE: 1 of 2 can be used",
+        "played as places:PLACE: nothing is known against 1 of 2",
         "  places:rome",
         "      The eternal city.",
         "      splits: example (1,200)",
@@ -111,8 +137,8 @@ def test_one_of_them_can_be_shown_alone(gym: Gym, places: PluginFolder) -> None:
     ]
     done = gym("show", "places:romme", folder=places)
     assert done.returncode == 2
-    assert "no environment is named 'places:romme'" in done.stderr
-    assert "try: 'places:rome' or" in done.stderr
+    assert "places has no place 'romme'" in done.stderr
+    assert "try: places:rome\n" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -121,7 +147,12 @@ def test_one_of_them_can_be_shown_alone(gym: Gym, places: PluginFolder) -> None:
         (["show", "unknowable"], 0, "which ones there are is not known: no map is here; try: buy one"),
         (["show", "unknowable:rome"], 4, "no map is here"),
         (["show", "broken"], 0, "cannot be told: TypeError: dict is no Choice"),
-        (["show", "wrong"], 0, "rows that are no count"),
+        (["show", "wrong"], 0, "has no count of rows"),
+        (["show", "odd"], 0, "a field that is no text"),
+        (["show", "half", "--json"], 0, "UnicodeEncodeError"),
+        (["show", "endless", "--json"], 0, "ValueError: Out of range"),
+        (["show", "leaving"], 0, "cannot be told: SystemExit: 0"),
+        (["show", "remote:garbage"], 2, "remote does not take this url"),
         (["show", "silent"], 0, "played as silent:PLACE\n"),
         (["show", "silent:anywhere"], 0, "played as silent:PLACE\n"),
         (["show", "example_multi_step:x"], 2, "takes no argument"),
@@ -151,6 +182,8 @@ def test_a_list_has_a_row_for_each_of_them(gym: Gym, places: PluginFolder) -> No
     assert rows["places"][0] == "ok"
     assert rows["places:rome"] == ("ok", None, "The eternal city.")
     assert rows["places:oz"] == ("incompatible", "nobody has found it", "Not\x1b[31m there.")
+    assert [row["splits"] for row in json.loads(done.stdout) if row["name"] == "places:rome"] == [{"example": 1200}]
+    assert {rows[f"{kind}:PLACE"][0] for kind in ("odd", "half", "endless", "leaving", "wrong")} == {"broken"}
     assert rows["unknowable:PLACE"][:2] == ("broken", "no map is here")
     assert rows["broken:PLACE"][0] == "broken"
     assert not [name for name in rows if name.startswith("silent:")]
