@@ -483,6 +483,24 @@ def test_a_step_after_which_nothing_is_seen_is_a_failure(fake: FakeNemoGym) -> N
     assert "neither an end nor anything to be seen" in rollout.failure.message
 
 
+def test_a_misspelt_field_of_its_configuration_is_told(tmp_path: Path) -> None:
+    """
+    NeMo Gym itself takes no notice of it, and plays with the default; a class that takes whatever comes is believed.
+    """
+    fake = FakeNemoGym(tmp_path / "fake")
+    deaf = "class Deaf(Config):\n    model_config = {'extra': 'ignore'}\n    note: str = ''\n\n\nclass Counter"
+    fake.add("deaf", COUNTER.replace("class Counter", deaf, 1).replace("config: Config", "config: Deaf"))
+    told = ("run", "--env", "nemo_gym:deaf", "--model", "nop", "--out", str(tmp_path / "run"), "--set")
+
+    done = _gym(*told, 'environments.deaf.config.config={"nte": "x"}', GYMCORE_NEMO_GYM_PYTHON=str(fake.python))
+    assert done.returncode == 4, done.stderr
+    assert "its configuration has no field 'nte'" in done.stderr
+    assert "its fields: description, domain, entrypoint, note" in done.stderr
+
+    done = _gym(*told, 'environments.deaf.config.config={"note": "x"}', GYMCORE_NEMO_GYM_PYTHON=str(fake.python))
+    assert done.returncode == 0, done.stderr
+
+
 # -- the listing -------------------------------------------------------------------------------------------------------
 
 

@@ -223,10 +223,10 @@ def _load(order: dict[str, Any], globals_: dict[str, Any]) -> Any:  # Any: an AS
         raise Unusable(f"this interpreter has no usable nemo-gym: {error}") from error
     entry = _entry(order, globals_, omegaconf)
     server_class = _server_class(folder)
+    config_class = server_class.model_fields["config"].annotation
+    _refuse_unknown(order, config_class, omegaconf)
     try:
-        config = server_class.model_fields["config"].annotation.model_validate(
-            {**entry, **NOWHERE, "name": order["instance"]}
-        )
+        config = config_class.model_validate({**entry, **NOWHERE, "name": order["instance"]})
     except ValueError as error:
         raise Unusable(f"its configuration is not complete: {_described(error)}", "the option `config`") from error
     client = server_utils.ServerClient(
@@ -236,6 +236,22 @@ def _load(order: dict[str, Any], globals_: dict[str, Any]) -> Any:  # Any: an AS
     app = server.setup_webserver()
     server.setup_exception_middleware(app)  # what makes a reply of what a verifier raises
     return app
+
+
+def _refuse_unknown(order: dict[str, Any], config_class: Any, omegaconf: Any) -> None:
+    """
+    Refuse what neither the class nor the file of a configuration knows: NeMo Gym takes no notice of it.
+
+    Raises:
+        Unusable: there is such a key; it may be one that is misspelt.
+    """
+    if config_class.model_config.get("extra") == "allow":
+        return
+    text = omegaconf.load(order["config_file"])[order["instance"]]["resources_servers"][Path(order["folder"]).name]
+    known = sorted({*config_class.model_fields, *map(str, text)} - {*NOWHERE, "name"})
+    for name in order["config"]:
+        if name not in known:
+            raise Unusable(f"its configuration has no field {name!r}", f"its fields: {', '.join(known)}")
 
 
 def _server_class(folder: Path) -> Any:  # Any: a class of nemo-gym
