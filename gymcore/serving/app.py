@@ -29,7 +29,7 @@ from gymcore.serving.openapi import describe
 from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error
 from gymcore.serving.replies import scored, trajectory_of
 from gymcore.serving.rows import SentRow, read_object, read_row
-from gymcore.serving.sessions import COOKIE, ClientSession, Sessions
+from gymcore.serving.sessions import ClientSession, Sessions, set_cookie
 from gymcore.serving.steps import stepped
 
 __all__ = ["CALLS", "Served", "application"]
@@ -157,9 +157,9 @@ class _Wire:
         return _with_cookie(json_response({"observation": None, "info": {}}), await self._opened(request))
 
     async def step(self, request: Request) -> Response:
-        name, session = self._session(request)
+        session = self._session(request)
         body = read_object(await request.body())
-        return _with_cookie(json_response(await stepped(session, body.get("response"))), name)
+        return json_response(await stepped(session, body.get("response")))
 
     async def _opened(self, request: Request) -> str:
         """Open an environment for the row that was sent, and return the name of its session."""
@@ -174,11 +174,11 @@ class _Wire:
         return name
 
     async def call(self, request: Request, tool: str) -> Response:
-        name, session = self._session(request)
+        session = self._session(request)
         arguments = (await request.body()).decode("utf-8", "replace")
         text = await session.call(ToolCall(tool, arguments, f"call_{session.count()}"))
         media_type = "application/json" if text[:1] in "{[" else "text/plain"
-        return _with_cookie(Response(text, media_type=media_type), name)
+        return Response(text, media_type=media_type)
 
     async def verify(self, request: Request) -> Response:
         sent, (response,) = read_row(await request.body(), self._routes, extra=("response",))
@@ -186,11 +186,11 @@ class _Wire:
         found = self._find(request)
         if found is None:
             return json_response(await self._verified_anew(sent, response, trajectory))
-        name, session = found
+        _, session = found
         _refuse_another(sent, session.sent)
         score = await session.verify(trajectory, response)
         own = replace(session.sent, sent=sent.sent)
-        return _with_cookie(json_response(scored(own, response, score.stop, score.reward)), name)
+        return json_response(scored(own, response, score.stop, score.reward))
 
     async def _verified_anew(self, sent: SentRow, response: Any, trajectory: Trajectory) -> dict[str, Any]:
         """Score what somebody has done without a session: what it shows is done again, in one that nobody is told."""
@@ -216,7 +216,7 @@ class _Wire:
         found = self._find(request)
         if found is None:
             return json_response(await self._endpoints.respond(body))
-        return _with_cookie(json_response(await self._endpoints.play(found[1], body)), found[0])
+        return json_response(await self._endpoints.play(found[1], body))
 
     async def chat(self, request: Request) -> Response:
         body = read_object(await request.body())
@@ -228,13 +228,13 @@ class _Wire:
     def _find(self, request: Request) -> tuple[str, ClientSession] | None:
         return self._sessions.find(request.cookies)
 
-    def _session(self, request: Request) -> tuple[str, ClientSession]:
+    def _session(self, request: Request) -> ClientSession:
         found = self._find(request)
         if found is None:
             name = request.path_params["path"][:100]
             told = f"there is no {name!r} here without a session, in which tools are called"
             raise Refusal(404, told, hints=["try: POST /seed_session with a row, and send its cookie along"])
-        return found
+        return found[1]
 
 
 def _refuse_another(sent: SentRow, seeded: SentRow) -> None:
@@ -250,8 +250,8 @@ def _refuse_another(sent: SentRow, seeded: SentRow) -> None:
 
 
 def _with_cookie(response: Response, name: str) -> Response:
-    """Name the session again: a client may replace its cookies by those of each answer."""
-    response.headers["set-cookie"] = f"{COOKIE}={name}; Path=/; HttpOnly; SameSite=Strict"
+    """Name a session that was opened; `Guard` names it again in each answer to who sends the cookie."""
+    response.headers["set-cookie"] = set_cookie(name)
     return response
 
 

@@ -1,5 +1,5 @@
 """
-What stands before every request: who may ask, from which page, how much, and for how long.
+What stands before every request: who may ask, from which page, how much, and for how long; and keeps its session.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gymcore.serving.refusals import Refusal
+from gymcore.serving.sessions import named_by, set_cookie
 
 __all__ = ["BODY_BYTES", "BODY_S", "Guard", "is_loopback"]
 
@@ -74,7 +75,7 @@ class Guard:
             return
         held = [0]
         try:
-            await self._serve(scope, receive, send, held)
+            await self._serve(scope, receive, _naming_again(scope, send), held)
         finally:
             self._held -= held[0]
 
@@ -154,6 +155,28 @@ class Guard:
 
     def _too_long(self) -> Refusal:
         return Refusal(413, f"the body is longer than {self._body_bytes >> 20} MB")
+
+
+def _naming_again(scope: Scope, send: Send) -> Send:
+    """
+    Return what sends each answer, also one that refuses, with the session that the request has named.
+
+    A client may replace its cookies by those of each answer, and must not lose its session by an error.
+    """
+    cookies = [value.decode("latin-1") for key, value in scope["headers"] if key == b"cookie"]
+    name = named_by("; ".join(cookies)) if cookies else None
+    if name is None:
+        return send
+    again = (b"set-cookie", set_cookie(name).encode())
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            if not any(key == b"set-cookie" for key, _ in headers):  # a session that was just opened is another
+                message = {**message, "headers": [*headers, again]}
+        await send(message)
+
+    return sent
 
 
 def _harmless(body: bytes) -> bytes:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +25,7 @@ from gymcore.runtime.schedule import Planned
 from gymcore.serving.refusals import FailedRollout, Refusal
 from gymcore.serving.rows import SentRow
 
-__all__ = ["COOKIE", "ClientSession", "Sessions"]
+__all__ = ["COOKIE", "ClientSession", "Sessions", "named_by", "set_cookie"]
 
 COOKIE = "gymcore_session"
 """The cookie that names a session; it is signed, and every answer sends it again."""
@@ -161,6 +162,20 @@ class ClientSession:
         finally:
             self.busy -= 1
             self.heard = time.monotonic()
+
+
+_NAMED = re.compile(rf'(?:^|[;,])\s*{COOKIE}="?([\w.-]{{1,200}})"?\s*(?=[;,]|$)', re.ASCII)
+
+
+def named_by(cookies: str) -> str | None:
+    """Return the session that a Cookie header names, whether there is one or not; None where it names none."""
+    named = _NAMED.findall(cookies)
+    return named[-1] if named else None
+
+
+def set_cookie(name: str) -> str:
+    """Return the Set-Cookie header that names a session."""
+    return f"{COOKIE}={name}; Path=/; HttpOnly; SameSite=Strict"
 
 
 class Sessions:

@@ -118,6 +118,40 @@ async def test_every_answer_names_the_session_again_and_never_otherwise(composed
     assert "HttpOnly" in names.pop()
 
 
+async def test_an_error_names_the_session_again(composed: Composed, wire: Serving) -> None:
+    """
+    NeMo Gym's agent replaces its cookies by those of errors, too: a session that failed must not lose its failure.
+    """
+
+    class World(Counter):
+        async def reply(self, turn: Turn) -> str | None:
+            raise RuntimeError("no")
+
+    async with wire(composed({"a": (World, 2)}, Says), body_bytes=2**20) as served:
+        row, other = served.rows()
+        jar = dict((await served.post("/seed_session", row)).cookies)
+        served.client.cookies.jar.set_policy(_NoCookies())
+        statuses = []
+        for path, body in (
+            ("/verify", {**other, "response": episode(1)}),
+            ("/verify", {**row, "response": {}}),
+            ("/add", {"number": "1" * 2**20}),
+            ("/crash", {}),
+            ("/add", {"number": 1}),
+            ("/verify", {**row, "response": episode(1)}),
+            ("/close_session", {}),
+            ("/verify", {**row, "response": episode(1)}),
+        ):
+            cookies = "; ".join(f"{name}={value}" for name, value in jar.items())
+            reply = await served.post(path, body, headers={"cookie": cookies})
+            jar = dict(reply.cookies)
+            statuses.append(reply.status_code)
+            assert "reward" not in reply.json()
+
+    assert statuses == [409, 422, 413, 500, 500, 500, 200, 410]
+    assert list(jar) == [COOKIE]
+
+
 async def test_sessions_do_not_mix(composed: Composed, wire: Serving) -> None:
     """
     A hundred at once, each with a sum of its own; `tests/benchmarks/serving.py` does it with a thousand and a port.
