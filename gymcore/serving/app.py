@@ -239,13 +239,12 @@ class _Wire:
 
 def _refuse_another(sent: SentRow, seeded: SentRow) -> None:
     """
-    Find that a row is not the one of its session. An agent may have changed what it asks, so its content says nothing.
+    Find that a row is not the one of its session.
 
     Raises:
-        Refusal: it is another environment's, or says another `task_id`.
+        Refusal: it is another environment's, says another `task_id`, or, where one says none, another task.
     """
-    own, other = seeded.sent.get("task_id"), sent.sent.get("task_id")
-    if sent.route.environment != seeded.route.environment or (own is not None and other is not None and own != other):
+    if sent.route.environment != seeded.route.environment or not sent.is_task_of(seeded):
         raise Refusal(409, "this row is not the one of the session", hints=["try: /seed_session, for another"])
 
 

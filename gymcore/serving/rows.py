@@ -14,7 +14,7 @@ from gymcore.composition.rows.preparation import RowError, prepare_row
 from gymcore.composition.rows.reader import RowReader
 from gymcore.documents import DocumentError, decode_exactly, decode_json, encode_json
 from gymcore.errors import nearest
-from gymcore.records import ROLLOUT_KEYS, Row
+from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Row
 from gymcore.serving.refusals import Refusal
 
 __all__ = ["INDICES", "SentRow", "read_object", "read_row", "route_of"]
@@ -27,6 +27,9 @@ FAILURE_KEYS = ("_ng_failure_class", "_ng_failure_terminal", "failure")
 
 _NO_TASK = {*INDICES, *ROLLOUT_KEYS, *FAILURE_KEYS}
 """What may come beside a row whose response is scored: a client may send back what it was told of it."""
+
+_NOT_OWN = {*_NO_TASK, *ROUTE_KEYS, "response", "responses_create_params", "task_id"}
+"""What may change between the two times that a client sends the row of a session."""
 
 WHERE = "the row"
 """How messages name it."""
@@ -68,6 +71,18 @@ class SentRow:
         """Which of the rollouts of its task the client calls it, from 0."""
         index = self.sent.get("_ng_rollout_index")
         return index if type(index) is int and 0 <= index < 1 << 31 else 0
+
+    def is_task_of(self, seeded: SentRow) -> bool:
+        """
+        Whether nothing says that this is another task than that of a row that came before.
+
+        Without a `task_id` in both their own keys tell: an agent may have changed what is asked, and added keys.
+        """
+        own, other = seeded.sent, self.sent
+        if own.get("task_id") is not None and other.get("task_id") is not None:
+            return bool(own["task_id"] == other["task_id"])
+        both = own.keys() & other.keys() - _NOT_OWN
+        return all(own[key] == other[key] for key in both if own[key] is not None and other[key] is not None)
 
 
 def read_object(body: bytes) -> dict[str, Any]:

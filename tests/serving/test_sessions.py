@@ -471,6 +471,27 @@ async def test_a_row_of_another_session_is_not_scored_with_this_one(composed: Co
     assert right.json()["task_id"] == "a/0"
 
 
+async def test_without_a_task_id_a_rows_own_keys_tell_whose_session_it_is(composed: Composed, wire: Serving) -> None:
+    """
+    Another task is refused; what an agent has changed of the question, added, or left out is not.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        asked = {"responses_create_params": {"input": "how many?"}, "_ng_task_index": 1}
+        first = {**asked, "of": {"what": ["pears", 1]}, "size": None}
+        await served.post("/seed_session", first)
+        other = {**first, "of": {"what": ["apples", 1]}}
+        wrong = await served.post("/verify", {**other, "response": episode(1)})
+        nameless = await served.post("/verify", {**other, "task_id": "a/0", "response": episode(1)})
+        changed = {**first, "responses_create_params": {"input": "So: how many?"}, "_ng_task_index": 2, "size": 3}
+        right = await served.post("/verify", {**changed, "added": 1, "reward": 0.5, "response": episode(1)})
+
+    assert [reply.status_code for reply in (wrong, nameless, right)] == [409, 409, 200]
+
+
 async def test_closing_while_it_is_scored_is_told_and_breaks_nothing(composed: Composed, wire: Serving) -> None:
     """
     Whoever waits for the reward hears that the session is over.
