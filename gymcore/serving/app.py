@@ -178,7 +178,7 @@ class _Wire:
         arguments = (await request.body()).decode("utf-8", "replace")
         text = await session.call(ToolCall(tool, arguments, f"call_{session.count()}"))
         media_type = "application/json" if text[:1] in "{[" else "text/plain"
-        return Response(text, media_type=media_type)
+        return Response(text.encode("utf-8", "replace"), media_type=media_type)
 
     async def verify(self, request: Request) -> Response:
         sent, (response,) = read_row(await request.body(), self._routes, extra=("response",))

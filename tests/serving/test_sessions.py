@@ -213,6 +213,24 @@ async def test_what_a_model_did_wrong_is_a_tool_output_and_no_error(composed: Co
     assert plain.text == "HEY"
 
 
+async def test_a_tools_text_that_cannot_be_encoded_is_answered(composed: Composed, wire: Serving) -> None:
+    """
+    A lone surrogate becomes a question mark, as in a rollout that is played here.
+    """
+
+    class World(Counter):
+        @tool
+        def cut(self) -> str:
+            """Return half a character."""
+            return "half \ud83d."
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        await served.post("/seed_session", served.rows()[0])
+        reply = await served.post("/cut", {})
+
+    assert (reply.status_code, reply.text) == (200, "half ?.")
+
+
 async def test_a_tool_that_crashes_ends_its_session_without_a_reward(composed: Composed, wire: Serving) -> None:
     """
     The failure is told at once, and again to whoever wants it scored; the environment is closed.
