@@ -148,6 +148,8 @@ def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...]
     else:
         found, line = [], body.strip()
         row = reader.parse(line, WHERE)
+        if row is None:
+            read_object(line)  # what is no JSON is another mistake than what is no row
         value = row or {}
         if FAILURE_KEYS[0] in value:
             value = row = {key: item for key, item in decode_exactly(line).items() if key not in FAILURE_KEYS}
