@@ -244,9 +244,11 @@ class _Serving:
             _say("stopping: the plugins are not opened any further")
         elif count == 1:
             drain_s = self._composition.plan.collect.drain_s
-            playing = sum(self._server.on_demand.in_flight.values())
+            playing = f"{sum(self._server.on_demand.in_flight.values()):,} rollouts in flight"
+            if sessions := self._server.sessions.unfinished(drain_s):
+                playing += f" and {sessions:,} open session{'s' if sessions > 1 else ''}"
             self._server.stop()
-            _say(f"stopping: {playing:,} rollouts in flight may finish, up to {drain_s:g} s; Ctrl-C again to stop now")
+            _say(f"stopping: {playing} may finish, up to {drain_s:g} s; Ctrl-C again to stop now")
         else:
             self._server.cancel()
             _say("stopping now; what is in flight is not answered")

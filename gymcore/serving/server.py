@@ -128,12 +128,14 @@ class Server:
         url: Where.
         notes: What whoever started it should know, one line each.
         on_demand: The rollouts that are being played.
+        sessions: Those that clients play.
     """
 
-    def __init__(self, url: str, notes: Sequence[str], on_demand: OnDemand) -> None:
+    def __init__(self, url: str, notes: Sequence[str], on_demand: OnDemand, sessions: Sessions) -> None:
         self.url = url
         self.notes = tuple(notes)
         self.on_demand = on_demand
+        self.sessions = sessions
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -145,6 +147,7 @@ class Server:
         """Stop, and end what is being played."""
         self.stop()
         self.on_demand.cancel()
+        self.sessions.cancel()
 
     async def stopped(self) -> None:
         """Wait until somebody says stop."""
@@ -201,7 +204,7 @@ async def serve(
     ):
         for line in kept.journal.damaged:
             say(f"damaged, set aside in quarantine/: {line}")
-        server = Server(_url(listening), _notes(composition), served.on_demand)
+        server = Server(_url(listening), _notes(composition), served.on_demand, served.sessions)
         app = Guard(application(served), hosts=address.hosts(), token=address.token, body_bytes=body_bytes)
         async with answering(app, listening):
             with _port_file(port_file, listening):

@@ -208,6 +208,7 @@ class Sessions:
         self._signer = itsdangerous.Signer(secrets.token_bytes(32), key_derivation="none")
         self._sessions: dict[str, ClientSession] = {}
         self._count = 0
+        self._is_cancelled = False
         self._closing: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._sweep = self._loop.call_later(SWEEP_S, self._close_idle)
@@ -268,11 +269,21 @@ class Sessions:
         if session is not None:
             await session.close()
 
+    def unfinished(self, within_s: float) -> int:
+        """Count the open sessions of which something was heard lately: their clients may still want a reward."""
+        since = time.monotonic() - within_s
+        sessions = self._sessions.values()
+        return sum(session.busy > 0 or (not session.is_over and session.heard > since) for session in sessions)
+
     async def drain(self, limit_s: float) -> None:
-        """Wait a while for what is being done in sessions."""
+        """Wait a while until what is unfinished is scored or closed, or somebody says `cancel`."""
         until = time.monotonic() + limit_s
-        while time.monotonic() < until and any(session.busy for session in self._sessions.values()):  # noqa: ASYNC110
+        while time.monotonic() < until and not self._is_cancelled and self.unfinished(limit_s):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+
+    def cancel(self) -> None:
+        """Have nobody wait for sessions any more."""
+        self._is_cancelled = True
 
     async def aclose(self) -> None:
         """Close every session."""

@@ -120,6 +120,45 @@ def test_what_is_being_played_when_it_is_stopped_is_answered_first(gym_serve: Se
     assert code == 0
 
 
+def test_a_session_that_is_open_when_it_is_stopped_may_be_scored(gym_serve: Serve) -> None:
+    """
+    Between two of its calls, too; no other is opened, and the server leaves when it is scored.
+    """
+    with gym_serve(*BOTH) as served, httpx.Client(base_url=served.url, timeout=30) as client:
+        row = next(row for row in rows_of(served.folder / "runs/mix") if "city" in row)
+        assert client.post("/seed_session", json=row).status_code == 200
+        served.process.send_signal(signal.SIGTERM)
+        for _ in range(100):
+            if (ready := httpx.get(f"{served.url}/ready").status_code) == 503:
+                break
+            time.sleep(0.05)
+        time.sleep(0.5)
+        late = httpx.post(f"{served.url}/seed_session", json=row).status_code
+        called = client.post("/get_weather", json={"city": row["city"]})
+        scored = client.post("/verify", json={**row, "response": {"output": []}})
+        _, err = served.process.communicate(timeout=20)
+
+    assert (ready, late, called.status_code, scored.status_code) == (503, 503, 200, 200)
+    assert "reward" in scored.json()
+    assert "stopping: 0 rollouts in flight and 1 open session may finish" in err
+    assert served.process.returncode == 0
+
+
+def test_a_session_that_nobody_goes_on_with_is_not_waited_for_after_a_second_signal(gym_serve: Serve) -> None:
+    """
+    Two signals end the server, whatever is open.
+    """
+    with gym_serve(*BOTH) as served:
+        httpx.post(f"{served.url}/seed_session", json=rows_of(served.folder / "runs/mix")[0]).raise_for_status()
+        served.process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert served.process.poll() is None
+        begun = time.monotonic()
+        served.stop()
+
+    assert time.monotonic() - begun < 15
+
+
 SLOW = '''
 import asyncio
 from gymcore import Environment
