@@ -207,6 +207,8 @@ class Sessions:
         # Nothing is derived from a key that is random already.
         self._signer = itsdangerous.Signer(secrets.token_bytes(32), key_derivation="none")
         self._sessions: dict[str, ClientSession] = {}
+        self._gone: dict[str, str] = {}
+        """Why the last sessions that were closed are."""
         self._count = 0
         self._is_cancelled = False
         self._closing: set[asyncio.Task[None]] = set()
@@ -258,16 +260,23 @@ class Sessions:
             name = ""
         session = self._sessions.get(name)
         if session is None:
-            told = f"the session is closed: nothing was heard of it for {self._idle_s:g} s, or another server opened it"
-            raise Refusal(410, told, hints=["try: /seed_session, for another"])
+            why = self._gone.get(name, "it was over long ago" if name else "another server opened it, or none")
+            raise Refusal(410, f"the session is closed: {why}", hints=["try: /seed_session, for another"])
         session.heard = time.monotonic()
         return signed, session
 
     async def end(self, signed: str) -> None:
-        """Close a session, and wait until its environment is closed."""
-        session = self._sessions.pop(self._signer.unsign(signed.encode()).decode(), None)
-        if session is not None:
-            await session.close()
+        """Close a session whose client has no more use for it, and wait until its environment is closed."""
+        name = self._signer.unsign(signed.encode()).decode()
+        if name in self._sessions:
+            await self._forget(name, "its client closed it, or opened another in its place").close()
+
+    def _forget(self, name: str, why: str) -> ClientSession:
+        """Take a session away, and remember a while why, for whoever still asks for it."""
+        self._gone[name] = why
+        if len(self._gone) > self._most:
+            del self._gone[next(iter(self._gone))]
+        return self._sessions.pop(name)
 
     def unfinished(self, within_s: float) -> int:
         """Count the open sessions of which something was heard lately: their clients may still want a reward."""
@@ -304,6 +313,6 @@ class Sessions:
         for name, session in list(self._sessions.items()):
             kept_s = min(self._scored_s, self._idle_s) if session.is_over else self._idle_s
             if session.heard < now - kept_s and not session.busy:
-                del self._sessions[name]
-                self._close(session)
+                over = "it was over, and " if session.is_over else ""
+                self._close(self._forget(name, f"{over}nothing was heard of it for {kept_s:g} s"))
         self._sweep = self._loop.call_later(SWEEP_S, self._close_idle)

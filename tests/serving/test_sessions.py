@@ -304,7 +304,27 @@ async def test_an_idle_session_is_closed_and_its_client_told(composed: Composed,
 
     assert World.log == ["open", "close"]
     assert late.status_code == 410
+    assert "nothing was heard of it for 0.2 s" in late.text
     assert "seed_session" in late.text
+
+
+async def test_a_session_that_its_client_closed_is_told_to_be(composed: Composed, wire: Serving) -> None:
+    """
+    And not to have been idle; one that this server never opened is told so.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        await served.post("/seed_session", served.rows()[0])
+        await served.post("/close_session", {})
+        closed = await served.post("/add", {"number": 1})
+        foreign = await served.post("/add", {"number": 1}, headers={"cookie": f"{COOKIE}=x.y"})
+
+    assert closed.status_code == foreign.status_code == 410
+    assert "its client closed it" in closed.json()["error"]["message"]
+    assert "another server opened it" in foreign.json()["error"]["message"]
 
 
 async def test_stopping_closes_every_session(composed: Composed, wire: Serving) -> None:
