@@ -43,7 +43,8 @@ def test_whatever_is_sent_the_answer_is_one_that_is_described(gym_serve: Serve) 
     """
     if find_spec("schemathesis") is None:
         pytest.skip("needs schemathesis: pip install --group trainers")
-    with gym_serve("--env", "example_single_tool_call", "--env", "example_multi_step", "--out", "x") as served:
+    both = ("--env", "example_single_tool_call", "--env", "example_multi_step", "--out", "x")
+    with gym_serve(*both, "--drain", "1") as served:  # sessions are left open, and would be waited for
         checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
         options = ["--checks", checks, "--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--seed", "7"]
         # The model of these environments is the oracle, which answers no request of its own: 501, as is described.
