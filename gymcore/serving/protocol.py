@@ -1,5 +1,5 @@
 """
-HTTP as uvicorn speaks it over httptools, with bounds on what it leaves unbounded: the size and the time of a head.
+HTTP as uvicorn speaks it over httptools, with bounds on what it leaves unbounded: heads, and what frames a body.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 __all__ = ["HEAD_BYTES", "HEAD_S", "BoundedProtocol"]
 
 HEAD_BYTES = 64 * 2**10
-"""The longest request line with its headers."""
+"""The longest request line with its headers; also of trailers, and of anything else that is no body."""
 
 HEAD_S = 15.0
 """How long sending them may take, from the opening of the connection, or from the first byte."""
@@ -37,11 +37,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless the head is too long."""
-        if self._head is not None:
-            self._size += len(data)
+        """Read on, unless what has come since the last of a body is too long: headers, trailers, chunk extensions."""
+        self._size += len(data)
         super().data_received(data)
-        if self._head is not None and self._size > HEAD_BYTES and not self.transport.is_closing():
+        if self._size > HEAD_BYTES and not self.transport.is_closing():
             self._refuse(b"431 Request Header Fields Too Large", b"the headers are too long")
 
     def on_message_begin(self) -> None:
@@ -50,10 +49,26 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head is None:
             self._await_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; trailers are left out, because nobody looks at them, and they must not say who asks."""
+        if self._head is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        """Stop counting: what follows is a body, which has bounds of its own."""
+        """Stop waiting, and count anew: what follows is a body, which has bounds of its own."""
         self._end_head()
+        self._size = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take some of a body, and count what follows anew."""
+        self._size = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Count what follows anew: it is the next request."""
+        self._size = 0
+        super().on_message_complete()
 
     def _await_head(self) -> None:
         self._size = 0

@@ -271,6 +271,33 @@ async def test_a_head_without_end_is_refused(composed: Composed, tmp_path: Path)
     assert b"431" in said.split(b"\r\n")[0]
 
 
+CHUNKED = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    "endless", [b"0\r\n" + b"a: b\r\n" * 15_000, b"0\r\na: " + b"b" * 90_000, b"1;" + b"a" * 90_000]
+)
+async def test_what_frames_a_body_has_an_end(composed: Composed, tmp_path: Path, endless: bytes) -> None:
+    """
+    Trailers and chunk extensions are read no further than headers.
+    """
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path) as port:
+        said = await spoken(port, CHUNKED + b"\r\n2\r\n{}\r\n", endless, pause_s=0.05)
+
+    assert b"431" in said.split(b"\r\n")[0]
+
+
+async def test_trailers_are_no_headers(composed: Composed, tmp_path: Path) -> None:
+    """
+    Whatever they say of who asks.
+    """
+    body = b"2\r\n{}\r\n0\r\nhost: 127.0.0.1\r\norigin: http://evil.example\r\n\r\n"
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path) as port:
+        said = await spoken(port, CHUNKED + b"connection: close\r\n\r\n" + body)
+
+    assert b"422" in said.split(b"\r\n")[0]
+
+
 async def test_a_head_that_does_not_come_is_not_waited_for(composed: Composed, tmp_path: Path) -> None:
     """
     One byte a while keeps no connection open for ever.
