@@ -8,6 +8,7 @@ import asyncio
 import hmac
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
@@ -28,7 +29,13 @@ PARTS = 250_000
 """So many objects and lists a body may hold: a few bytes of each take a hundred times as much when they are read."""
 
 BODY_S = 60.0
-"""How long a client may take to send one; what it does with the answer is its own business."""
+"""How long a client may take to send one."""
+
+STALL_S = 10.0
+"""How long nothing of it may come."""
+
+SLOW_S = 2.0
+"""A body that has been coming for longer gives its room to one that finds none."""
 
 
 def is_loopback(host: str) -> bool:
@@ -37,6 +44,17 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+@dataclass(eq=False)
+class _Body:
+    """What a request holds, and since when it has been coming."""
+
+    begun: float
+    held: int = 0
+    deadline: asyncio.Timeout | None = None
+    is_slow: bool = False
+    """Whether another has taken its room."""
 
 
 class Guard:
@@ -49,6 +67,8 @@ class Guard:
         token: What clients must know; None where only this machine can reach the server.
         body_bytes: The longest body.
         body_s: How long sending one may take, in seconds.
+        stall_s: How long nothing of it may come.
+        held_bytes: What all bodies may take together.
     """
 
     def __init__(
@@ -59,13 +79,18 @@ class Guard:
         token: str | None,
         body_bytes: int = BODY_BYTES,
         body_s: float = BODY_S,
+        stall_s: float = STALL_S,
+        held_bytes: int = HELD_BYTES,
     ) -> None:
         self._app = app
         self._hosts = hosts
         self._token = None if token is None else f"Bearer {token}".encode()
         self._body_bytes = body_bytes
         self._body_s = body_s
+        self._stall_s = stall_s
+        self._held_bytes = held_bytes
         self._held = 0
+        self._coming: dict[_Body, None] = {}  # the oldest first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -73,13 +98,13 @@ class Guard:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
-        held = [0]
+        held = _Body(asyncio.get_running_loop().time())
         try:
             await self._serve(scope, receive, _naming_again(scope, send), held)
         finally:
-            self._held -= held[0]
+            self._held -= held.held
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, held: list[int]) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, held: _Body) -> None:
         has_begun = False
 
         async def sent(message: Message) -> None:
@@ -110,7 +135,7 @@ class Guard:
             leaving = Refusal(503, "the server is stopping", headers={"retry-after": "5", "connection": "close"})
             await leaving.response()(scope, receive, send)
 
-    async def _checked(self, scope: Scope, receive: Receive, held: list[int]) -> bytes:
+    async def _checked(self, scope: Scope, receive: Receive, held: _Body) -> bytes:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         names = [name for name, _ in scope["headers"]]
         if any(names.count(name) > 1 for name in _ONCE):
@@ -127,31 +152,67 @@ class Guard:
             raise Refusal(401, "a token is needed: Authorization: Bearer ...", headers={"www-authenticate": "Bearer"})
         return await self._body(headers, receive, held)
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive, held: list[int]) -> bytes:
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive, held: _Body) -> bytes:
         length = headers.get(b"content-length")
         if length is not None and (not length.isdigit() or int(length) > self._body_bytes):
             raise self._too_long()
+        self._coming[held] = None
+        try:
+            async with asyncio.timeout_at(held.begun + self._body_s) as held.deadline:
+                return _harmless(await self._read(receive, held))
+        except TimeoutError:
+            if held.is_slow:
+                raise Refusal(408, "the body came slowly, and another needed its room") from None
+            told = f"the body did not come within {self._body_s:g} s, or nothing of it for {self._stall_s:g} s"
+            raise Refusal(408, told) from None
+        finally:
+            self._coming.pop(held, None)
+
+    async def _read(self, receive: Receive, held: _Body) -> bytes:
+        """Read a body, waiting for each part of it, but not for long."""
         parts: list[bytes] = []
         size = 0
-        try:
-            async with asyncio.timeout(self._body_s):
-                while True:
-                    message: Any = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise Refusal(400, "the client has left")
-                    part = message.get("body", b"")
-                    size += len(part)
-                    if size > self._body_bytes:
-                        raise self._too_long()
-                    held[0] += len(part)
-                    self._held += len(part)
-                    if self._held > HELD_BYTES:
-                        raise Refusal(503, "the server holds as much as it may", headers={"retry-after": "1"})
-                    parts.append(part)
-                    if not message.get("more_body"):
-                        return _harmless(parts[0] if len(parts) == 1 else b"".join(parts))
-        except TimeoutError:
-            raise Refusal(408, f"the body did not come within {self._body_s:g} s") from None
+        now = asyncio.get_running_loop().time
+        while True:
+            if not held.is_slow and held.deadline is not None:
+                held.deadline.reschedule(min(held.begun + self._body_s, now() + self._stall_s))
+            message: Any = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refusal(400, "the client has left")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._body_bytes:
+                raise self._too_long()
+            self._hold(held, len(part))
+            parts.append(part)
+            if not message.get("more_body"):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _hold(self, body: _Body, size: int) -> None:
+        """
+        Count what has come of a body, at the cost of those that come slowly.
+
+        Raises:
+            Refusal: there is no room.
+        """
+        body.held += size
+        self._held += size
+        if self._held <= self._held_bytes:
+            return
+        now = asyncio.get_running_loop().time()
+        for slow in [one for one in self._coming if one.held and one.begun + SLOW_S < now and one is not body]:
+            self._drop(slow, now)
+            if self._held <= self._held_bytes:
+                return
+        raise Refusal(503, "the server holds as much as it may", headers={"retry-after": "1"})
+
+    def _drop(self, slow: _Body, now: float) -> None:
+        """Wait for a body no longer."""
+        self._coming.pop(slow)
+        self._held -= slow.held
+        slow.held, slow.is_slow = 0, True
+        if slow.deadline is not None and not slow.deadline.expired():
+            slow.deadline.reschedule(now)
 
     def _too_long(self) -> Refusal:
         return Refusal(413, f"the body is longer than {self._body_bytes >> 20} MB")

@@ -21,7 +21,7 @@ from gymcore.errors import RequestError
 from gymcore.responses import message
 from gymcore.serving import Address, bind
 from gymcore.serving.app import application
-from gymcore.serving.guard import Guard, is_loopback
+from gymcore.serving.guard import SLOW_S, Guard, is_loopback
 from gymcore.serving.protocol import BoundedProtocol
 from gymcore.serving.server import answering, opened
 
@@ -190,12 +190,12 @@ async def test_no_secret_stands_in_any_answer(composed: Composed, wire: Serving)
 
 @asynccontextmanager
 async def listening(
-    composition: Composition, folder: Path, http: type[BoundedProtocol] = BoundedProtocol
+    composition: Composition, folder: Path, http: type[BoundedProtocol] = BoundedProtocol, **bounds: Any
 ) -> AsyncIterator[int]:
     """Serve on a port."""
     with Journal(folder) as journal, bind(Address()) as taken:
         async with opened(composition, journal, lambda rollouts: None) as (served, _):
-            app = Guard(application(served), hosts={"127.0.0.1"}, token=None, body_s=0.3)
+            app = Guard(application(served), hosts={"127.0.0.1"}, token=None, **{"body_s": 0.3, **bounds})
             async with answering(app, taken, http=http):
                 yield taken.getsockname()[1]
 
@@ -323,6 +323,40 @@ async def test_a_body_that_does_not_come_is_not_waited_for(composed: Composed, t
         said = await spoken(port, head)
 
     assert b"408" in said.split(b"\r\n")[0]
+
+
+async def test_nothing_of_a_body_is_not_waited_for_as_long_as_the_rest(composed: Composed, tmp_path: Path) -> None:
+    """
+    A body may take its time, but it must come.
+    """
+    head = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n"
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path, body_s=60.0, stall_s=0.3) as port:
+        stalled = await spoken(port, head, b"{")
+        steady = await spoken(
+            port, head.replace(b"\r\n", b"\r\nconnection: close\r\n", 1), *[b" " * 20] * 5, pause_s=0.1
+        )
+
+    assert b"408" in stalled.split(b"\r\n")[0]
+    assert b"422" in steady.split(b"\r\n")[0]
+
+
+async def test_bodies_that_stall_shut_nobody_out(composed: Composed, tmp_path: Path) -> None:
+    """
+    Where there is no more room, those that come slowly make some.
+    """
+    stalled = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 30000\r\n\r\n" + b" " * 29_999
+    honest = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 10002\r\nconnection: close\r\n\r\n"
+    bounds: Any = {"body_s": 60.0, "stall_s": 60.0, "held_bytes": 95_000}
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path, **bounds) as port:
+        slow = [asyncio.create_task(spoken(port, stalled)) for _ in range(3)]
+        await asyncio.sleep(SLOW_S + 0.2)
+        said = [await spoken(port, honest + b"{" + b" " * 10_000 + b"}") for _ in range(3)]
+        done, _ = await asyncio.wait(slow, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        for task in slow:
+            task.cancel()
+
+    assert all(b"422" in one.split(b"\r\n")[0] for one in said)
+    assert [b"408" in task.result().split(b"\r\n")[0] for task in done] == [True]
 
 
 @pytest.mark.parametrize(
