@@ -50,6 +50,9 @@ _ROLES = ("user", "assistant", "system", "developer")
 _Mistakes = list[tuple[tuple[str | int, ...], str]]
 """Where each stands, and what it is."""
 
+_MOST_TOLD = 10
+"""After so many nobody looks for more."""
+
 
 def _mistakes_in_input(items: Any) -> _Mistakes:
     """Look at the items that are messages; what others hold is for whoever answers them."""
@@ -59,6 +62,8 @@ def _mistakes_in_input(items: Any) -> _Mistakes:
             found if type(items) is str else [(("input",), f"must be a text, or a list of items, not {_shown(items)}")]
         )
     for index, item in enumerate(items):
+        if len(found) == _MOST_TOLD:
+            break
         if type(item) is not dict:
             found.append((("input", index), f"must be an object, not {_shown(item)}"))
             continue
@@ -82,6 +87,8 @@ def _mistakes_in_tools(tools: Any) -> _Mistakes:
     if type(tools) is not list:
         return [(("tools",), f"must be a list of tools, not {_shown(tools)}")]
     for index, tool in enumerate(tools):
+        if len(found) == _MOST_TOLD:
+            break
         if type(tool) is not dict:
             found.append((("tools", index), f"must be an object, not {_shown(tool)}"))
             continue
@@ -197,7 +204,7 @@ class CreateParams(_Open):
                         "loc": place,
                         "input": None,
                     }
-                    for place, told in found[:10]
+                    for place, told in found[:_MOST_TOLD]
                 ],
             )
         return self

@@ -6,6 +6,7 @@ Source: the HTTP interface of nemo-gym 0.4.0, which its collector, NeMo RL and v
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -92,6 +93,7 @@ class _Wire:
         self._on_demand = served.on_demand
         self._sessions = served.sessions
         self._endpoints = served.endpoints
+        self._aggregating = asyncio.Lock()
 
     async def answer(self, request: Request) -> Response:
         """Answer any call of the protocol; every other name is that of a tool."""
@@ -147,7 +149,10 @@ class _Wire:
         return Response(answer, media_type="application/json")
 
     async def aggregate(self, request: Request) -> Response:
-        return json_response(aggregate(read_object(await request.body())))
+        body = await request.body()
+        # Thousands of rollouts take a while, which the others need not wait for; one at a time, for its memory.
+        async with self._aggregating:
+            return await asyncio.to_thread(lambda: json_response(aggregate(read_object(body))))
 
     async def seed_session(self, request: Request) -> Response:
         return _with_cookie(json_response({}), await self._opened(request))

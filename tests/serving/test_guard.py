@@ -225,16 +225,75 @@ async def test_a_header_that_says_who_asks_stands_once(composed: Composed, tmp_p
     assert b"400" in said.split(b"\r\n")[0]
 
 
-async def test_a_body_of_very_many_parts_is_not_read(composed: Composed, wire: Serving) -> None:
+@pytest.mark.parametrize(
+    ("further", "told"),
+    [
+        (b'"x": [' + b'{"a":1},' * 130_000 + b"1]", "objects"),
+        (b'"x": {' + b'"":1,' * 260_000 + b'"a":1}', "keys"),
+        (b'"x": [' + b"[]," * 260_000 + b"1]", "lists"),
+        (b'"x": [' + b'"",' * 1_010_000 + b"1]", "texts"),
+        (b'"x": [' + b"1," * 4_010_000 + b"1]", "values"),
+    ],
+    ids=["objects", "keys", "lists", "texts", "values"],
+)
+async def test_a_body_of_very_many_parts_is_not_read(
+    composed: Composed, wire: Serving, further: bytes, told: str
+) -> None:
     """
     A few bytes of each take a hundred times as much, and the time of everybody.
     """
     async with wire(composed({"a": (World, 1)}, Says)) as served:
         row = json.dumps(served.rows()[0])[:-1].encode()
-        reply = await served.client.post("/run", content=row + b', "x": [' + b'{"a":1},' * 300_000 + b"1]}")
+        reply = await served.client.post("/run", content=row + b", " + further + b"}")
 
     assert reply.status_code == 413
-    assert "objects" in reply.json()["error"]["message"]
+    assert told in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        {"prompt_token_ids": [list(range(i, 200_000 + i)) for i in range(5)]},
+        {"code": 'x = {"a": [1, 2], "b\\": {}}, ' * 60_000},
+    ],
+    ids=["tokens", "text"],
+)
+async def test_many_numbers_and_long_texts_are_read(composed: Composed, wire: Serving, further: dict[str, Any]) -> None:
+    """
+    Rows hold ids of tokens, and code in which brackets and colons are no parts.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        reply = await served.post("/run", {**served.rows()[0], **further})
+
+    assert reply.status_code == 200
+
+
+@pytest.mark.parametrize("names", [[str(number) for number in range(1_001)], ["a" * 201]], ids=["many", "long"])
+async def test_rollouts_do_not_measure_very_much(composed: Composed, wire: Serving, names: list[str]) -> None:
+    """
+    Each number comes back ten times, with its name.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        reply = await served.post("/aggregate_metrics", {"verify_responses": [dict.fromkeys(names, 1)]})
+
+    assert reply.status_code == 413
+
+
+async def test_others_are_answered_while_thousands_of_rollouts_are_summed_up(composed: Composed, wire: Serving) -> None:
+    """
+    However many they are.
+    """
+    rollouts = [{"_ng_task_index": index, **{str(name): 1 for name in range(20)}} for index in range(8_000)]
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        summing = asyncio.create_task(served.post("/aggregate_metrics", {"verify_responses": rollouts}))
+        count = 0
+        while not summing.done():
+            await served.client.get("/health")
+            await asyncio.sleep(0.002)
+            count += 1
+
+    assert summing.result().status_code == 200
+    assert count > 10
 
 
 async def test_a_request_that_is_cut_off_by_the_end_is_told_so(composed: Composed, tmp_path: Path) -> None:
