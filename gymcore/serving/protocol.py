@@ -1,5 +1,6 @@
 """
-HTTP as uvicorn speaks it over httptools, with bounds on what it leaves unbounded: heads, and what frames a body.
+HTTP as uvicorn speaks it over httptools, with bounds on what it leaves unbounded: heads, what frames a body, and
+clients that take no answer.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["HEAD_BYTES", "HEAD_S", "BoundedProtocol"]
+__all__ = ["HEAD_BYTES", "HEAD_S", "TAKE_S", "BoundedProtocol"]
 
 HEAD_BYTES = 64 * 2**10
 """The longest request line with its headers; also of trailers, and of anything else that is no body."""
@@ -17,24 +18,42 @@ HEAD_BYTES = 64 * 2**10
 HEAD_S = 15.0
 """How long sending them may take, from the opening of the connection, or from the first byte."""
 
+TAKE_S = 60.0
+"""How long a client may take nothing of an answer that waits for it; what the kernel holds counts as taken."""
+
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection whose client must say what it wants, in not too many words, and soon."""
+    """A connection whose client must say what it wants, in not too many words, and soon, and take what it gets."""
 
     head_s = HEAD_S
     """How long a head may take."""
+    take_s = TAKE_S
+    """How long nothing of an answer may be taken."""
     _head: asyncio.TimerHandle | None = None
+    _taking: asyncio.TimerHandle | None = None
     _size = 0
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that `pause_writing` tells of every answer that waits
         self._await_head()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Wait for nothing more."""
         self._end_head()
+        self._end_taking()
         super().connection_lost(error)
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to take what was written."""
+        super().pause_writing()
+        self._await_taking()
+
+    def resume_writing(self) -> None:
+        """It has taken all of it."""
+        self._end_taking()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless what has come since the last of a body is too long: headers, trailers, chunk extensions."""
@@ -87,6 +106,23 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._size and not self.transport.is_closing():
             self._refuse(b"408 Request Timeout", b"the headers did not come in time")
         self.transport.close()
+
+    def _await_taking(self) -> None:
+        self._end_taking()
+        left = self.transport.get_write_buffer_size()
+        self._taking = self.loop.call_later(self.take_s, self._on_untaken, left)
+
+    def _end_taking(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
+
+    def _on_untaken(self, left: int) -> None:
+        """Drop the client if it has taken nothing since so much was left."""
+        if self.transport.get_write_buffer_size() < left:
+            self._await_taking()
+        else:
+            self.transport.abort()
 
     def _refuse(self, status: bytes, told: bytes) -> None:
         body = b'{"error":{"message":"%b"}}' % told

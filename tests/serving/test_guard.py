@@ -8,7 +8,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -416,6 +416,35 @@ async def test_bodies_that_stall_shut_nobody_out(composed: Composed, tmp_path: P
 
     assert all(b"422" in one.split(b"\r\n")[0] for one in said)
     assert [b"408" in task.result().split(b"\r\n")[0] for task in done] == [True]
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["slow", "stalled"])
+async def test_an_answer_that_is_not_taken_is_not_kept(composed: Composed, tmp_path: Path, is_whole: bool) -> None:
+    """
+    A client may read slowly, but it must read.
+    """
+
+    class Hasty(BoundedProtocol):
+        take_s = 1.0
+
+    composition = composed({"a": (World, 1)}, Says)
+    row = json.dumps({**next(iter(composition.dataset)).value, "x": "x" * 14_000_000}).encode()
+    head = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(row)
+    loop = asyncio.get_running_loop()
+    async with listening(composition, tmp_path, Hasty, body_s=20.0) as port:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", port))
+            await loop.sock_sendall(client, head + row)
+            size = len(await loop.sock_recv(client, 1))
+            await asyncio.sleep(0.0 if is_whole else 2.5)
+            with suppress(ConnectionError):
+                while part := await loop.sock_recv(client, 200_000):
+                    size += len(part)
+                    await asyncio.sleep(0.02)
+
+    assert (size > len(row)) is is_whole
 
 
 @pytest.mark.parametrize(
