@@ -43,6 +43,9 @@ STALL_S = 10.0
 SLOW_S = 2.0
 """A body that has been coming for longer gives its room to one that finds none."""
 
+SMALL_BYTES = 2**20
+"""And so does a longer one, at once, to one that is no longer than this: most are a few kilobytes."""
+
 
 def is_loopback(host: str) -> bool:
     """Whether an address or a name can be reached from this machine only."""
@@ -59,7 +62,7 @@ class _Body:
     begun: float
     held: int = 0
     deadline: asyncio.Timeout | None = None
-    is_slow: bool = False
+    is_dropped: bool = False
     """Whether another has taken its room."""
 
 
@@ -167,8 +170,8 @@ class Guard:
             async with asyncio.timeout_at(held.begun + self._body_s) as held.deadline:
                 return _harmless(await self._read(receive, held))
         except TimeoutError:
-            if held.is_slow:
-                raise Refusal(408, "the body came slowly, and another needed its room") from None
+            if held.is_dropped:
+                raise Refusal(408, "another needed the room of this body before all of it had come") from None
             told = f"the body did not come within {self._body_s:g} s, or nothing of it for {self._stall_s:g} s"
             raise Refusal(408, told) from None
         finally:
@@ -180,7 +183,7 @@ class Guard:
         size = 0
         now = asyncio.get_running_loop().time
         while True:
-            if not held.is_slow and held.deadline is not None:
+            if not held.is_dropped and held.deadline is not None:
                 held.deadline.reschedule(min(held.begun + self._body_s, now() + self._stall_s))
             message: Any = await receive()
             if message["type"] == "http.disconnect":
@@ -196,7 +199,7 @@ class Guard:
 
     def _hold(self, body: _Body, size: int) -> None:
         """
-        Count what has come of a body, at the cost of those that come slowly.
+        Count what has come of a body, at the cost of those that come slowly, or are long where this one is short.
 
         Raises:
             Refusal: there is no room.
@@ -206,19 +209,21 @@ class Guard:
         if self._held <= self._held_bytes:
             return
         now = asyncio.get_running_loop().time()
-        for slow in [one for one in self._coming if one.held and one.begun + SLOW_S < now and one is not body]:
-            self._drop(slow, now)
-            if self._held <= self._held_bytes:
-                return
+        for other in list(self._coming):
+            is_slow = other.held > 0 and other.begun + SLOW_S < now
+            if other is not body and (is_slow or body.held <= SMALL_BYTES < other.held):
+                self._drop(other, now)
+                if self._held <= self._held_bytes:
+                    return
         raise Refusal(503, "the server holds as much as it may", headers={"retry-after": "1"})
 
-    def _drop(self, slow: _Body, now: float) -> None:
+    def _drop(self, body: _Body, now: float) -> None:
         """Wait for a body no longer."""
-        self._coming.pop(slow)
-        self._held -= slow.held
-        slow.held, slow.is_slow = 0, True
-        if slow.deadline is not None and not slow.deadline.expired():
-            slow.deadline.reschedule(now)
+        self._coming.pop(body)
+        self._held -= body.held
+        body.held, body.is_dropped = 0, True
+        if body.deadline is not None and not body.deadline.expired():
+            body.deadline.reschedule(now)
 
     def _too_long(self) -> Refusal:
         return Refusal(413, f"the body is longer than {self._body_bytes >> 20} MB")

@@ -21,7 +21,7 @@ from gymcore.errors import RequestError
 from gymcore.responses import message
 from gymcore.serving import Address, bind
 from gymcore.serving.app import application
-from gymcore.serving.guard import SLOW_S, Guard, is_loopback
+from gymcore.serving.guard import SLOW_S, SMALL_BYTES, Guard, is_loopback
 from gymcore.serving.protocol import BoundedProtocol
 from gymcore.serving.server import answering, opened
 
@@ -416,6 +416,23 @@ async def test_bodies_that_stall_shut_nobody_out(composed: Composed, tmp_path: P
 
     assert all(b"422" in one.split(b"\r\n")[0] for one in said)
     assert [b"408" in task.result().split(b"\r\n")[0] for task in done] == [True]
+
+
+async def test_long_bodies_that_are_still_coming_shut_out_no_short_ones(composed: Composed, tmp_path: Path) -> None:
+    """
+    However new they are: whoever is dropped may come again at once.
+    """
+    length = 3 * SMALL_BYTES
+    long = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % length + b" " * (length - 1)
+    short = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path, body_s=60.0, held_bytes=length - 1) as port:
+        coming = asyncio.create_task(spoken(port, long))
+        await asyncio.sleep(SLOW_S / 4)
+        said = await spoken(port, short)
+        dropped = await coming
+
+    assert b"422" in said.split(b"\r\n")[0]
+    assert b"408" in dropped.split(b"\r\n")[0]
 
 
 @pytest.mark.parametrize("is_whole", [True, False], ids=["slow", "stalled"])
