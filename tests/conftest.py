@@ -25,7 +25,7 @@ from gymcore.testing.plugins import PluginFolder
 from gymcore.testing.suites import PluginSuite
 
 # A busy machine makes no law false. On a second Python a law is looked at, and not searched for its exceptions again.
-settings.register_profile("thorough", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=30)
 settings.register_profile("brief", deadline=None, max_examples=10)
 settings.load_profile(os.environ.get("GYMCORE_TEST_PROFILE", "thorough"))
 
