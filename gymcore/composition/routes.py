@@ -169,10 +169,7 @@ class Resolver:
         plugin, environment_class = found
         split = self._checked_split(name, plugin, where)
         options = self._options(environment_class, plugin, entry.config, f"{where}.config")
-        asked = entry.agent or self.plan.agent or AgentPlan(use=plugin.manifest.agent or "simple_agent")
-        is_own = agent is None or normalised(agent) == normalised(bare_name(asked.use))
-        if agent is not None and not is_own:
-            asked = AgentPlan(use=agent)
+        asked, is_own = self._asked_agent(entry, plugin, agent)
         asked_prompt = entry.prompt if entry.prompt is not None else _prompt_of(plugin)
         place = f"{where}.prompt" if entry.prompt is not None else f"the manifest of {plugin.qualified}: prompt"
         prompt, mistakes = compile_prompt(asked_prompt, place)
@@ -217,6 +214,13 @@ class Resolver:
             if is_own or name not in self._written:
                 self._written[name] = route
         return route
+
+    def _asked_agent(self, entry: EnvironmentPlan, plugin: Plugin, named: str | None) -> tuple[AgentPlan, bool]:
+        """Return who is to play an environment, and whether that is its own agent, and not one that rows name."""
+        own = entry.agent or self.plan.agent or AgentPlan(use=plugin.manifest.agent or "simple_agent")
+        if named is None or normalised(named) == normalised(bare_name(own.use)):
+            return own, True
+        return AgentPlan(use=named), False
 
     def _with_argument(self, entry: EnvironmentPlan, where: str) -> EnvironmentPlan:
         """Return an entry with what follows the colon of its `use` as the option that the plugin's manifest names."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -213,22 +215,19 @@ async def test_rows_without_a_number_are_played_each_time(composed: Composed, wi
     assert [line["repeat"] for line in served.lines()] == [0, 1, 2]
 
 
-async def test_a_row_without_a_number_joins_only_a_rollout_that_lost_its_client(
-    composed: Composed, wire: Serving
-) -> None:
-    """
-    Whoever lost the connection posts the same bytes again, and gets what was begun for them; once.
-    """
+@asynccontextmanager
+async def _losing_its_client(composed: Composed, wire: Serving) -> AsyncIterator[tuple[Any, Any, Any]]:
+    """Serve a rollout that has begun and lost its client; what asks for the same bytes again, and what came of it."""
     began = asyncio.Event()
+    is_gone = False
 
     class Slow(World):
         async def open(self) -> None:
             began.set()
             await asyncio.sleep(0.1)
 
-    is_gone = False
-
     async def gone() -> bool:
+        await asyncio.sleep(0)  # as looking at a connection does
         return is_gone
 
     async def here() -> bool:
@@ -236,14 +235,24 @@ async def test_a_row_without_a_number_joins_only_a_rollout_that_lost_its_client(
 
     async with wire(composed({"a": (Slow, 1)}, Says)) as served:
         sent, _ = read_row(encode_json(served.rows()[0]), served.served.composition.routes)
-        on_demand = served.served.on_demand
-        lost = asyncio.create_task(on_demand.answer(sent, gone))
+        answer = served.served.on_demand.answer
+        lost = asyncio.create_task(answer(sent, gone))
         await began.wait()
         is_gone = True
-        again = await on_demand.answer(sent, here)
+        yield served, partial(answer, sent, here), lost
+
+
+async def test_a_row_without_a_number_joins_only_a_rollout_that_lost_its_client(
+    composed: Composed, wire: Serving
+) -> None:
+    """
+    Whoever lost the connection posts the same bytes again, and gets what was begun for them; once.
+    """
+    async with _losing_its_client(composed, wire) as (served, ask, lost):
+        again = await ask()
         assert await lost == again
         assert len(served.lines()) == 1
-        await on_demand.answer(sent, here)
+        await ask()
 
     assert len(served.lines()) == 2
 
@@ -277,28 +286,8 @@ async def test_one_lost_rollout_is_taken_by_one_client(composed: Composed, wire:
     """
     Two come back at the same moment for the same bytes: one gets what was begun, the other a rollout of its own.
     """
-    began = asyncio.Event()
-    is_gone = False
-
-    class Slow(World):
-        async def open(self) -> None:
-            began.set()
-            await asyncio.sleep(0.1)
-
-    async def gone() -> bool:
-        await asyncio.sleep(0)  # as looking at a connection does
-        return is_gone
-
-    async def here() -> bool:
-        return False
-
-    async with wire(composed({"a": (Slow, 1)}, Says)) as served:
-        sent, _ = read_row(encode_json(served.rows()[0]), served.served.composition.routes)
-        on_demand = served.served.on_demand
-        lost = asyncio.create_task(on_demand.answer(sent, gone))
-        await began.wait()
-        is_gone = True
-        await asyncio.gather(on_demand.answer(sent, here), on_demand.answer(sent, here), lost)
+    async with _losing_its_client(composed, wire) as (served, ask, lost):
+        await asyncio.gather(ask(), ask(), lost)
 
     assert len(served.lines()) == 2
 
