@@ -143,7 +143,7 @@ class Dataset:
                 end += length + 1
                 continue
             if begin < end:
-                parts.append(self._lines(begin, end))
+                parts.append(self._bytes(begin, end))
                 size += end - begin
                 if size >= BLOCK:
                     yield b"".join(parts)
@@ -155,26 +155,18 @@ class Dataset:
                 size += length
                 begin = end = 0
         if begin < end:
-            parts.append(self._lines(begin, end))
+            parts.append(self._bytes(begin, end))
         if parts:
             yield b"".join(parts)
 
-    def _lines(self, begin: int, end: int) -> bytes:
-        """Read rows with their line breaks, the last of which may be missing in the file."""
-        data = self._read(begin, end)
-        return data if len(data) == end - begin else self._bytes(begin, end - 1) + b"\n"
-
     def _bytes(self, begin: int, end: int) -> bytes:
-        data = self._read(begin, end)
+        try:
+            data = os.pread(self._file.fileno(), end - begin, begin)
+        except OSError as error:
+            raise StorageError(f"the dataset cannot be read: {error.strerror}") from None
         if len(data) != end - begin:
             raise StorageError("the dataset has become shorter while it was used")
         return data
-
-    def _read(self, begin: int, end: int) -> bytes:
-        try:
-            return os.pread(self._file.fileno(), end - begin, begin)
-        except OSError as error:
-            raise StorageError(f"the dataset cannot be read: {error.strerror}") from None
 
 
 def _with_epoch(row: bytes, epoch: int) -> bytes:

@@ -174,6 +174,18 @@ def test_what_a_row_says_of_another_route_is_kept(composed: Composed, write_rows
     assert (third["agent_ref"], third["environment"]) == (ours, "there")
 
 
+def test_a_row_that_is_routed_anew_keeps_every_digit(composed: Composed, write_rows: Write) -> None:
+    """
+    It is written anew, and reading it fast would make a float of an integer beyond 64 bits.
+    """
+    large = 123456789012345678901234567890
+    row = {"responses_create_params": PARAMS, "agent_ref": {"name": "theirs"}, "meta": {"id": large}}
+
+    composition = composed({"there": {"use": "far:a", "data": write_rows(row)}})
+
+    assert str(large).encode() in composition.dataset.row(0).data
+
+
 def test_what_others_call_their_tasks_need_not_tell_them_apart(composed: Composed, write_rows: Write) -> None:
     """
     A name that stands twice is no id of ours, and is kept for whoever gave it.

@@ -282,18 +282,16 @@ def test_the_first_ten_bad_rows_are_shown_and_the_others_counted(composed: Compo
     assert f"{second}:3: answer" in str(caught.value)
 
 
-@pytest.mark.parametrize("how", ["kept", "prompt", "route"])
-def test_large_integers_keep_their_digits(composed: Compose, write_rows: Write, how: str) -> None:
+@pytest.mark.parametrize("is_asked_anew", [False, True])
+def test_large_integers_keep_their_digits(composed: Compose, write_rows: Write, is_asked_anew: bool) -> None:
     """
-    Wherever they stand below the row itself, and whatever of the row is written anew.
+    Wherever they stand below the row itself, also where its prompt is written anew.
     """
     large = 123456789012345678901234567890
     row = _row(meta={"id": [large]})
     plan: dict[str, Any] = {"data": write_rows(row)}
-    if how == "prompt":
+    if is_asked_anew:
         plan["environments"] = {"echo": {"prompt": {"system": "Be brief."}}}
-    if how == "route":
-        plan["data"] = write_rows({**row, "agent_ref": ROUTE, "environment": "echo", "task_id": "1", "epoch": 1})
 
     (written,) = [row.data for row in composed(plan).dataset]
 
