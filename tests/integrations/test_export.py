@@ -381,6 +381,19 @@ def test_what_a_format_does_not_carry_is_noted_and_counted(
         assert note.endswith("(1 row)" if "truncation" in note else "(3 rows)")
 
 
+def test_an_export_that_writes_rows_anew_keeps_every_digit(echoing: Composed, tmp_path: Path) -> None:
+    """
+    A row that gets the tools of its environment is written again, with integers beyond 64 bits as they were.
+    """
+    large = 123456789012345678901234567890
+    composition = echoing({"input": "Hi.", "seen": {"id": large}})
+
+    written = export(composition, "nemo-gym", file_of("nemo-gym", tmp_path))
+
+    assert b'"tools":' in written.path.read_bytes()
+    assert str(large).encode() in written.path.read_bytes()
+
+
 # -- whole or not at all -----------------------------------------------------------------------------------------------
 
 
