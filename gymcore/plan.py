@@ -328,7 +328,10 @@ class MixPlan(Record):
     weights, `once` where there is neither.
     """
     shuffle: Flag | None = None
-    """Whether the rows of each environment are put in an order by chance; so where there are weights, size or batch."""
+    """
+    Whether the rows of each environment are put in an order by chance; else those of an environment with a weight are,
+    and all where there is a size, a batch or a schedule.
+    """
     weight_by: Literal["rows", "tokens"] = "rows"
     """What weights are shares of."""
     tokenizer: str = "words"
@@ -352,7 +355,7 @@ class MixPlan(Record):
         return "stop" if is_weighted or self.schedule else "once"
 
     def is_shuffled(self, *, is_weighted: bool) -> bool:
-        """Whether rows are put in an order by chance."""
+        """Whether the rows of an environment, with a weight of its own or without, are put in an order by chance."""
         if self.shuffle is not None:
             return self.shuffle
         return is_weighted or self.total is not None or self.batch is not None or bool(self.schedule)

@@ -219,9 +219,6 @@ class _Composer:
         self.resolver = resolver
         self.plan = resolver.plan
         self.catalog = catalog
-        self.is_shuffled = self.plan.mix.is_shuffled(
-            is_weighted=any(entry.weight is not None for entry in self.plan.environments.values())
-        )
         self.count_tokens = None
         self.tokens: Counter[str] = Counter()
         self.counted: Counter[str] = Counter()
@@ -232,7 +229,7 @@ class _Composer:
         self.reader = RowReader(Rejects() if checks.skip_invalid else None, on_tools=self.linter.offered)
         self.split: str | None = None
         self.notes: Counter[str] = Counter()
-        self.writer = DatasetWriter(file, shuffle=self.plan.mix.seed if self.is_shuffled else None)
+        self.writer = DatasetWriter(file, shuffle=self._seed_of)
         self.sources: list[tuple[str, RowSource]] = []
         self.unrouted: dict[str, str] = {}
         self.filtered: dict[str, _Filtered] = {}
@@ -421,7 +418,15 @@ class _Composer:
     def _has_enough(self, route: Route) -> bool:
         """Whether the rows that follow are counted for the lock's digest and not looked at."""
         limit = route.plan.limit
-        return limit is not None and not self.is_shuffled and self.writer.size(route.environment) >= limit
+        if limit is None or self.writer.size(route.environment) < limit:
+            return False
+        return self._seed_of(route.environment) is None
+
+    def _seed_of(self, environment: str) -> int | None:
+        """Return by what an environment's rows are put in order by chance, which no other environment decides."""
+        entry = self.plan.environments.get(environment)
+        is_weighted = entry is not None and entry.weight is not None
+        return self.plan.mix.seed if self.plan.mix.is_shuffled(is_weighted=is_weighted) else None
 
     def _take(self, line: bytes, row: dict[str, Any], route: Route, where: str) -> None:
         if route.filter is not None and not self._is_wanted(row, route):

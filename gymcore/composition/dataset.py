@@ -9,7 +9,7 @@ import os
 import weakref
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count, repeat
 from pathlib import Path
 from typing import IO
@@ -179,10 +179,10 @@ class DatasetWriter:
 
     Args:
         file: An empty file opened for reading and writing; it becomes the dataset's.
-        shuffle: The seed by which each environment's rows are put in order; None keeps the order of the files.
+        shuffle: Says by which seed an environment's rows are put in order; None keeps the order of the files.
     """
 
-    def __init__(self, file: IO[bytes], *, shuffle: int | None = None) -> None:
+    def __init__(self, file: IO[bytes], *, shuffle: Callable[[str], int | None] = lambda environment: None) -> None:
         self._file = file
         self._shuffle = shuffle
         self._end = 0
@@ -205,14 +205,14 @@ class DatasetWriter:
         """
         rows = self._rows.get(environment)
         if rows is None:
-            rows = self._rows[environment] = _Rows()
+            rows = self._rows[environment] = _Rows(self._shuffle(environment))
         number = self._routes.get(route)
         if number is None:
             number = self._routes[route] = len(self._routes)
         if epoch > 1:
             rows.epochs[len(rows.offsets)] = epoch
             identity = f"{identity}\0{epoch}"
-        if self._shuffle is not None:
+        if rows.seed is not None:
             rows.identities.append(xxh3_64_intdigest(identity.encode("utf-8", "surrogatepass")))
         rows.offsets.append(self._end)
         rows.lengths.append(len(row))
@@ -287,8 +287,8 @@ class DatasetWriter:
     ) -> Iterator[Iterable[tuple[int, int]]]:
         taken: Sequence[int] = range(len(rows.offsets))
         for epoch in count(1):
-            if self._shuffle is not None:
-                taken = _shuffled(name, rows, taken, self._shuffle, epoch)
+            if rows.seed is not None:
+                taken = _shuffled(name, rows, taken, rows.seed, epoch)
             if epoch == 1:
                 taken = taken[:limit]
             yield zip(repeat(epoch), taken, strict=False)
@@ -299,9 +299,11 @@ class DatasetWriter:
 class _Rows:
     """Where the rows of one environment stand: 16 bytes each, and 8 more where they are shuffled."""
 
-    __slots__ = ("epochs", "identities", "lengths", "offsets", "routes")
+    __slots__ = ("epochs", "identities", "lengths", "offsets", "routes", "seed")
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int | None) -> None:
+        self.seed = seed
+        """By which they are put in order; None for the order of the files."""
         self.offsets = array("Q")
         self.lengths = array("I")
         self.routes = array("I")

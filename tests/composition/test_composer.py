@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,45 @@ def test_dropping_an_environment_moves_no_task_of_another(composed: Compose) -> 
 
     kept = [row.data for row in both.dataset if row.value["environment"] == "echo"]
     assert kept == [row.data for row in alone.dataset]
+
+
+WEIGHTS = list(product([None, 2], [None, 3], [None, 1]))
+
+
+@pytest.mark.parametrize(
+    "mix", [{}, {"batch": 4, "allow_starved": True}, {"size": 40}, {"shuffle": False}, {"exhausted": "stop"}], ids=str
+)
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+def test_no_other_environment_decides_the_order_within_one(
+    composed: Compose, weights: tuple[int | None, ...], mix: dict[str, Any]
+) -> None:
+    """
+    Whichever are there, with weights or without: the rows of an environment follow each other as they do alone.
+    """
+    entries: dict[str, Any] = {
+        "echo": {"split": "train"},
+        "shout": {},
+        "twin": {"use": "echo", "split": "train", "limit": 7},
+    }
+    for entry, weight in zip(entries.values(), weights, strict=True):
+        entry |= {} if weight is None else {"weight": weight}
+    orders = [
+        _rows_of(composed({"environments": {name: entries[name] for name in chosen}, "mix": mix}))
+        for count in (1, 2, 3)
+        for chosen in combinations(entries, count)
+    ]
+    for name in entries:
+        first, *others = (order[name] for order in orders if name in order)
+        for other in others:
+            assert all(one == another for one, another in zip(first, other, strict=False))
+
+
+def _rows_of(composition: Composition) -> dict[str, list[bytes]]:
+    """Return the rows of each environment, in order."""
+    rows: dict[str, list[bytes]] = {}
+    for row in composition.dataset:
+        rows.setdefault(row.value["environment"], []).append(row.data)
+    return rows
 
 
 def test_a_split_may_be_several_files_in_order(composed: Compose) -> None:

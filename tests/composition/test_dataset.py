@@ -58,7 +58,7 @@ def test_what_is_written_is_what_was_promised(tmp_path: Path) -> None:
 
 def _of(name: str, count: int, order: list[str], shuffle: int | None = None, **how: Any) -> list[tuple[int, int]]:
     """Return (row, epoch) of a dataset with some rows of one environment, and one of another."""
-    writer = DatasetWriter(tempfile.TemporaryFile(), shuffle=shuffle)  # noqa: SIM115, the dataset owns it
+    writer = DatasetWriter(tempfile.TemporaryFile(), shuffle=lambda environment: shuffle)  # noqa: SIM115, the dataset owns it
     for number in range(count):
         writer.add(name, name, b'{"row":%d}' % number, f"{name}/{number}")
     writer.add("other", "other", b'{"row":-1}', "other/0")

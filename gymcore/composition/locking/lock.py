@@ -176,8 +176,9 @@ def _mix(plan: Plan) -> dict[str, Any]:
     """Write down what decides the order of rows, apart from the seed; empty where every row comes once."""
     asked = plan.mix.model_dump(exclude_defaults=True, exclude={"seed", "split", "limit", "allow_starved"})
     weights = {name: plan.environments[name].weight for name in sorted(plan.environments)}
-    if any(weight is not None for weight in weights.values()):
-        asked["weights"] = {name: 1 if weight is None else weight for name, weight in weights.items()}
+    # Only those that the plan says: an environment without one has the weight 1 beside others, and keeps its order.
+    if said := {name: weight for name, weight in weights.items() if weight is not None}:
+        asked["weights"] = said
     return asked
 
 

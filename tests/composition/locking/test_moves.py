@@ -156,6 +156,7 @@ def test_code_that_has_changed_is_told_by_its_file(composed: Compose) -> None:
         ECHO,
         MIX,
         {"environments": {"echo": {"split": "train", "limit": 7, "params": {"temperature": 1}}, "shout": {}}},
+        {"environments": {"echo": {"split": "train"}, "shout": {"weight": 2}}},
         {"environments": {"twin": {"use": "echo", "config": {"level": 4}}, "echo": {}}, "hooks": ["watch"]},
         {"environments": {"echo": {"agent": {"use": "voice", "config": {"pitch": 3}}}}, "models": {"judge": "nop"}},
         {
