@@ -27,7 +27,7 @@ from gymcore.composition.rows.rejects import Rejects
 from gymcore.composition.rows.values import MISSING, key_path, keys_near, value_at
 from gymcore.composition.sources.opening import SourceLines, open_source
 from gymcore.composition.sources.plugin_rows import plugin_rows
-from gymcore.composition.tokens import prompt_of, token_counter
+from gymcore.composition.tokens import TokenCounter, prompt_of, token_counter
 from gymcore.discovery import Catalog
 from gymcore.discovery.manifest import PluginRows
 from gymcore.documents import DocumentError, decode_json, encode_json
@@ -219,7 +219,7 @@ class _Composer:
         self.resolver = resolver
         self.plan = resolver.plan
         self.catalog = catalog
-        self.count_tokens = None
+        self.count_tokens: TokenCounter | None = None
         self.tokens: Counter[str] = Counter()
         self.counted: Counter[str] = Counter()
         if self.plan.mix.weight_by == "tokens":
@@ -260,7 +260,8 @@ class _Composer:
         # By owner, because the order in which environments are named means nothing; that of one owner's files does.
         sources = [source.to_dict(owner) for owner, source in sorted(self.sources, key=lambda entry: entry[0])]
         shares = order.requested(len(dataset))
-        lock = describe_lock(routes, self.resolver.models, sources, dataset, written, self.catalog, shares)
+        tokenizer = None if self.count_tokens is None else self.count_tokens.sha256
+        lock = describe_lock(routes, self.resolver.models, sources, dataset, written, self.catalog, shares, tokenizer)
         notes = [f"{note} ({count} rows)" for note, count in self.notes.items()]
         notes += [filtered.note(name) for name, filtered in sorted(self.filtered.items()) if filtered.dropped]
         notes += order.remarks(len(dataset))

@@ -16,6 +16,7 @@ from gymcore.composition.composer import Composition
 from gymcore.composition.dataset import Dataset, route_numbers
 from gymcore.composition.locking.lock import (
     LOCK_FORMAT,
+    TOKENIZER_DIGEST,
     changed_code,
     conflicts,
     describe_lock,
@@ -349,7 +350,10 @@ def open_composition(
     resolver.raise_errors()
     dataset, digest = _index(folder / DATASET_NAME, list(resolver.routes))
     shares = {name: entry.get("requested") for name, entry in lock["environments"].items()}
-    here = describe_lock(resolver.routes, resolver.models, lock["data"], dataset, plan, catalog, shares, digest)
+    tokenizer = lock["mix"].get(TOKENIZER_DIGEST)  # what it has counted is in the order of the rows
+    here = describe_lock(
+        resolver.routes, resolver.models, lock["data"], dataset, plan, catalog, shares, tokenizer, digest
+    )
     about_more, about_models = meaning_changes(lock, here)
     not_said = differences(_fixed(written, lock["environments"]), _fixed(plan))
     if not_said or about_more or (about_models and size_of(folder / ROLLOUTS_NAME) > 0):

@@ -4,19 +4,34 @@ How many tokens a prompt has: counted by a tokenizer where one is named, and by 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gymcore.errors import PlanError, Problem
 from gymcore.responses import text_of
 
-__all__ = ["WORDS", "prompt_of", "token_counter"]
+__all__ = ["WORDS", "TokenCounter", "prompt_of", "token_counter"]
 
 WORDS = "words"
 
 
-def token_counter(name: str, where: str) -> Callable[[str], int]:
+@dataclass(frozen=True)
+class TokenCounter:
+    """Counts the tokens of a text."""
+
+    count: Callable[[str], int]
+    sha256: str | None = None
+    """The digest of the tokenizer's file; None where words are counted."""
+
+    def __call__(self, text: str) -> int:
+        """Return how many there are."""
+        return self.count(text)
+
+
+def token_counter(name: str, where: str) -> TokenCounter:
     """
     Return what counts the tokens of a text.
 
@@ -28,7 +43,7 @@ def token_counter(name: str, where: str) -> Callable[[str], int]:
         PlanError: the tokenizer cannot be loaded.
     """
     if name == WORDS:
-        return lambda text: len(text.split())
+        return TokenCounter(lambda text: len(text.split()))
     if not Path(name).is_file():
         hint = "try: words, or the path of a tokenizer.json"
         raise PlanError([Problem(f"there is no tokenizer {name!r}", where, (hint,))])
@@ -38,10 +53,11 @@ def token_counter(name: str, where: str) -> Callable[[str], int]:
         hint = "try: pip install 'gymcore[tokenizers]'"
         raise PlanError([Problem("a tokenizer needs the package `tokenizers`", where, (hint,))]) from None
     try:
-        tokenizer = Tokenizer.from_file(name)
+        content = Path(name).read_bytes()
+        tokenizer = Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises no class of its own
         raise PlanError([Problem(f"the tokenizer cannot be loaded: {error}", f"{where}: {name}")]) from None
-    return lambda text: len(tokenizer.encode(text).ids)
+    return TokenCounter(lambda text: len(tokenizer.encode(text).ids), hashlib.sha256(content).hexdigest())
 
 
 def prompt_of(params: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from gymcore.plan import Plan
 
 __all__ = [
     "LOCK_FORMAT",
+    "TOKENIZER_DIGEST",
     "changed_code",
     "code_that_only_observes",
     "conflicts",
@@ -36,6 +37,9 @@ __all__ = [
 
 LOCK_FORMAT = 4
 
+TOKENIZER_DIGEST = "tokenizer_sha256"
+"""What a lock says of its mix beside what a plan does."""
+
 
 def describe_lock(
     routes: Mapping[str, Route],
@@ -45,6 +49,7 @@ def describe_lock(
     plan: Plan,
     catalog: Catalog,
     shares: Mapping[str, float],
+    tokenizer: str | None,
     sha256: str | None = None,
 ) -> dict[str, Any]:
     """
@@ -61,6 +66,7 @@ def describe_lock(
         plan: What was asked for; its seed, its mix and its hooks are of interest.
         catalog: What is installed; of the plugins that are used, the files are read.
         shares: Which part of the rows each environment was to have.
+        tokenizer: The digest of the file of the tokenizer that counted tokens, where one did.
         sha256: The digest of the dataset's file, where it is known already.
     """
     lock = _describe_routes(routes, models, plan)
@@ -76,6 +82,8 @@ def describe_lock(
         entry["requested"] = shares.get(name)
     hooks = [catalog.find("hook", name) for name in plan.hooks]
     plugins = [*_plugins(routes, models), *hooks]
+    if tokenizer is not None:
+        lock["mix"][TOKENIZER_DIGEST] = tokenizer
     lock["hooks"] = sorted(_plugin(plugin) for plugin in hooks)
     return {
         **{key: ordered(value) for key, value in lock.items()},

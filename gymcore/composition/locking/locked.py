@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gymcore.composition.composer import Composition
+from gymcore.composition.locking.lock import TOKENIZER_DIGEST
 from gymcore.composition.locking.moves import moves
 from gymcore.errors import RunFolderError
 
@@ -26,7 +27,7 @@ def plan_of(lock: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         lock: A lock that is whole.
     """
-    mix = dict(lock["mix"])
+    mix = {key: value for key, value in lock["mix"].items() if key != TOKENIZER_DIGEST}
     weights = mix.pop("weights", {})
     return {
         "environments": {

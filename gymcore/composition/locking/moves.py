@@ -58,7 +58,8 @@ def _of_mix(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Move]
     for path, old, new in _leaves(there, here):
         is_weight = len(path) == 2 and path[0] == "weights"
         name = f"the weight of {path[1]}" if is_weight else ".".join(path)
-        yield Move("mix", f"{name} {_change(old, new)}")
+        # A tokenizer, like the files of rows, is compared by what is in it.
+        yield Move("mix", f"{name} {_change(old, new)}", is_decisive=path != ("tokenizer",))
 
 
 def _of_plan(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Move]:
