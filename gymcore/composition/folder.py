@@ -253,15 +253,32 @@ def read_lock(folder: Path) -> dict[str, Any] | None:
     """
     Read the lock of a run folder; None when the folder holds none.
 
+    What a killed process has left is put in place first, where this process may and no other writes there.
+
     Raises:
         RunFolderError: it is damaged, was changed by hand, or is of a format this version does not know.
     """
+    with suppress(OSError, RunFolderError):
+        _finish_what_was_left(folder)
     return _whole_lock(folder / LOCK_NAME)
+
+
+def _finish_what_was_left(folder: Path) -> None:
+    """
+    Put in place what a killed process had written to the end.
+
+    Raises:
+        RunFolderError: another process writes there.
+        OSError: the folder cannot be written.
+    """
+    if part_of(folder / LOCK_NAME).exists():
+        with only_writer(folder):
+            _finish_writing(folder)
 
 
 def named_lock(path: Path) -> tuple[dict[str, Any], Path]:
     """
-    Read the lock that somebody names, by its run folder or by itself.
+    Read the lock that somebody names, by its run folder or by itself; that of a folder as `read_lock` does.
 
     Returns:
         The lock, and its file; what belongs to it lies beside it, where it lies anywhere.
@@ -271,7 +288,7 @@ def named_lock(path: Path) -> tuple[dict[str, Any], Path]:
             know.
     """
     file = path / LOCK_NAME if path.is_dir() else path
-    lock = _whole_lock(file)
+    lock = read_lock(file.parent) if file.name == LOCK_NAME else _whole_lock(file)
     if lock is None:
         hints = ["try: a run folder, or the gym.lock of one"]
         if path.is_dir():
@@ -329,13 +346,11 @@ def open_composition(
         RunFolderError: there is no composition, its dataset was changed, or what is installed has changed what
             finished rollouts mean.
     """
-    if part_of(folder / LOCK_NAME).exists():
-        try:
-            with only_writer(folder):
-                _finish_writing(folder)
-        except OSError as error:
-            raise disk_error("the run folder cannot be written", error, folder) from None
-    lock = read_lock(folder)
+    try:
+        _finish_what_was_left(folder)
+    except OSError as error:
+        raise disk_error("the run folder cannot be written", error, folder) from None
+    lock = _whole_lock(folder / LOCK_NAME)
     if lock is None:
         hints = ["try: gym compose --env NAME --out " + str(folder)]
         raise RunFolderError("there is no composition in this folder", where=str(folder), hints=hints)

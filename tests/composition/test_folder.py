@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from gymcore.composition import Composition, open_composition, write_composition
 from gymcore.composition.dataset import Dataset
-from gymcore.composition.folder import named_lock
+from gymcore.composition.folder import named_lock, read_lock
 from gymcore.composition.locking.lock import differences, lock_digest
 from gymcore.discovery import Catalog, discover
 from gymcore.errors import GymcoreError, RunFolderError
+from gymcore.run_folder import only_writer
 from gymcore.testing.plugins import PluginFolder
 
 Compose = Callable[..., Composition]
@@ -199,6 +200,43 @@ def test_what_a_killed_compose_left_behind_is_in_nobodys_way(
 
     assert list(_files(tmp_path)) == NAMES
     assert b"half" not in b"".join(_files(tmp_path).values())
+
+
+def _killed_between_renames(folder: Path, other: Path) -> None:
+    """Leave a folder as a process does that is killed before it has given the last of its files their names."""
+    for name in ("dataset.jsonl", "plan.yaml"):
+        shutil.copy(other / name, folder / name)
+    shutil.copy(other / "gym.lock", folder / ".gym.lock.part")
+
+
+@pytest.mark.parametrize("name", [".", "gym.lock"])
+def test_who_reads_a_lock_finishes_what_a_killed_process_has_left(
+    composed: Compose, folder: Path, tmp_path: Path, name: str
+) -> None:
+    """
+    The lock that is read belongs to the rows beside it, whether the folder is named or the file.
+    """
+    other = composed({"environments": {"shout": {}}})
+    write_composition(other, tmp_path / "other")
+    _killed_between_renames(folder, tmp_path / "other")
+
+    lock, file = named_lock(folder / name)
+
+    assert (lock, file) == (other.lock, folder / "gym.lock")
+    assert _files(folder) == _files(tmp_path / "other")
+
+
+def test_who_reads_a_lock_waits_for_nobody(composed: Compose, folder: Path, tmp_path: Path) -> None:
+    """
+    Where another process writes, its business is its own.
+    """
+    there = read_lock(folder)
+    write_composition(composed({"environments": {"shout": {}}}), tmp_path / "other")
+    _killed_between_renames(folder, tmp_path / "other")
+
+    with only_writer(folder):
+        assert read_lock(folder) == there
+    assert read_lock(folder) == read_lock(tmp_path / "other")
 
 
 def test_a_dataset_that_was_edited_is_written_anew(composed: Compose, folder: Path) -> None:
