@@ -109,6 +109,21 @@ def test_files_that_have_changed_are_told_apart_from_those_that_were_put_elsewhe
     assert any(move.is_decisive for move in moves(again, more))
 
 
+def test_epochs_are_told_as_such(composed: Compose) -> None:
+    """
+    What a lock says beside them, for the number of a rollout, is no word about what was asked.
+    """
+    once = composed({"environments": {"echo": {}}, "mix": {"size": 5}}).lock
+    thrice = composed({"environments": {"echo": {}}, "mix": {"size": 15}}).lock
+    repeated = composed({"environments": {"echo": {"repeats": 4}}, "mix": {"size": 15}}).lock
+
+    assert [line for line in lines(once, thrice) if line.startswith("echo")] == [
+        "echo: epochs 1 -> 3",
+        "echo: 5 rows -> 15 rows",
+    ]
+    assert [line for line in lines(thrice, repeated) if line.startswith("echo")] == ["echo: repeats 1 -> 4"]
+
+
 def test_how_a_plugin_was_installed_is_told_and_decides_nothing(composed: Compose) -> None:
     """
     Origin, installation and manifest are good to know.
