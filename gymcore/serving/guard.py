@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
+from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -46,6 +47,9 @@ SLOW_S = 2.0
 SMALL_BYTES = 2**20
 """And so does a longer one, at once, to one that is no longer than this: most are a few kilobytes."""
 
+WAIT_S = 600.0
+"""How long a body waits, unread, for room that those of rollouts take which are being played."""
+
 
 def is_loopback(host: str) -> bool:
     """Whether an address or a name can be reached from this machine only."""
@@ -61,6 +65,7 @@ class _Body:
 
     begun: float
     held: int = 0
+    """The room it takes: what is to come of it, where it says so, or what has."""
     deadline: asyncio.Timeout | None = None
     is_dropped: bool = False
     """Whether another has taken its room."""
@@ -78,6 +83,7 @@ class Guard:
         body_s: How long sending one may take, in seconds.
         stall_s: How long nothing of it may come.
         held_bytes: What all bodies may take together.
+        wait_s: How long one that finds no room is left unread.
     """
 
     def __init__(
@@ -90,6 +96,7 @@ class Guard:
         body_s: float = BODY_S,
         stall_s: float = STALL_S,
         held_bytes: int = HELD_BYTES,
+        wait_s: float = WAIT_S,
     ) -> None:
         self._app = app
         self._hosts = hosts
@@ -98,7 +105,10 @@ class Guard:
         self._body_s = body_s
         self._stall_s = stall_s
         self._held_bytes = held_bytes
+        self._wait_s = wait_s
         self._held = 0
+        self._turns: OrderedDict[asyncio.Event, None] = OrderedDict()
+        """Of bodies that wait for room, the first to come first."""
         self._coming: dict[_Body, None] = {}  # the oldest first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,8 +122,10 @@ class Guard:
             await self._serve(scope, receive, _naming_again(scope, send), held)
         finally:
             self._held -= held.held
+            self._give_turn()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, held: _Body) -> None:
+        body: bytes | None = None
         has_begun = False
 
         async def sent(message: Message) -> None:
@@ -121,23 +133,20 @@ class Guard:
             has_begun = True
             await send(message)
 
+        async def read() -> Message:
+            nonlocal body
+            if body is None:
+                return await receive()  # that the client has left
+            message: Message = {"type": "http.request", "body": body, "more_body": False}
+            body = None
+            return message
+
         try:
             body = await self._checked(scope, receive, held)
+            await self._app(scope, read, sent)
         except Refusal as refusal:
             refusal.headers.setdefault("connection", "close")  # what is left of the body is not waited for
             await refusal.response()(scope, receive, send)
-            return
-        is_read = False
-
-        async def read() -> Message:
-            nonlocal is_read
-            if is_read:
-                return await receive()  # that the client has left
-            is_read = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        try:
-            await self._app(scope, read, sent)
         except asyncio.CancelledError:  # the server leaves, and this took longer than it waits
             if has_begun:
                 raise
@@ -163,8 +172,11 @@ class Guard:
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive, held: _Body) -> bytes:
         length = headers.get(b"content-length")
-        if length is not None and (not length.isdigit() or int(length) > self._body_bytes):
+        most = min(self._body_bytes, self._held_bytes)
+        if length is not None and (not length.isdigit() or int(length) > most):
             raise self._too_long()
+        if length is not None:
+            await self._find_room(held, int(length))
         self._coming[held] = None
         try:
             async with asyncio.timeout_at(held.begun + self._body_s) as held.deadline:
@@ -192,30 +204,68 @@ class Guard:
             size += len(part)
             if size > self._body_bytes:
                 raise self._too_long()
-            self._hold(held, len(part))
+            if size > held.held:
+                self._hold(held, size - held.held)
             parts.append(part)
             if not message.get("more_body"):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _hold(self, body: _Body, size: int) -> None:
+    async def _find_room(self, body: _Body, size: int) -> None:
         """
-        Count what has come of a body, at the cost of those that come slowly, or are long where this one is short.
+        Take room for a body before any of it is read, and wait where there is none: a rollout that ends makes some.
 
         Raises:
-            Refusal: there is no room.
+            Refusal: there was none for too long.
         """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._wait_s
+        while not self._has_room(body, size):
+            if loop.time() >= until:
+                raise _no_room()
+            turn = asyncio.Event()
+            self._turns[turn] = None
+            try:
+                async with asyncio.timeout(min(SLOW_S, self._wait_s)):  # by then others may be slow
+                    await turn.wait()
+            except TimeoutError:
+                pass
+            finally:
+                self._turns.pop(turn, None)
+        body.begun = loop.time()
         body.held += size
         self._held += size
-        if self._held <= self._held_bytes:
-            return
+        self._give_turn()  # there may be room for another
+
+    def _give_turn(self) -> None:
+        """Let the first body that waits look for room."""
+        if self._turns:
+            turn, _ = self._turns.popitem(last=False)
+            turn.set()
+
+    def _hold(self, body: _Body, size: int) -> None:
+        """
+        Take room for more of a body.
+
+        Raises:
+            Refusal: there is none.
+        """
+        if not self._has_room(body, size):
+            raise _no_room()
+        body.held += size
+        self._held += size
+
+    def _has_room(self, body: _Body, size: int) -> bool:
+        """Find room for a body, at the cost of those that come slowly, or are long where this one is short."""
+        if self._held + size <= self._held_bytes:
+            return True
         now = asyncio.get_running_loop().time()
         for other in list(self._coming):
             is_slow = other.held > 0 and other.begun + SLOW_S < now
-            if other is not body and (is_slow or body.held <= SMALL_BYTES < other.held):
+            if other is not body and (is_slow or body.held + size <= SMALL_BYTES < other.held):
                 self._drop(other, now)
-                if self._held <= self._held_bytes:
-                    return
-        raise Refusal(503, "the server holds as much as it may", headers={"retry-after": "1"})
+                if self._held + size <= self._held_bytes:
+                    return True
+        return False
 
     def _drop(self, body: _Body, now: float) -> None:
         """Wait for a body no longer."""
@@ -227,6 +277,10 @@ class Guard:
 
     def _too_long(self) -> Refusal:
         return Refusal(413, f"the body is longer than {self._body_bytes >> 20} MB")
+
+
+def _no_room() -> Refusal:
+    return Refusal(503, "the server holds as much as it may", headers={"retry-after": "1"})
 
 
 def _naming_again(scope: Scope, send: Send) -> Send:

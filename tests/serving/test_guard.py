@@ -310,14 +310,15 @@ async def test_a_request_that_is_cut_off_by_the_end_is_told_so(composed: Compose
         async with opened(composed({"a": (Slow, 1)}, Says), journal, lambda rollouts: None) as (served, _):
             row = json.dumps(next(iter(served.composition.dataset)).value).encode()
             head = b"POST /seed_session HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % len(row)
-            app = Guard(application(served), hosts={"127.0.0.1"}, token=None)
+            app = Guard(application(served), hosts={"127.0.0.1"}, token=None, held_bytes=len(row))
             async with answering(app, taken):
-                asked = asyncio.create_task(spoken(port, head + row))
+                # The second finds no room beside the first.
+                asked = [asyncio.create_task(spoken(port, head + row)) for _ in range(2)]
                 await asyncio.sleep(0.3)
-            said = await asked
+            said = [await one for one in asked]
 
-    assert b"503" in said.split(b"\r\n")[0]
-    assert json.loads(said.rpartition(b"\r\n\r\n")[2])["error"]["message"]
+    assert [b"503" in one.split(b"\r\n")[0] for one in said] == [True, True]
+    assert all(json.loads(one.rpartition(b"\r\n\r\n")[2])["error"]["message"] for one in said)
 
 
 async def test_a_head_without_end_is_refused(composed: Composed, tmp_path: Path) -> None:
@@ -425,7 +426,7 @@ async def test_long_bodies_that_are_still_coming_shut_out_no_short_ones(composed
     length = 3 * SMALL_BYTES
     long = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % length + b" " * (length - 1)
     short = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
-    async with listening(composed({"a": (World, 1)}, Says), tmp_path, body_s=60.0, held_bytes=length - 1) as port:
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path, body_s=60.0, held_bytes=length) as port:
         coming = asyncio.create_task(spoken(port, long))
         await asyncio.sleep(SLOW_S / 4)
         said = await spoken(port, short)
@@ -433,6 +434,49 @@ async def test_long_bodies_that_are_still_coming_shut_out_no_short_ones(composed
 
     assert b"422" in said.split(b"\r\n")[0]
     assert b"408" in dropped.split(b"\r\n")[0]
+
+
+async def test_a_body_waits_for_the_room_of_those_that_are_being_played(composed: Composed, tmp_path: Path) -> None:
+    """
+    More rows at once than there is room for are played one after another, and none is refused.
+    """
+    composition = composed({"a": (World, 1)}, Says)
+    row = next(iter(composition.dataset)).value
+    bodies = [json.dumps({**row, "_ng_rollout_index": number, "x": "x" * 100_000}).encode() for number in range(12)]
+    head = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    async with listening(composition, tmp_path, body_s=20.0, held_bytes=250_000) as port:
+        said = await asyncio.gather(*(spoken(port, head % len(body) + body) for body in bodies))
+        refused = await spoken(port, head % 250_001)
+
+    assert [one.split(b"\r\n")[0] for one in said] == [b"HTTP/1.1 200 OK"] * 12
+    assert len((tmp_path / "rollouts.jsonl").read_bytes().splitlines()) == 12
+    assert b"413" in refused.split(b"\r\n")[0]
+
+
+async def test_a_body_waits_for_room_no_longer_than_its_bound(composed: Composed, tmp_path: Path) -> None:
+    """
+    What is refused then may come again.
+    """
+
+    class Thinks(Says):
+        async def respond(self, request: Any, headers: Any = None) -> Any:
+            await asyncio.sleep(1.5)
+            return await super().respond(request, headers)
+
+    composition = composed({"a": (World, 1)}, Thinks)
+    body = json.dumps({**next(iter(composition.dataset)).value, "x": "x" * 100_000}).encode()
+    request = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+    async with listening(composition, tmp_path, body_s=20.0, held_bytes=150_000, wait_s=0.2) as port:
+        first = asyncio.create_task(spoken(port, request + body))
+        await asyncio.sleep(0.3)
+        second = await spoken(port, request + body)
+        told = (await first).split(b"\r\n")[0]
+        third = await spoken(port, request + body)
+
+    assert told == b"HTTP/1.1 200 OK"
+    assert b"503" in second.split(b"\r\n")[0]
+    assert b"retry-after: 1" in second
+    assert third.split(b"\r\n")[0] == b"HTTP/1.1 200 OK"
 
 
 @pytest.mark.parametrize("is_whole", [True, False], ids=["slow", "stalled"])
