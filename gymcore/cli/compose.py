@@ -46,7 +46,7 @@ def command(flags: PlanFlags, out: str | None, locked: Path | None, dry_run: boo
         catalog = discover()
         lock = None if locked is None else Locked(locked)
         plan = flags.to_plan() if lock is None else lock.plan(flags)
-        composition = compose(plan, catalog, environ=load_environ())
+        composition = compose(plan, catalog, environ=load_environ(), is_played=False)
         if lock is not None:
             lock.check(composition)
         load_observers(composition.plan, catalog).plan(composition.plan.to_dict())

@@ -41,7 +41,7 @@ def command(folder: Path, to: str, out: str | None, as_json: bool) -> None:
     file = Path(out) if out is not None else folder / load_format(to).file_name
     # stdout is for the answer: what plugins print while they are loaded is talk.
     with redirect_stdout(sys.stderr):
-        written = export(open_composition(folder, discover(), environ=load_environ()), to, file)
+        written = export(open_composition(folder, discover(), environ=load_environ(), is_played=False), to, file)
     if as_json:
         click.echo(json.dumps(written.to_dict(), indent=2, ensure_ascii=False))
         return

@@ -106,7 +106,9 @@ def plan_digest(lock: Mapping[str, Any]) -> str:
     return hashlib.blake2b(encode_json(ordered(asked)), digest_size=4).hexdigest()
 
 
-def compose(plan: Plan | PlanText, catalog: Catalog, *, environ: Mapping[str, str] | None = None) -> Composition:
+def compose(
+    plan: Plan | PlanText, catalog: Catalog, *, environ: Mapping[str, str] | None = None, is_played: bool = True
+) -> Composition:
     """
     Find out what a plan means, check every row, and put the rows in order.
 
@@ -116,6 +118,8 @@ def compose(plan: Plan | PlanText, catalog: Catalog, *, environ: Mapping[str, st
         catalog: What is installed.
         environ: Where `${NAME}` in the plan and options that name an environment variable get their values; the
             process environment where it is None.
+        is_played: Whether tasks are going to be played; where they are not, a model that cannot play an environment is
+            noted, and no mistake.
 
     Returns:
         The composition. Its dataset is on disk, in a temporary file that nobody else sees.
@@ -129,6 +133,7 @@ def compose(plan: Plan | PlanText, catalog: Catalog, *, environ: Mapping[str, st
         StorageError: the disk is full.
     """
     with closing(_resolver(plan, catalog, os.environ if environ is None else environ)) as resolver:
+        resolver.is_played = is_played
         return _compose(resolver, catalog)
 
 

@@ -123,7 +123,7 @@ def explain(folder: Path, task_id: str, catalog: Catalog, environ: Mapping[str, 
 def _no_longer_fitting(folder: Path, catalog: Catalog, environ: Mapping[str, str]) -> list[str]:
     """Say what of plan, dataset, options and code is no longer as the lock tells."""
     try:
-        open_composition(folder, catalog, environ=environ)
+        open_composition(folder, catalog, environ=environ, is_played=False)
     except RunFolderError as error:
         return [error.message, *error.differences]
     except GymcoreError as error:

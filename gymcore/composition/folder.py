@@ -330,6 +330,7 @@ def open_composition(
     settings: tuple[str, ...] = (),
     for_all: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    is_played: bool = True,
 ) -> Composition:
     """
     Read a composition back from a run folder; its dataset is the file that lies there.
@@ -341,6 +342,7 @@ def open_composition(
         for_all: Keys of `collect` that hold for every environment, whatever the plan says of single ones; None changes
             nothing.
         environ: As for `compose`.
+        is_played: As for `compose`.
 
     Raises:
         RunFolderError: there is no composition, its dataset was changed, or what is installed has changed what
@@ -357,6 +359,7 @@ def open_composition(
     written = Plan.from_file(folder / PLAN_NAME)
     plan = _changed_plan(folder / PLAN_NAME, settings, for_all or {})
     with closing(Resolver(plan, catalog, os.environ if environ is None else environ)) as resolver:
+        resolver.is_played = is_played
         resolver.resolve_models()
         resolver.find_hooks()
         for name in in_order_of(written, lock):

@@ -75,6 +75,10 @@ class Resolver:
             says whom to ask for `${secret:NAME}`, and else the plan's hook plugins are asked.
         locate: Completes a key path by the place where it stands.
         source: How messages name the plan.
+
+    Attributes:
+        is_played: Whether tasks are going to be played; where they are not, a model that cannot play an environment is
+            remarked upon, and no mistake.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Resolver:
         source: str = "the plan",
     ) -> None:
         self.source = source
+        self.is_played = True
         self.plan = plan
         self.locate = locate
         self.catalog = catalog
@@ -411,8 +416,12 @@ class Resolver:
             message = f"the model {name!r} cannot be used: {type(error).__name__}: {error}"
             self.errors.append(PluginError(message, plugin=choice.plugin.qualified, where=f"models.{name}"))
             return
-        if objection is not None:
+        if objection is None:
+            return
+        if self.is_played:
             self.complain(Problem(objection, where=where))
+        else:
+            self.remarks.append(f"{objection} ({self.locate(where)})")
 
 
 def _prompt_of(plugin: Plugin) -> PromptPlan | None:

@@ -163,7 +163,7 @@ def load(
         hint = "try: pip install trl, which brings it"
         raise RequestError("loading a dataset for TRL needs the package `datasets`", hints=[hint]) from None
     catalog = discover() if catalog is None else catalog
-    composition = open_composition(Path(folder), catalog)
+    composition = open_composition(Path(folder), catalog, is_played=False)
     environments = {route.environment: route.environment_class for route in composition.routes.values()}
     tools, told = _all_tools(composition, environments)
     for name, environment in environments.items():

@@ -363,6 +363,23 @@ def test_a_wrong_request_ends_with_2_before_anything_runs(gym: Gym, arguments: t
     assert list(gym.folder.iterdir()) == []
 
 
+def test_what_no_model_of_the_plan_can_play_is_composed_and_exported(gym: Gym) -> None:
+    """
+    Who only wants the rows needs no model; whoever plays them is asked for one.
+    """
+    noted = "note: Unsolvable has no reference solution (solve), which the model 'oracle' plays; choose another"
+    composed = gym("compose", "--env", "kit_unsolvable", "--out", "run")
+    exported = gym("export", "run", "--to", "nemo-gym")
+    refused = gym("run", "run")
+    played = gym("run", "run", "--model", "nop")
+
+    assert (composed.code, exported.code, refused.code, played.code) == (0, 0, 2, 0)
+    assert noted in composed.err
+    assert (gym.folder / "run" / "nemo-gym.jsonl").is_file()
+    assert noted.removeprefix("note: ") in refused.err
+    assert len(gym.rollouts("run")) == 320
+
+
 def test_another_plan_in_the_same_folder_ends_with_2_and_shows_the_difference(gym: Gym) -> None:
     """
     Finished rollouts are never mixed with those of another plan.
