@@ -216,14 +216,25 @@ class EndpointError(GymcoreError):
     Attributes:
         has_worked: Whether the endpoint answered before. Then what is in flight may finish, as after Ctrl-C: most of
             it has cost a lot by then, and may be in its verifier. Else nothing is lost by stopping at once.
+        is_lasting: Whether it stays so as long as this process lives, because what has ended is not started again.
+        stage: Where in a rollout it was raised, which tells the endpoint of a model from a server that an environment
+            needs; None outside of one.
     """
 
     exit_code = 3
+    stage: str | None = None
 
     def __init__(
-        self, message: str, *, where: str | None = None, hints: Iterable[str] = (), has_worked: bool = False
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        hints: Iterable[str] = (),
+        has_worked: bool = False,
+        is_lasting: bool = False,
     ) -> None:
         self.has_worked = has_worked
+        self.is_lasting = is_lasting
         super().__init__(message, where=where, hints=hints)
 
 

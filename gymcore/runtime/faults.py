@@ -75,7 +75,10 @@ class during(AbstractContextManager[None]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, Fault | EndpointError):
+        if error is None or isinstance(error, Fault):
+            return
+        if isinstance(error, EndpointError):
+            error.stage = error.stage or self._stage
             return
         if isinstance(error, asyncio.CancelledError):
             if not is_cancelled():
@@ -84,6 +87,8 @@ class during(AbstractContextManager[None]):
         elif not is_from_outside(error):
             # An agent may call tools side by side in a task group, which wraps what was wrapped here already.
             cause = _first_leaf(error)
+            if isinstance(cause, EndpointError):
+                cause.stage = cause.stage or self._stage
             if isinstance(cause, Fault | EndpointError):
                 raise cause from None
             raise Fault(self._stage, cause) from error

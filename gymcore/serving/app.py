@@ -44,6 +44,8 @@ class Served:
     on_demand: OnDemand
     sessions: Sessions
     endpoints: Endpoints
+    down: dict[str, str]
+    """Environments of which nothing can be played as long as this process lives, and why."""
 
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -93,6 +95,7 @@ class _Wire:
         self._on_demand = served.on_demand
         self._sessions = served.sessions
         self._endpoints = served.endpoints
+        self._down = served.down
         self._aggregating = asyncio.Lock()
 
     async def answer(self, request: Request) -> Response:
@@ -115,6 +118,9 @@ class _Wire:
     async def ready(self, request: Request) -> Response:
         if self._on_demand.is_stopping:
             raise stopping()
+        if self._down:
+            told = "; ".join(f"{name}: {why}" for name, why in self._down.items())
+            raise Refusal(503, f"nothing more can be played of {told}", further={"environments": list(self._down)})
         in_flight = {name: count for name, count in self._on_demand.in_flight.items() if count}
         return json_response({"status": "ready", "in_flight": in_flight, "sessions": len(self._sessions)})
 

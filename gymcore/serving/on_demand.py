@@ -5,7 +5,6 @@ Rollouts that somebody asks for: played once for each number a client gives, and
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,8 +13,8 @@ from dataclasses import dataclass, field
 from gymcore.collection import Journal, read_poisoned
 from gymcore.composition import Composition, Route
 from gymcore.documents import encode_json
-from gymcore.errors import EndpointError, GymcoreError
-from gymcore.records import POISON, Failure, Rollout, RolloutKey, Trajectory
+from gymcore.errors import GymcoreError
+from gymcore.records import POISON, Failure, Rollout, RolloutKey
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.schedule import Planned
@@ -344,29 +343,13 @@ class OnDemand:
 
     async def _played(self, planned: Planned) -> Rollout:
         """Play a rollout, anew where its worker has died of another."""
-        rollout = await self._attempt(planned)
+        rollout = await self._executor.play(planned)
         for _ in range(WORKER_ATTEMPTS - 1):
             failure = rollout.failure
             if failure is None or failure.stage != "worker" or is_set_aside(failure):
                 break
-            rollout = await self._attempt(planned)
+            rollout = await self._executor.play(planned)
         return rollout
-
-    async def _attempt(self, planned: Planned) -> Rollout:
-        """Play a rollout once; an endpoint that nobody can use ends a run, but here a rollout: others may ask later."""
-        started_at, started = time.time(), time.perf_counter()
-        try:
-            return await self._executor.play(planned)
-        except EndpointError as error:
-            failure = Failure(stage="model", error=type(error).__name__, message=error.message[:2000], retryable=True)
-            return Rollout(
-                planned.row,
-                planned.repeat,
-                Trajectory(),
-                failure=failure,
-                started_at=started_at,
-                duration_s=time.perf_counter() - started,
-            )
 
     async def _kept_rollout(self, planned: Planned, rollout: Rollout) -> Rollout:
         """Have a rollout written, and return it as it was: one that cannot be written down is a failure."""

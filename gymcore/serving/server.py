@@ -30,6 +30,7 @@ from gymcore.serving.app import CALLS, Served, application
 from gymcore.serving.guard import BODY_BYTES, Guard, is_loopback
 from gymcore.serving.models import Endpoints
 from gymcore.serving.on_demand import KEPT_BYTES, KEPT_S, OnDemand
+from gymcore.serving.outages import Enduring
 from gymcore.serving.protocol import BoundedProtocol
 from gymcore.serving.sessions import IDLE_S, MOST, Sessions
 from gymcore.workflow import recording
@@ -238,9 +239,11 @@ async def opened(
         StorageError: on leaving: the disk has failed.
     """
     async with open_local(composition, say) as executor:
-        on_demand = OnDemand(composition, executor, journal, kept_s=kept_s, kept_bytes=kept_bytes)
+        down: dict[str, str] = {}
+        on_demand = OnDemand(composition, Enduring(executor, down, say), journal, kept_s=kept_s, kept_bytes=kept_bytes)
         limits = {name: limit.rollout_s for name, limit in executor.stage.limits.items()}
-        sessions = Sessions(directed(executor, composition.routes), limits, idle_s=idle_s, most=most_sessions)
+        by_clients = Enduring(directed(executor, composition.routes), down, say)
+        sessions = Sessions(by_clients, limits, idle_s=idle_s, most=most_sessions)
         stage = executor.stage
         endpoints = Endpoints(stage.models, stage.agents, stage.seed)
 
@@ -255,7 +258,7 @@ async def opened(
         writing = asyncio.create_task(collect(on_demand.ended(), journal, on_durable=written))
         writing.add_done_callback(ended)
         try:
-            yield Served(composition, on_demand, sessions, endpoints), writing
+            yield Served(composition, on_demand, sessions, endpoints, down), writing
         finally:
             await on_demand.close(0.0)
             await sessions.aclose()

@@ -20,7 +20,7 @@ from gymcore.documents import encode_json
 from gymcore.interfaces import BoundModel, OpenEnvironment
 from gymcore.records import Failure, Reward, Rollout, ToolCall, Trajectory, Turn
 from gymcore.runtime.attempt import Attempt, AttemptEnded
-from gymcore.runtime.executor import LocalExecutor
+from gymcore.runtime.executor import Executor
 from gymcore.runtime.schedule import Planned
 from gymcore.serving.refusals import FailedRollout, Refusal
 from gymcore.serving.rows import SentRow
@@ -63,7 +63,7 @@ class ClientSession:
         turns: What a client that steps has done so far.
     """
 
-    def __init__(self, executor: LocalExecutor, sent: SentRow, number: int, limit_s: float) -> None:
+    def __init__(self, executor: Executor, sent: SentRow, number: int, limit_s: float) -> None:
         self.sent = sent
         self.heard = time.monotonic()
         self.busy = 0
@@ -192,7 +192,7 @@ class Sessions:
 
     def __init__(
         self,
-        executor: LocalExecutor,
+        executor: Executor,
         limits: Mapping[str, float],
         *,
         idle_s: float = IDLE_S,

@@ -267,8 +267,9 @@ def test_a_judge_answers_from_here(worlds: ModuleType, rig: Any) -> None:
         "overloaded",
         False,
     )
-    with pytest.raises(EndpointError, match="the key is refused"):
+    with pytest.raises(EndpointError, match="the key is refused") as caught:
         asyncio.run(playing(Refuses()))
+    assert caught.value.stage == "model"
 
 
 def test_no_key_reaches_a_worker(worlds: ModuleType, rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gymcore import Environment, Model, ModelError, Response, Reward, Trajectory
+from gymcore import EndpointError, Environment, Model, ModelError, Response, Reward, Trajectory
 from gymcore.collection.disk import Disk
 from gymcore.composition import Composition
 from gymcore.documents import encode_json
@@ -22,7 +22,9 @@ from gymcore.errors import StorageError
 from gymcore.interfaces import tool
 from gymcore.records import Failure, Rollout
 from gymcore.responses import function_call, message
+from gymcore.runtime.placement import SET_ASIDE
 from gymcore.runtime.schedule import Planned
+from gymcore.serving.outages import Enduring
 from gymcore.serving.rows import read_row
 
 Composed = Callable[..., Composition]
@@ -370,6 +372,86 @@ async def test_a_task_that_ends_its_worker_is_not_played_again_and_again(compose
     assert played == 3
     assert first.status_code == second.status_code == 503
     assert second.json()["error"]["retryable"] is False
+
+
+async def test_an_environment_that_is_down_is_no_model_that_failed(composed: Composed, wire: Serving) -> None:
+    """
+    It is told as a failure of its own stage, in a session, too; `/ready` names it where it stays down.
+    """
+    is_lasting = False
+
+    class Hosted(World):
+        async def open(self) -> None:
+            raise EndpointError("its server has ended", is_lasting=is_lasting)
+
+    said: list[str] = []
+    async with wire(composed({"a": (Hosted, 1), "b": (World, 1)}, Says), say=said.append) as served:
+        down, up = served.rows()
+        replies = [await served.post(path, down) for path in ("/run", "/seed_session")]
+        ready = await served.client.get("/ready")
+        is_lasting = True
+        replies += [await served.post(path, down) for path in ("/run", "/seed_session")]
+        others = await served.post("/run", up)
+        unready = await served.client.get("/ready")
+
+    for reply in replies:
+        told = reply.json()["error"]
+        assert (reply.status_code, told["stage"], told["retryable"]) == (500, "open", True)
+    assert [line["stage"] for line in served.lines("failures.jsonl")] == ["open", "open"]
+    assert (ready.status_code, others.status_code) == (200, 200)
+    assert (unready.status_code, unready.json()["error"]["environments"]) == (503, ["a"])
+    assert "its server has ended" in unready.json()["error"]["message"]
+    assert said == ["a: nothing more of it can be played: its server has ended"]
+
+
+async def test_an_environment_that_was_set_aside_is_not_ready(composed: Composed, wire: Serving) -> None:
+    """
+    Nothing of it is played before the server is started anew.
+    """
+
+    class SetAside:
+        async def play(self, planned: Planned) -> Rollout:
+            failure = Failure(stage="worker", error=SET_ASIDE, message="its workers die", retryable=True)
+            return Rollout(planned.row, planned.repeat, Trajectory(), failure=failure)
+
+        def cancel(self) -> None:
+            return None
+
+        def notes(self) -> tuple[str, ...]:
+            return ()
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        on_demand = served.served.on_demand
+        on_demand._executor = Enduring(SetAside(), served.served.down, lambda line: None)
+        await served.post("/run", served.rows()[0])
+        unready = await served.client.get("/ready")
+
+    assert (unready.status_code, unready.json()["error"]["environments"]) == (503, ["a"])
+
+
+async def test_a_model_that_is_down_is_told_as_such(composed: Composed, wire: Serving) -> None:
+    """
+    Wherever it is asked: by the agent, or by a verifier; the environment is ready all the same.
+    """
+
+    class Down(Model):
+        async def respond(self, request: Any, rollout: Any) -> Response:
+            raise EndpointError("wrong key")
+
+    class Judged(World):
+        async def verify(self, trajectory: Trajectory) -> Reward:  # type: ignore[override]
+            await self.models["policy"].ask("Is it good?")
+            return Reward(value=1.0)
+
+    async with wire(composed({"a": (Judged, 1)}, Down)) as served:
+        row = served.rows()[0]
+        played = await served.post("/run", row)
+        scored = await served.post("/verify", {**row, "response": {"output": [message("hi")]}})
+        ready = await served.client.get("/ready")
+
+    for reply in (played, scored):
+        assert (reply.status_code, reply.json()["error"]["stage"]) == (502, "model")
+    assert ready.status_code == 200
 
 
 async def test_a_broken_verifier_tells_its_class_and_no_traceback(composed: Composed, wire: Serving) -> None:

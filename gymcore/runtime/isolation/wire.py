@@ -105,7 +105,8 @@ def error_to_json(error: GymcoreError | Failure) -> dict[str, Any]:
         return {"failure": error.model_dump()}
     told: dict[str, Any] = {"message": error.message, "where": error.where, "hints": list(error.hints)}
     if isinstance(error, EndpointError):
-        return {"kind": "EndpointError", **told, "has_worked": error.has_worked}
+        told |= {"has_worked": error.has_worked, "is_lasting": error.is_lasting, "stage": error.stage}
+        return {"kind": "EndpointError", **told}
     return {"kind": "PluginError", **told}
 
 
@@ -115,5 +116,8 @@ def error_from_json(value: Mapping[str, Any]) -> EndpointError | PluginError | T
         return told(Failure.model_validate(value["failure"]))
     facts = {"where": value["where"], "hints": value["hints"]}
     if value["kind"] == "EndpointError":
-        return EndpointError(value["message"], **facts, has_worked=value["has_worked"])
+        facts |= {"has_worked": value["has_worked"], "is_lasting": value["is_lasting"]}
+        error = EndpointError(value["message"], **facts)
+        error.stage = value["stage"]
+        return error
     return PluginError(value["message"], **facts)

@@ -350,7 +350,9 @@ def _plain(error: BaseException) -> BaseException:
     if not isinstance(error, GymcoreError):
         return RuntimeError(f"{type(error).__name__}: {error}")
     if isinstance(error, EndpointError):
-        return EndpointError(error.message, where=error.where, hints=error.hints, has_worked=error.has_worked)
+        plain = EndpointError(error.message, where=error.where, hints=error.hints)
+        plain.has_worked, plain.is_lasting, plain.stage = error.has_worked, error.is_lasting, error.stage
+        return plain
     for kind in (StorageError, PluginError):
         if isinstance(error, kind):
             return kind(error.message, where=error.where, hints=error.hints)
