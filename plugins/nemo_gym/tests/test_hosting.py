@@ -16,8 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from gym_plugin_nemo_gym.hosted.environment import NemoGym, NemoGymConfig
+from gym_plugin_nemo_gym.hosted.process import HostedWire
 
 from gymcore import EndpointError, PluginError, Rollout, read_rollouts, run_sync
 from gymcore.errors import GymcoreError, PlanError
@@ -49,6 +51,10 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> FakeNemoGym:
     made.add("crashing", "import os\nprint('going down', flush=True)\nos._exit(3)\nX.run_webserver()\n")
     made.add("failing", "raise ValueError('not today')\n" + COUNTER)
     made.add("hanging", "import time\nprint('zzz', flush=True)\ntime.sleep(600)\n" + COUNTER)
+    check = "import pathlib\nif pathlib.Path(__file__).with_name('broken').exists(): raise ValueError('it is broken')\n"
+    made.add("brittle", check + COUNTER)
+    note = "import os, time\nwith open('pids', 'a') as file: print(os.getpid(), file=file)\ntime.sleep(1)\n"
+    made.add("noting", note + COUNTER)
     made.add("idle", "class Counter: ...\n")
     made.add("judged", COUNTER, more={"judge": {"type": "responses_api_models", "name": "judge_model"}})
     made.add("unset", COUNTER, more={"key": "${somewhere}"})
@@ -281,33 +287,154 @@ def test_a_server_that_dies_makes_its_rollouts_failures(fake: FakeNemoGym) -> No
     assert time.monotonic() - began < 20
 
 
-def test_a_run_stops_when_its_server_is_gone_and_goes_on_another_time(fake: FakeNemoGym, tmp_path: Path) -> None:
-    """
-    What was played is kept; no rollout is lost, and none is played twice.
-    """
+def _numbered(folder: Path) -> str:
+    """Write six tasks that are told apart by what they ask, and return the file."""
     tools = ROW["responses_create_params"]["tools"]  # type: ignore[index]
     rows = [{"responses_create_params": {"input": f"{n}", "tools": tools}, "goal": 2} for n in range(6)]
-    data = tmp_path / "rows.jsonl"
+    data = folder / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    deadly = True
+    return str(data)
 
-    def policy(body: dict[str, Any]) -> Any:
+
+class Deadly:
+    """A policy that kills the server in the tasks that it is told."""
+
+    def __init__(self, *deadly: str) -> None:
+        self.deadly = deadly
+
+    def __call__(self, body: dict[str, Any]) -> Any:
         if any(item.get("type") == "function_call_output" for item in body["input"]):
             return says("Done.")
-        return calls("die") if deadly and body["input"][0]["content"] == "2" else calls("add", n=2)
+        return calls("die") if body["input"][0]["content"] in self.deadly else calls("add", n=2)
 
+
+def test_a_run_goes_on_with_a_server_that_is_started_again(fake: FakeNemoGym, tmp_path: Path) -> None:
+    """
+    What was in flight when it ended is a failure, which the same command plays again; nothing else is lost.
+    """
+    policy = Deadly("2", "4")
     with LoopbackEndpoint(policy) as endpoint:
-        plan = {**_plan(fake, endpoint, data=str(data)), "collect": {"concurrency": 1}}
-        with pytest.raises(EndpointError, match=r"has ended \(exit status 7\)"):
+        plan = {**_plan(fake, endpoint, data=_numbered(tmp_path)), "collect": {"concurrency": 1}}
+        first = run_sync(plan, tmp_path / "run", environ={})
+        failures = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
+        policy.deadly = ()
+        second = run_sync(plan, tmp_path / "run", environ={})
+
+    assert (first.total.finished, first.total.failed) == (4, 2)
+    assert [(failure["stage"], failure["retryable"]) for failure in failures] == [("tool", True)] * 2
+    assert all("has ended (exit status 7)" in failure["message"] for failure in failures)
+    assert (second.total.finished, second.total.failed) == (6, 0)
+    assert [rollout.reward.value for rollout in read_rollouts(tmp_path / "run") if rollout.reward] == [1.0] * 6
+
+
+def test_a_run_stops_when_its_server_ends_again_and_again_and_goes_on_another_time(
+    fake: FakeNemoGym, tmp_path: Path
+) -> None:
+    """
+    Three times in a row, without a rollout that was scored between them: it is said how it ended, and what it printed.
+    """
+    policy = Deadly("2", "3", "4", "5")
+    with LoopbackEndpoint(policy) as endpoint:
+        plan = {**_plan(fake, endpoint, data=_numbered(tmp_path)), "collect": {"concurrency": 1}}
+        with pytest.raises(
+            EndpointError, match=r"has ended \(exit status 7\); it printed last: .*last words"
+        ) as caught:
             run_sync(plan, tmp_path / "run", environ={})
         before = [rollout.row.value["task_id"] for rollout in read_rollouts(tmp_path / "run")]
-        deadly = False
+        policy.deadly = ()
         report = run_sync(plan, tmp_path / "run", environ={})
 
-    assert len(before) == 2
+    assert "it is not started again: 3 times in a row it ended before it scored a rollout" in str(caught.value)
+    assert (caught.value.stage, len(before)) == ("open", 2)
     assert (report.total.finished, report.total.failed) == (6, 0)
-    rewards = [rollout.reward.value for rollout in read_rollouts(tmp_path / "run")]
-    assert rewards == [1.0] * 6
+
+
+def test_a_server_that_does_not_start_again_is_told_so(fake: FakeNemoGym) -> None:
+    """
+    All rollouts that need it wait for the same start, and are told the same.
+    """
+    broken = fake.site / "resources_servers" / "brittle" / "broken"
+
+    async def opened() -> list[BaseException | HostedWire]:
+        async with NemoGym.shared(_config(fake, "brittle")) as keeper:
+            wire = await keeper.wire()
+            reply = await wire.line().send("about", b"{}", most_bytes=2**20)
+            broken.touch()
+            os.kill(reply.value()["pids"][0], signal.SIGKILL)
+            assert await wire.ended(10) is not None
+            found = await asyncio.gather(*(keeper.wire() for _ in range(5)), return_exceptions=True)
+            return [*found, *await asyncio.gather(keeper.wire(), return_exceptions=True)]
+
+    found = asyncio.run(opened())
+
+    assert [type(error) for error in found] == [EndpointError] * 6
+    assert {str(error) for error in found} == {str(found[0])}
+    assert "'brittle' cannot be hosted: ValueError: it is broken" in str(found[0])
+
+
+@pytest.mark.parametrize("starts", [1, 2])
+def test_a_run_that_ends_does_not_wait_for_a_server_that_is_started_again(fake: FakeNemoGym, starts: int) -> None:
+    """
+    Whether it is still to be started, or is starting: nothing of it is left.
+    """
+    pids = fake.site / "resources_servers" / "noting" / "pids"
+    pids.unlink(missing_ok=True)
+
+    async def left() -> None:
+        async with NemoGym.shared(_config(fake, "noting")) as keeper:
+            wire = await keeper.wire()
+            os.kill(int(pids.read_text()), signal.SIGKILL)
+            assert await wire.ended(10) is not None
+            asked = asyncio.create_task(keeper.wire())
+            await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                while len(pids.read_text().split()) < starts:  # noqa: ASYNC110, another process writes it
+                    await asyncio.sleep(0.02)
+        await asyncio.wait([asked])
+        assert asked.cancelled()
+
+    asyncio.run(left())
+
+    noted = pids.read_text().split()
+    assert len(noted) == starts
+    _wait_until_gone(*map(int, noted))
+
+
+def test_a_server_that_is_killed_is_served_again(fake: FakeNemoGym, gym_serve: Callable[..., Any]) -> None:
+    """
+    Whoever asks next gets its rollout; where it ends again and again, the failure is the environment's, and told.
+    """
+    environ = {"GYMCORE_NEMO_GYM_PYTHON": str(fake.python)}
+    with gym_serve("--env", "nemo_gym:counter", "--model", "nop", **environ) as served, httpx.Client() as client:
+
+        def seeded() -> httpx.Response:
+            client.cookies.clear()
+            return client.post(f"{served.url}/seed_session", json=row, timeout=60)
+
+        def kill() -> httpx.Response:
+            """Kill the process that serves, and return what its session says then."""
+            assert seeded().status_code == 200
+            (pid, _) = client.post(f"{served.url}/about", json={}).json()["pids"]
+            os.kill(pid, signal.SIGKILL)
+            return client.post(f"{served.url}/about", json={}, timeout=60)
+
+        row = json.loads(served.dataset.read_text().splitlines()[0])
+        row["responses_create_params"]["tools"] = ROW["responses_create_params"]["tools"]  # type: ignore[index]
+        told = kill().json()["error"]
+        again = client.post(f"{served.url}/run", json=row, timeout=60)
+        ready = [client.get(f"{served.url}/ready").status_code]
+        for _ in range(3):
+            kill()
+        dead = client.post(f"{served.url}/run", json=row, timeout=60)
+        unready = client.get(f"{served.url}/ready")
+        ready.append(unready.status_code)
+
+    assert (told["stage"], told["retryable"]) == ("tool", True)
+    assert "has ended (signal 9)" in told["message"]
+    assert (again.status_code, ready) == (200, [200, 503])
+    assert (dead.json()["error"]["stage"], dead.json()["error"]["retryable"]) == ("open", True)
+    assert "3 times in a row it ended before it scored a rollout" in dead.text
+    assert unready.json()["error"]["environments"] == ["counter"]
 
 
 class Asking:
@@ -378,7 +505,8 @@ def test_a_server_ends_with_the_process_that_watches_it(fake: FakeNemoGym) -> No
     """
 
     async def killed() -> list[int]:
-        async with NemoGym.shared(_config(fake)) as wire:
+        async with NemoGym.shared(_config(fake)) as keeper:
+            wire = await keeper.wire()
             reply = await wire.line().send("about", b"{}", most_bytes=2**20)
             pids: list[int] = reply.value()["pids"]
             os.kill(wire._process.pid, signal.SIGKILL)
@@ -546,7 +674,7 @@ def test_servers_are_listed_as_environments(fake: FakeNemoGym) -> None:
     assert rows["nemo_gym:counter"]["status"] == "ok"
     assert rows["nemo_gym:counter"]["description"] == "agent: Counts."
     assert rows["nemo_gym:other_loop"]["status"] == "incompatible"
-    assert len([name for name in rows if name.startswith("nemo_gym:")]) == 12
+    assert len([name for name in rows if name.startswith("nemo_gym:")]) == 14
 
 
 def test_without_nemo_gym_a_listing_says_how_to_get_it() -> None:

@@ -90,20 +90,26 @@ ConfigT = TypeVar("ConfigT", bound=ServedConfig, default=ServedConfig)
 
 class Served(Environment[ServedTask, ConfigT], Generic[ConfigT]):
     """
-    An environment behind a server; `shared` of a subclass yields the `Wire` to it.
+    An environment behind a server; a subclass knows the way to it.
 
     A rollout is one session there: what it has seeded, it closes, and no tool call is ever sent twice.
     """
 
     keeps_route = True
 
-    resources: Wire
     _session: Session | None = None
+
+    async def wire(self) -> Wire:
+        """Return the way to the server."""
+        raise NotImplementedError
 
     async def open(self) -> None:
         """Begin a session."""
-        self._session = session = Session(self.resources, row_for_server(self.task.row, self.config.agent))
-        await session.seed()
+        await (await self._begun()).seed()
+
+    async def _begun(self) -> Session:
+        self._session = Session(await self.wire(), row_for_server(self.task.row, self.config.agent))
+        return self._session
 
     async def other_tool(self, call: ToolCall) -> str:
         """Have a tool called over there."""

@@ -8,17 +8,18 @@ import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import field_validator
 
 from gym_plugin_nemo_gym.hosted.installation import HOW_TO_INSTALL, PYTHON, find_installation
+from gym_plugin_nemo_gym.hosted.keeper import Keeper
 from gym_plugin_nemo_gym.hosted.process import HostedWire, hosted
 from gym_plugin_nemo_gym.hosted.steps import Steps, with_message
-from gym_plugin_nemo_gym.served import Served, ServedConfig, row_for_server
-from gym_plugin_nemo_gym.session import Session
-from gymcore import Choice, EndpointError, Reward, ToolCall, ToolError, Trajectory, Turn, option
+from gym_plugin_nemo_gym.served import Served, ServedConfig
+from gymcore import Choice, Reward, ToolCall, ToolError, Trajectory, Turn, option
 from gymcore.errors import PlanError, Problem
 
 __all__ = ["NemoGym", "NemoGymConfig"]
@@ -98,7 +99,8 @@ class NemoGym(Served[NemoGymConfig]):
     how the server is made, each reply is a step.
     """
 
-    resources: HostedWire
+    resources: Keeper
+    _hosted: HostedWire
     _steps: Steps | None = None
 
     @classmethod
@@ -123,10 +125,11 @@ class NemoGym(Served[NemoGymConfig]):
 
     @classmethod
     @asynccontextmanager
-    async def shared(cls, config: NemoGymConfig) -> AsyncIterator[HostedWire]:
+    async def shared(cls, config: NemoGymConfig) -> AsyncIterator[Keeper]:
         """Host the server as long as the run lasts."""
         installation = find_installation(config.python)
-        async with hosted(
+        start = partial(
+            hosted,
             installation.python,
             installation.server(config.server, config.config_file),
             config=config.config,
@@ -134,18 +137,22 @@ class NemoGym(Served[NemoGymConfig]):
             start_s=config.start_timeout_s,
             patience=config.patience,
             environ=os.environ,
-        ) as wire:
-            yield wire
+        )
+        async with Keeper(start) as keeper:
+            yield keeper
+
+    async def wire(self) -> HostedWire:
+        """Return the way to the server, which is started again where it has ended."""
+        self._hosted = await self.resources.wire()
+        return self._hosted
 
     async def open(self) -> None:
-        """Begin a session; a server that has ended ends the run, which can be resumed."""
-        if self.resources.fault is not None:
-            raise EndpointError(self.resources.fault, hints=["try: the same command again"], has_worked=True)
-        if self.resources.server.flavour != "steps":
-            await super().open()
+        """Begin a session; a server that ends again and again ends the run, which can be resumed."""
+        session = await self._begun()
+        if self._hosted.server.flavour != "steps":
+            await session.seed()
             return
-        self._session = Session(self.resources, row_for_server(self.task.row, self.config.agent))
-        self._steps = Steps(self._session, self.resources.server.max_steps)
+        self._steps = Steps(session, self._hosted.server.max_steps)
         if seen := await self._steps.begin():
             self.task = with_message(self.task, seen)
 
@@ -161,6 +168,6 @@ class NemoGym(Served[NemoGymConfig]):
 
     async def verify(self, trajectory: Trajectory) -> Reward:
         """Have what happened scored over there; or return the sum of what its steps have earned."""
-        if self._steps is None:
-            return await super().verify(trajectory)
-        return await self._steps.end(trajectory, self.task)
+        reward = await (self._steps.end(trajectory, self.task) if self._steps else super().verify(trajectory))
+        self._hosted.has_scored = True
+        return reward

@@ -44,6 +44,9 @@ class HostedWire(Wire):
         process: The process that watches it.
         output: What it prints.
         server: Which one it is.
+
+    Attributes:
+        has_scored: Whether a rollout was scored by it.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class HostedWire(Wire):
     ) -> None:
         super().__init__("http://nemo-gym", over_unix_socket(path), patience)
         self.server = server
+        self.has_scored = False
+        self._fault: str | None = None
         self._process = process
         self._output = output
         self._ending = asyncio.ensure_future(process.wait())
@@ -63,7 +68,9 @@ class HostedWire(Wire):
     @property
     def fault(self) -> str | None:
         """How the server has ended; None while it is there."""
-        return _epitaph(self.server.name, self._process, self._output) if self._ending.done() else None
+        if self._fault is None and self._ending.done():
+            self._fault = _epitaph(self.server.name, self._process, self._output)
+        return self._fault
 
     def line(self) -> Line:
         """Return a line of its own for one rollout, to be closed in the end."""

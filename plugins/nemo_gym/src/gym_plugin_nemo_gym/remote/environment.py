@@ -61,6 +61,8 @@ class Remote(Served[RemoteConfig]):
     there. A rollout is one session of the server, with cookies of its own.
     """
 
+    resources: Wire
+
     @classmethod
     @asynccontextmanager
     async def shared(cls, config: RemoteConfig) -> AsyncIterator[Wire]:
@@ -73,6 +75,10 @@ class Remote(Served[RemoteConfig]):
             yield wire
         finally:
             await wire.aclose()
+
+    async def wire(self) -> Wire:
+        """Return the way to the server."""
+        return self.resources
 
 
 async def _reach(wire: Wire) -> None:
