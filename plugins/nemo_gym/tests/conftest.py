@@ -223,12 +223,12 @@ def gym_serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     started: list[subprocess.Popen[str]] = []
 
     @contextmanager
-    def start(*arguments: str, **environ: str) -> Iterator[GymServe]:
+    def start(*arguments: str, port: str = "0", **environ: str) -> Iterator[GymServe]:
         number = len(started)
         folder, port_file = tmp_path / f"served-{number}", tmp_path / f"port-{number}"
         command = [sys.executable, "-m", "gymcore", "serve", *arguments, "--out", str(folder)]
         process = subprocess.Popen(
-            [*command, "--port", "0", "--port-file", str(port_file)],
+            [*command, "--port", port, "--port-file", str(port_file)],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

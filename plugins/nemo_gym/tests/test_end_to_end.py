@@ -8,6 +8,7 @@ import json
 import threading
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -137,19 +138,50 @@ def test_a_token_stays_where_it_belongs(gym_serve: GymServe, tmp_path: Path) -> 
     assert not any(b"sesame-of-sixteen-letters" in path.read_bytes() for path in written)
 
 
-def test_a_server_that_dies_costs_failures_and_no_reward(gym_serve: GymServe, tmp_path: Path) -> None:
+def test_a_server_that_is_gone_for_good_ends_the_run(gym_serve: GymServe, tmp_path: Path) -> None:
     """
-    Every rollout is accounted for, and may be played again another time.
+    What was in flight may be failures; what was not begun is none, and the same command plays all of it.
     """
-    with gym_serve(*BOTH) as served, LoopbackEndpoint(lambda body: slow(0.05, solver()(body))) as endpoint:
-        far = {"use": f"remote:{served.url}", "config": {"retries": 0}, "data": str(served.dataset), "repeats": 4}
-        killer = threading.Timer(1.5, served.process.kill)
-        killer.start()
-        run_sync(_plan({"far": far}, endpoint, concurrency=2), tmp_path / "run", environ={})
-        killer.join()
+    with LoopbackEndpoint(lambda body: slow(0.05, solver()(body))) as endpoint:
+        with gym_serve(*BOTH) as served:
+            config = {"retries": 0, "patience_s": 0.5}
+            far = {"use": f"remote:{served.url}", "config": config, "data": str(served.dataset), "repeats": 20}
+            killer = threading.Timer(1.5, served.process.kill)
+            killer.start()
+            with pytest.raises(EndpointError, match=r"nobody could be asked at .* and patience_s is 0\.5") as caught:
+                run_sync(_plan({"far": far}, endpoint, concurrency=2), tmp_path / "run", environ={})
+            killer.join()
+        failures = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
+        finished = len(list(read_rollouts(tmp_path / "run")))
+        with gym_serve(*BOTH, port=served.url.rpartition(":")[2]):
+            report = run_sync(_plan({"far": far}, endpoint), tmp_path / "run", environ={})
 
-    failures = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
-    assert len(list(read_rollouts(tmp_path / "run"))) + len(failures) == 40
-    assert failures
-    assert {failure["retryable"] for failure in failures} == {True}
+    assert (caught.value.stage, caught.value.has_worked) == ("open", True)
+    assert 0 < finished < 200
+    assert len(failures) <= 2
+    assert {failure["retryable"] for failure in failures} <= {True}
     assert {failure["stage"] for failure in failures} <= {"open", "tool", "verify"}
+    assert (report.total.finished, report.total.failed) == (200, 0)
+
+
+def test_a_server_that_comes_back_is_waited_for(gym_serve: GymServe, tmp_path: Path) -> None:
+    """
+    Rollouts that are not begun cost nothing, and wait.
+    """
+    with LoopbackEndpoint(lambda body: slow(0.05, solver()(body))) as endpoint, gym_serve(*BOTH) as served:
+        config = {"retries": 0, "patience_s": 60}
+        far = {"use": f"remote:{served.url}", "config": config, "data": str(served.dataset), "repeats": 6}
+
+        def restart() -> None:
+            served.process.kill()
+            served.process.wait()
+            stack.enter_context(gym_serve(*BOTH, port=served.url.rpartition(":")[2]))
+
+        with ExitStack() as stack:
+            restarting = threading.Timer(1.0, restart)
+            restarting.start()
+            report = run_sync(_plan({"far": far}, endpoint, concurrency=2), tmp_path / "run", environ={})
+            restarting.join()
+
+    assert report.total.finished + report.total.failed == 60
+    assert report.total.failed <= 2

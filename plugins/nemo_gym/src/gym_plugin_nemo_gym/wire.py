@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,11 +20,13 @@ from gym_plugin_nemo_gym.cookies import CookieJar
 from gymcore.documents import DocumentError, decode_json
 
 __all__ = [
+    "MAX_WAIT_S",
     "Line",
     "Patience",
     "Reply",
     "ServerFault",
     "ServerUnavailable",
+    "ServerUnreachable",
     "Transport",
     "Wire",
     "over_tcp",
@@ -47,6 +50,10 @@ _BUSY = (408, 410, 425, 429, 502, 503, 504)
 
 class ServerUnavailable(ConnectionError):
     """The server could not be asked, or what became of a request is not known; another time it may work."""
+
+
+class ServerUnreachable(ServerUnavailable):
+    """No connection could be made, however often that was tried; nobody has received anything."""
 
 
 class ServerFault(Exception):
@@ -146,6 +153,10 @@ class Wire:
         token: Sent along as a bearer token.
         sleep: Waits.
         chance: Gives a number from 0.0 to 1.0, so that many who wait do not come back together.
+        clock: Gives seconds that only grow.
+
+    Attributes:
+        unreachable_since: When a connection first could not be made, by `clock`; None where the last one could.
     """
 
     def __init__(
@@ -157,11 +168,14 @@ class Wire:
         token: str | None = None,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
+        self.unreachable_since: float | None = None
         self.patience = patience or Patience()
         self.sleep = sleep
         self.chance = chance
+        self.clock = clock
         self.headers = [(b"accept", b"*/*"), (b"accept-encoding", b"identity"), (b"user-agent", b"gymcore")]
         if token is not None:
             self.headers.append((b"authorization", b"Bearer " + token.encode()))
@@ -225,7 +239,8 @@ class Line:
             retries: How often it may be sent again; what `patience` says where it is None.
 
         Raises:
-            ServerUnavailable: the server could not be reached, or no whole reply came.
+            ServerUnreachable: no connection to the server could be made.
+            ServerUnavailable: no whole reply came.
             ServerFault: the reply is none that can be used.
         """
         patience = self._wire.patience
@@ -235,8 +250,10 @@ class Line:
             try:
                 return await self._exchange(path, body, most_bytes, limit_s or patience.request_s)
             except _NotSent as error:
+                if self._wire.unreachable_since is None:
+                    self._wire.unreachable_since = self._wire.clock()
                 if not left:
-                    raise ServerUnavailable(f"nobody could be asked at {self._wire.url}: {error}") from None
+                    raise ServerUnreachable(f"nobody could be asked at {self._wire.url}: {error}") from None
             except ServerUnavailable:
                 if not left or again == "if unsent":
                     raise
@@ -264,6 +281,7 @@ class Line:
             if limit.expired():
                 raise ServerUnavailable(f"{told} was not answered within {limit_s:g} s (request_timeout_s)") from error
             raise
+        self._wire.unreachable_since = None
         cookies = [value.decode("latin-1") for name, value in response.headers.raw if name.lower() == _SET_COOKIE]
         try:
             self.jar.take(cookies)

@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr, field_validator
 
 from gym_plugin_nemo_gym.served import Served, ServedConfig
-from gym_plugin_nemo_gym.wire import ServerFault, ServerUnavailable, Wire, over_tcp
+from gym_plugin_nemo_gym.wire import (
+    MAX_WAIT_S,
+    ServerFault,
+    ServerUnavailable,
+    ServerUnreachable,
+    Wire,
+    over_tcp,
+)
 from gymcore import EndpointError, option
 
 __all__ = ["Remote", "RemoteConfig"]
@@ -25,6 +32,14 @@ class RemoteConfig(ServedConfig):
     url: str = option(description="The address: http://HOST:PORT, with a path where the server has one.")
     token: SecretStr | None = option(
         None, description="Sent as a bearer token.", environment_variable="GYM_REMOTE_TOKEN", operational=True
+    )
+
+    patience_s: float = option(
+        300.0,
+        description="How long rollouts that are not begun wait for a server to which no connection can be made.",
+        operational=True,
+        ge=0,
+        le=86_400,
     )
 
     @field_validator("url")
@@ -79,6 +94,27 @@ class Remote(Served[RemoteConfig]):
     async def wire(self) -> Wire:
         """Return the way to the server."""
         return self.resources
+
+    async def open(self) -> None:
+        """
+        Begin a session; where nobody can be reached, wait: nothing has been spent on this rollout yet.
+
+        Raises:
+            EndpointError: no connection could be made for longer than `patience_s`; the run can be resumed.
+        """
+        wire = self.resources
+        while True:
+            try:
+                return await super().open()
+            except ServerUnreachable as error:
+                since = wire.unreachable_since
+                down_s = 0.0 if since is None else wire.clock() - since
+                if down_s >= self.config.patience_s:
+                    told = f"{error}; that is so for {down_s:.0f} s, and patience_s is {self.config.patience_s:g}"
+                    hint = "try: the same command once the server is back; it does what is missing"
+                    raise EndpointError(told, hints=[hint], has_worked=True) from error
+            await self.close()
+            await wire.sleep(min(MAX_WAIT_S, self.config.patience_s - down_s) * (0.5 + 0.5 * wire.chance()))
 
 
 async def _reach(wire: Wire) -> None:
