@@ -57,7 +57,9 @@ class FailedRollout(Refusal):
     """A rollout that gave no reward."""
 
     def __init__(self, failure: Failure) -> None:
-        status = {"model": 502, "timeout": 504, "worker": 503}.get(failure.stage, 500)
+        # A bound on a tool or a verifier is met in the stage that it bounds.
+        other = 504 if failure.error == TimeoutError.__name__ else 500
+        status = {"model": 502, "timeout": 504, "worker": 503}.get(failure.stage, other)
         told = f"the rollout failed ({failure.stage}): {failure.error}: {failure.message}"
         # Of an environment that is set aside nothing can be played as long as this process lives.
         is_retryable = failure.retryable and not is_set_aside(failure)

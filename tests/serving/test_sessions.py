@@ -489,6 +489,36 @@ async def test_what_hangs_in_a_session_meets_the_bound_on_rollouts(composed: Com
     assert World.log.count("open") == World.log.count("close") == 3
 
 
+async def test_a_tool_and_a_verifier_that_take_too_long_are_told_so(composed: Composed, wire: Serving) -> None:
+    """
+    With 504, in a session and in `/run`: another time they may be faster.
+    """
+
+    class World(Environment):
+        @tool
+        async def hang(self) -> str:
+            """Take for ever."""
+            await asyncio.Event().wait()
+            return ""
+
+        async def verify(self, trajectory: Trajectory) -> float:  # type: ignore[override]
+            await asyncio.Event().wait()
+            return 1.0
+
+    composition = composed({"a": (World, 1)}, Says, collect={"tool_timeout_s": 0.1, "verify_timeout_s": 0.1})
+    async with wire(composition) as served:
+        row = served.rows()[0]
+        await served.post("/seed_session", row)
+        replies = [await served.post("/hang", {})]
+        await served.post("/seed_session", row)
+        replies.append(await served.post("/verify", {**row, "response": {"output": [message("hi")]}}))
+        replies.append(await served.post("/run", row))
+
+    told = [(reply.status_code, reply.json()["error"]["stage"], reply.json()["error"]["type"]) for reply in replies]
+    assert told == [(504, stage, "TimeoutError") for stage in ("tool", "verify", "verify")]
+    assert all(reply.json()["error"]["retryable"] for reply in replies)
+
+
 async def test_a_row_of_another_session_is_not_scored_with_this_one(composed: Composed, wire: Serving) -> None:
     """
     Nor is another episode after the first: no reward stands beside what it was not given for.
