@@ -304,10 +304,12 @@ class OnDemand:
                 raise stopping() from None
             raise
         if rollout.reward is None:
-            assert rollout.failure is not None
-            if rollout.failure.stage == "worker" and not is_set_aside(rollout.failure):
+            failure = rollout.failure
+            assert failure is not None
+            if failure.stage == "worker" and not is_set_aside(failure):
                 self._poison.add((route.environment, sent.row.identity[1]))
-            raise FailedRollout(rollout.failure)
+                failure = failure.model_copy(update={"retryable": False})  # here; another process may try it
+            raise FailedRollout(failure)
         params = sent.row.value["responses_create_params"]
         response = rollout.trajectory.to_response(route.model, params)
         return encode_json(scored(sent, response, rollout.trajectory.stop, rollout.reward))

@@ -371,7 +371,9 @@ async def test_a_task_that_ends_its_worker_is_not_played_again_and_again(compose
 
     assert played == 3
     assert first.status_code == second.status_code == 503
-    assert second.json()["error"]["retryable"] is False
+    for reply in (first, second):
+        assert reply.json()["error"]["retryable"] is False
+        assert reply.json()["error"]["hints"] == ["the same request will fail again"]
 
 
 async def test_an_environment_that_is_down_is_no_model_that_failed(composed: Composed, wire: Serving) -> None:
