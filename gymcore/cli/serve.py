@@ -114,8 +114,12 @@ def command(
         with redirect_stdout(sys.stderr):
             _require()
             from gymcore.serving import Address, bind
+            from gymcore.serving.port_file import check_port_file
 
             here = Path().absolute()  # before any plugin is imported, which may go elsewhere
+            place = None if port_file is None else here / port_file
+            if place is not None:
+                check_port_file(place)
             address = Address(host, port, _token(token_from, load_environ()), tuple(allow_host))
             with bind(address) as listening:  # a port that is taken is told before anything slow is done
                 catalog = discover()
@@ -132,7 +136,7 @@ def command(
                     kept_s=keep_answers,
                     idle_s=idle,
                     body_bytes=max_body << 20,
-                    port_file=None if port_file is None else here / port_file,
+                    port_file=place,
                 )
         print_report(result)
         if composition.plan.check.strict and observers.switched_off:

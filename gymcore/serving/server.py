@@ -9,7 +9,7 @@ import errno
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,10 @@ import uvicorn
 
 from gymcore.collection import Collection, Journal, collect
 from gymcore.composition import Composition
-from gymcore.errors import RequestError, StorageError
+from gymcore.errors import RequestError
 from gymcore.hookspecs import Observers
 from gymcore.records import Rollout
 from gymcore.reporting import Report
-from gymcore.run_folder import write_whole
 from gymcore.runtime.attempt import directed
 from gymcore.runtime.brackets import Say, log
 from gymcore.runtime.executor import open_local
@@ -31,6 +30,7 @@ from gymcore.serving.guard import BODY_BYTES, Guard, is_loopback
 from gymcore.serving.models import Endpoints
 from gymcore.serving.on_demand import KEPT_BYTES, KEPT_S, OnDemand
 from gymcore.serving.outages import Enduring
+from gymcore.serving.port_file import port_written
 from gymcore.serving.protocol import BoundedProtocol
 from gymcore.serving.sessions import IDLE_S, MOST, Sessions
 from gymcore.workflow import recording
@@ -208,7 +208,7 @@ async def serve(
         server = Server(_url(listening), _notes(composition), served.on_demand, served.sessions)
         app = Guard(application(served), hosts=address.hosts(), token=address.token, body_bytes=body_bytes)
         async with answering(app, listening):
-            with _port_file(port_file, listening):
+            with port_written(port_file, listening.getsockname()[1]):
                 on_start(server)
                 await _first(server.stopped(), asyncio.wait([writing]))
             drain_s = composition.plan.collect.drain_s
@@ -315,24 +315,6 @@ async def answering(
     finally:
         server.should_exit = True
         await asyncio.wait([serving])
-
-
-@contextmanager
-def _port_file(path: Path | None, listening: socket.socket) -> Iterator[None]:
-    """Write the port where somebody waits for it, whole or not at all, and take it away in the end."""
-    if path is None:
-        yield
-        return
-    port = listening.getsockname()[1]
-    try:
-        write_whole(path, f"{port}\n".encode())
-    except OSError as error:
-        raise StorageError(f"the port file cannot be written: {error.strerror}", where=str(path)) from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            path.unlink()
 
 
 def _url(listening: socket.socket) -> str:

@@ -18,6 +18,8 @@ import httpx
 import pytest
 import yaml
 
+from gymcore.serving.port_file import port_written
+
 pytestmark = pytest.mark.slow
 
 Serve = Callable[..., Any]
@@ -220,6 +222,40 @@ def test_what_cannot_be_served_is_told_so(tmp_path: Path, arguments: list[str], 
     assert done.returncode == code, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kept", ["my notes\n", "8000", "8000\nand more\n", "123456\n", "folder"])
+def test_a_file_that_is_no_port_file_is_kept(tmp_path: Path, kept: str) -> None:
+    """
+    It is told before anything is written.
+    """
+    file = tmp_path / "notes.txt"
+    file.mkdir() if kept == "folder" else file.write_text(kept)
+    command = [sys.executable, "-m", "gymcore", "serve", "--env", "example_multi_step", "--port", "0", "--out", "x"]
+
+    done = subprocess.run(
+        [*command, "--port-file", "notes.txt"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 2
+    assert f"there is something else than the port of an earlier server ({file})" in done.stderr
+    assert file.is_dir() if kept == "folder" else file.read_text() == kept
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("left", ["1\n", ""])
+def test_the_port_file_of_an_earlier_server_is_replaced(tmp_path: Path, left: str) -> None:
+    """
+    And removed in the end, but not where another server has taken it.
+    """
+    file, taken = tmp_path / "port", tmp_path / "taken"
+    file.write_text(left)
+    with port_written(file, 11_000), port_written(taken, 11_000):
+        assert file.read_text() == "11000\n"
+        taken.write_text("11001\n")
+
+    assert not file.exists()
+    assert taken.read_text() == "11001\n"
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_written(gym_serve: Serve, tmp_path: Path) -> None:
