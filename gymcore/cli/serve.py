@@ -262,22 +262,28 @@ def _say(line: str) -> None:
     click.echo(printable(line), err=True)
 
 
+_ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+"""All addresses of this machine, and the one by which it can reach itself."""
+
+
 def _greet(server: Server, composition: Composition, folder: Path, address: Address) -> None:
     """Say where it is, who is there, and what to write where."""
     from gymcore.serving.head import for_nemo_gym, for_verifiers
 
     host, _, port = server.url.removeprefix("http://").rpartition(":")
-    if host in ("0.0.0.0", "[::]"):
-        host = address.names[0] if address.names else "HOST"  # by which name clients reach it, nobody here knows
+    elsewhere = ""
+    if host in _ANY:  # where it listens, and nobody can connect to
+        host = address.names[0] if address.names else _ANY[host]
+        elsewhere = "" if address.names else f"; from other machines, the address of this one in the place of {host}"
     _say(f"serving {shlex.quote(str(folder))} at {server.url}, in this process; Ctrl-C stops it")
     for name, route in composition.routes.items():
         models = "" if route.model == "policy" else f", model {route.model}"
         _say(f"  {name}: environment {route.environment}, agent {route.agent_plugin.name}{models}")
     for note in server.notes:
         _say(f"note: {note}")
-    _say("for NeMo Gym and NeMo RL, four lines of YAML for each agent:")
+    _say(f"for NeMo Gym and NeMo RL, four lines of YAML for each agent{elsewhere}:")
     lines = for_nemo_gym(composition.routes.values(), host, int(port)).splitlines()
     lines += ["for verifiers, in the TOML of an evaluation:"]
-    lines += for_verifiers(str(folder / DATASET_NAME), server.url).splitlines()
+    lines += for_verifiers(str(folder / DATASET_NAME), f"http://{host}:{port}").splitlines()
     for line in lines:
         _say(line)

@@ -68,6 +68,28 @@ def test_what_it_prints_fits_into_the_configuration_of_a_trainer(gym_serve: Serv
         assert configuration[name] == entry
 
 
+@pytest.mark.parametrize(
+    ("arguments", "host"),
+    [(("--host", "0.0.0.0"), "127.0.0.1"), (("--host", "0.0.0.0", "--allow-host", "gym.example"), "gym.example")],
+)
+def test_clients_are_told_an_address_to_which_they_can_connect(
+    gym_serve: Serve, arguments: tuple[str, ...], host: str
+) -> None:
+    """
+    And not that of all addresses, where the server listens.
+    """
+    with gym_serve(*BOTH, *arguments, "--token-from", "TOKEN", environ={"TOKEN": "x" * 20}) as served:
+        port = int(served.url.rpartition(":")[2])
+        _, _, err = served.stop()
+
+    lines = err[err.index("for NeMo Gym") :]
+    printed = yaml.safe_load(lines[lines.index("\n") : lines.index("for verifiers")])
+    places = [entry["responses_api_agents"]["simple_agent"] for entry in printed.values()]
+    assert places == [{"host": host, "port": port}] * 2
+    assert f'resources_url = "http://{host}:{port}"' in lines
+    assert ("in the place of 127.0.0.1" in lines) is (host == "127.0.0.1")
+
+
 def test_a_folder_that_was_composed_is_served_as_it_lies_there(gym_serve: Serve, tmp_path: Path) -> None:
     """
     `gym serve FOLDER`, as `gym run FOLDER`; what was served counts for a run afterwards.
