@@ -243,12 +243,20 @@ def _owner_of_data(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _twice(names: Sequence[str]) -> Iterable[Problem]:
-    shown = [split_argument(name)[0] if ":" in name else bare_name(name) for name in names]  # an address may be secret
+    shown = [_shown(name) for name in names]
     same = [name if ":" in name else bare_name(name) for name in names]
     for name, key in dict.fromkeys(zip(shown, same, strict=True)):
         if same.count(key) > 1:
             hint = f"try: give the second a name of its own: --set environments.NAME.use={name}"
             yield Problem(f"the environment {name!r} is named {same.count(key)} times", "--env", (hint,))
+
+
+def _shown(name: str) -> str:
+    """Return how messages name what was asked for: with a plain argument, but without an address: it may be secret."""
+    bare, argument = split_argument(name)
+    if argument is None:
+        return bare_name(name)
+    return f"{bare}:{argument}" if _PLAIN.fullmatch(argument) else f"{bare}:..."
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -404,8 +404,21 @@ def test_naming_one_argument_twice_is_told_without_it() -> None:
     with pytest.raises(PlanError) as caught:
         _plan(env=["remote:http://u:hush@a", "remote:http://u:hush@a=2"])
 
-    assert "the environment 'remote' is named 2 times" in str(caught.value)
+    assert "the environment 'remote:...' is named 2 times" in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+def test_naming_one_plain_argument_twice_is_told_with_it() -> None:
+    """
+    What is to be tried is a whole name, too.
+    """
+    with pytest.raises(PlanError) as caught:
+        _plan(env=["nemo_gym:mcqa", "nemo_gym:mcqa"])
+
+    assert str(caught.value) == (
+        "the environment 'nemo_gym:mcqa' is named 2 times (--env)\n"
+        "  try: give the second a name of its own: --set environments.NAME.use=nemo_gym:mcqa"
+    )
 
 
 def test_a_mix_of_more_rows_than_can_be_meant_is_refused(gym: Gym) -> None:
