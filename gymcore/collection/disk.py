@@ -36,6 +36,10 @@ class Disk:
         """Return the size of an open file in bytes."""
         return os.fstat(file).st_size
 
+    def names(self, file: int) -> int:
+        """Return how many names an open file has; 0 where it was deleted, and on file systems that do not count."""
+        return os.fstat(file).st_nlink
+
     def write(self, file: int, data: memoryview) -> int:
         """Append bytes and return how many of them the system took, which may be fewer."""
         return os.write(file, data)

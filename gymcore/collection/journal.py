@@ -117,6 +117,8 @@ def _after_damage(offset: int, line: bytes) -> Iterator[tuple[int, bytes] | Dama
     yield Damage(offset, len(line), is_tail=False)
 
 
+_DELETED = "the file was deleted meanwhile"
+
 Shown = Callable[[str, "dict[str, Any] | None"], None]
 """Is told the name of a file and what a line of it says; None for one that is not whole."""
 
@@ -219,6 +221,7 @@ class Journal:
         self.failed = 0
         self._disk = disk or Disk()
         self._files: dict[str, int] = {}
+        self._counts_names = False
         self._failure: str | None = None
         self._open = ExitStack()
 
@@ -229,6 +232,7 @@ class Journal:
                 for name in (ROLLOUTS_NAME, FAILURES_NAME):
                     self._files[name] = self._disk.open(self.folder / name)
                     opening.callback(self._disk.close, self._files[name])
+                self._counts_names = all(self._disk.names(file) for file in self._files.values())
                 self._disk.sync_folder(self.folder)
                 self.finished = Finished(self._repeats)
                 damages = self._recover(ROLLOUTS_NAME, self.finished)
@@ -346,6 +350,7 @@ class Journal:
         end = self._disk.size(file)
         try:
             self._write_all(file, data)
+            self._refuse_deleted(file)
             self._disk.sync(file)
         except BaseException as error:
             with suppress(OSError):  # else what was begun is cut off by whoever opens the folder next
@@ -356,6 +361,11 @@ class Journal:
                 raise self._storage_error(name, self._failure) from None
             raise
 
+    def _refuse_deleted(self, file: int) -> None:
+        """Raise where nobody will find a file again: writing to it succeeds all the same."""
+        if self._counts_names and not self._disk.names(file):
+            raise OSError(errno.ENOENT, _DELETED)
+
     def _write_all(self, file: int, data: bytes) -> None:
         view = memoryview(data)
         while view:
@@ -365,11 +375,10 @@ class Journal:
             view = view[count:]
 
     def _storage_error(self, name: str, reason: str) -> StorageError:
-        return StorageError(
-            f"the rollouts cannot be written: {reason}",
-            where=str(self.folder / name),
-            hints=["everything reported as done before is safe; the same command goes on from there"],
-        )
+        hint = "everything reported as done before is safe; the same command goes on from there"
+        if reason == _DELETED:
+            hint = "what was in it is lost; the same command begins anew"
+        return StorageError(f"the rollouts cannot be written: {reason}", where=str(self.folder / name), hints=[hint])
 
 
 def _bytes_of(path: Path, damage: Damage) -> Iterator[bytes]:

@@ -167,6 +167,35 @@ def test_a_disk_that_takes_no_byte_is_full(tmp_path: Path) -> None:
         journal.append([make_rollout(0)])
 
 
+def test_a_file_that_was_deleted_takes_nothing(tmp_path: Path) -> None:
+    """
+    What is written to it succeeds and is found by nobody; one that was moved is still the file.
+    """
+    with Journal(tmp_path) as journal:
+        (tmp_path / "rollouts.jsonl").rename(tmp_path / "moved.jsonl")
+        journal.append([make_rollout(0)])
+        (tmp_path / "moved.jsonl").unlink()
+        with pytest.raises(StorageError, match="the file was deleted meanwhile"):
+            journal.append([make_rollout(1)])
+
+        assert len(journal.finished) == 1
+
+
+def test_a_file_system_that_counts_no_names_deletes_nothing(tmp_path: Path) -> None:
+    """
+    Where a file has none from the beginning, that says nothing.
+    """
+
+    class Countless(Disk):
+        def names(self, file: int) -> int:
+            return 0
+
+    with Journal(tmp_path, Countless()) as journal:
+        journal.append([make_rollout(0)])
+
+    assert numbers_in(tmp_path) == [0]
+
+
 def test_an_interruption_in_the_middle_of_a_write_glues_no_lines(tmp_path: Path) -> None:
     """
     Ctrl-C in a script that writes by itself: what was begun is cut off.

@@ -7,9 +7,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -647,6 +649,27 @@ async def test_a_full_disk_is_told_to_everybody_and_ends_the_server(composed: Co
         await serve_until_full()
 
     assert statuses == [507, 507, 503]
+
+
+async def test_a_run_folder_that_is_deleted_is_noticed_at_once(
+    composed: Composed, wire: Serving, tmp_path: Path
+) -> None:
+    """
+    The first rollout that cannot be kept is refused: the files are open, and would take it.
+    """
+    statuses = []
+
+    async def serve_until_deleted() -> None:
+        async with wire(composed({"a": (World, 1)}, Says)) as served:
+            row = served.rows()[0]
+            statuses.append((await served.post("/run", row)).status_code)
+            shutil.rmtree(tmp_path)
+            statuses.append((await served.post("/run", row)).status_code)
+
+    with pytest.raises(StorageError, match=r"the file was deleted meanwhile .*\n  what was in it is lost"):
+        await serve_until_deleted()
+
+    assert statuses == [200, 507]
 
 
 class FullDisk(Disk):
