@@ -29,7 +29,7 @@ from gymcore.serving.on_demand import OnDemand, stopping
 from gymcore.serving.openapi import describe
 from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error
 from gymcore.serving.replies import scored, trajectory_of
-from gymcore.serving.rows import SentRow, read_object, read_row
+from gymcore.serving.rows import SentRow, read_object, read_row, read_seed
 from gymcore.serving.sessions import ClientSession, Sessions, set_cookie
 from gymcore.serving.steps import stepped
 
@@ -177,7 +177,7 @@ class _Wire:
         if self._on_demand.is_stopping:
             raise stopping()
         body = await request.body()
-        sent, _ = read_row(body, self._routes, extra=("response",))
+        sent = read_seed(body, self._routes)
         with suppress(Refusal):  # a session of before may be closed by now
             if (found := self._find(request)) is not None:
                 await self._sessions.end(found[0])
@@ -204,10 +204,14 @@ class _Wire:
         return json_response(scored(own, response, score.stop, score.reward))
 
     async def _verified_anew(self, sent: SentRow, response: Any, trajectory: Trajectory) -> dict[str, Any]:
-        """Score what somebody has done without a session: what it shows is done again, in one that nobody is told."""
+        """
+        Score what somebody has done without a session: what it shows is done again, in one that nobody is told.
+
+        It is kept nowhere: who has something judged asks for no rollout, and it may have been kept where it was played.
+        """
         if self._on_demand.is_stopping:
             raise stopping()
-        name, session = await self._sessions.open(sent)
+        name, session = await self._sessions.open(sent, is_recorded=False)
         try:
             for made in trajectory.calls():
                 await session.call(made)

@@ -174,7 +174,10 @@ class OnDemand:
         self._given: set[RolloutKey] = set()
         """What is being played, or waits to be written."""
         self._next: Counter[tuple[str, str]] = Counter()
+        self._let_go: dict[tuple[str, str], set[int]] = {}
+        """Numbers before the next one of a task that came to nothing; they are free again."""
         self._ended: asyncio.Queue[Rollout | None] = asyncio.Queue()
+        self._is_finished = False
         self._unwritten: dict[RolloutKey, asyncio.Future[Rollout]] = {}
         self._lost: BaseException | None = None
         """Why nothing can be written any more."""
@@ -249,7 +252,7 @@ class OnDemand:
         return self._answers.kept_bytes
 
     def ended(self) -> AsyncIterator[Rollout]:
-        """Yield the rollouts in the order in which they end, until `close`: for the journal."""
+        """Yield the rollouts in the order in which they end, until `finish`: for the journal."""
         return _until_none(self._ended)
 
     def written(self, rollouts: Sequence[Rollout]) -> None:
@@ -270,7 +273,7 @@ class OnDemand:
             answering.cancel()
 
     async def close(self, drain_s: float) -> None:
-        """Begin nothing more, wait a while for what is being played, cancel the rest, and end the stream."""
+        """Begin nothing more, wait a while for what is being played, and cancel the rest."""
         self.stop()
         if self._answering:
             await asyncio.wait(self._answering, timeout=drain_s)
@@ -278,6 +281,10 @@ class OnDemand:
         if self._answering:
             await asyncio.wait(self._answering)
         self._answers.clear()
+
+    def finish(self) -> None:
+        """End the stream of rollouts: nothing more is kept."""
+        self._is_finished = True
         self._ended.put_nowait(None)
 
     def fail(self, error: BaseException) -> None:
@@ -334,14 +341,13 @@ class OnDemand:
 
     async def _recorded(self, sent: SentRow) -> Rollout:
         """Play a rollout, and wait until it is on the disk."""
-        planned = Planned(0, sent.route, sent.row, self._repeat(sent))
-        self._given.add(planned.key)
+        planned = self.take(sent)
         self.in_flight[sent.route.environment] += 1
         try:
-            return await self._kept_rollout(planned, await self._played(planned))
+            return await self.keep(planned, await self._played(planned))
         finally:
             self.in_flight[sent.route.environment] -= 1
-            self._given.discard(planned.key)
+            self.give_back(planned)
 
     async def _played(self, planned: Planned) -> Rollout:
         """Play a rollout, anew where its worker has died of another."""
@@ -353,10 +359,31 @@ class OnDemand:
             rollout = await self._executor.play(planned)
         return rollout
 
-    async def _kept_rollout(self, planned: Planned, rollout: Rollout) -> Rollout:
-        """Have a rollout written, and return it as it was: one that cannot be written down is a failure."""
+    def take(self, sent: SentRow) -> Planned:
+        """Give a rollout its number, which no other gets until `give_back`."""
+        planned = Planned(0, sent.route, sent.row, self._repeat(sent))
+        self._given.add(planned.key)
+        return planned
+
+    def give_back(self, planned: Planned) -> None:
+        """Take note that a rollout is over; its number is free again where it has no reward."""
+        self._given.discard(planned.key)
+        task = planned.key[:2]
+        if planned.repeat < self._next.get(task, 0) and planned.key not in self._journal.finished:
+            self._let_go.setdefault(task, set()).add(planned.repeat)
+
+    async def keep(self, planned: Planned, rollout: Rollout) -> Rollout:
+        """
+        Have a rollout written, and return it as it was: one that cannot be written down is a failure.
+
+        Raises:
+            StorageError: the disk has failed.
+            Refusal: the server has stopped.
+        """
         if self._lost is not None:
             raise self._lost
+        if self._is_finished:
+            raise stopping()
         waiting = self._unwritten[planned.key] = self._loop.create_future()
         try:
             self._ended.put_nowait(rollout)
@@ -379,11 +406,20 @@ class OnDemand:
         """
         environment, task_id = sent.row.identity
         repeat = sent.rollout_index + (sent.row.epoch - 1) * sent.route.repeats  # each epoch plays the task anew
-        if self._is_taken((environment, task_id, repeat)):
-            repeat = self._next[environment, task_id]
-            while self._is_taken((environment, task_id, repeat)):
-                repeat += 1
-            self._next[environment, task_id] = repeat + 1
+        return self._next_free(environment, task_id) if self._is_taken((environment, task_id, repeat)) else repeat
+
+    def _next_free(self, environment: str, task_id: str) -> int:
+        while let_go := self._let_go.get((environment, task_id)):
+            repeat = min(let_go)
+            let_go.discard(repeat)
+            if not let_go:
+                del self._let_go[environment, task_id]
+            if not self._is_taken((environment, task_id, repeat)):
+                return repeat
+        repeat = self._next[environment, task_id]
+        while self._is_taken((environment, task_id, repeat)):
+            repeat += 1
+        self._next[environment, task_id] = repeat + 1
         return repeat
 
     def _is_taken(self, key: RolloutKey) -> bool:

@@ -162,7 +162,15 @@ def _calls(composition: Composition) -> dict[str, Any]:
         "/seed_session": {
             "post": _post("Open an environment for a row.", row, _OBJECT, is_session=True, example=example)
         },
-        "/verify": {"post": _post("Score what was done.", verify, scored, is_session=True, example=episode)},
+        "/verify": {
+            "post": _post(
+                "Score what was done; in a session, as a rollout that is kept.",
+                verify,
+                scored,
+                is_session=True,
+                example=episode,
+            )
+        },
         "/reset": {"post": _post("Open it as Gymnasium does.", row, _RESET, is_session=True, example=example)},
         "/step": {"post": _post("Play one turn.", turn, _STEP, is_session=True, example=said)},
         "/close_session": {"post": _post("Close without a score.", None, _OBJECT, is_session=True)},

@@ -5,6 +5,7 @@ Rollouts as the wire tells them, and responses of the wire as trajectories.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gymcore.records import Reward, Trajectory, Turn
@@ -51,9 +52,9 @@ def trajectory_of(response: Any) -> Trajectory:
     except ValueError as error:
         raise Refusal(422, f"`response`: {error}") from None
     turns = list(_turns(parsed.output))
-    if turns and parsed.usage is not None:
+    if turns:  # a whole episode is called, and has ended, as the last response of its model
         last = turns[-1]
-        turns[-1] = Turn(last.output, last.results, last.answer, usage=parsed.usage)
+        turns[-1] = replace(last, usage=parsed.usage, response_id=parsed.id, status=parsed.status)
     return Trajectory(tuple(turns), _stop(parsed, turns), parsed.envelope)
 
 

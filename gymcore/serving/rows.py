@@ -17,7 +17,7 @@ from gymcore.errors import nearest
 from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Row
 from gymcore.serving.refusals import Refusal
 
-__all__ = ["INDICES", "SentRow", "read_object", "read_row", "route_of"]
+__all__ = ["INDICES", "SentRow", "read_object", "read_row", "read_seed", "route_of"]
 
 INDICES = ("_ng_task_index", "_ng_rollout_index", "_ng_attempt_index", "_ng_rollout_id")
 """The keys by which clients number what they ask for; they are no part of a task."""
@@ -27,6 +27,9 @@ FAILURE_KEYS = ("_ng_failure_class", "_ng_failure_terminal", "failure")
 
 _NO_TASK = {*INDICES, *ROLLOUT_KEYS, *FAILURE_KEYS}
 """What may come beside a row whose response is scored: a client may send back what it was told of it."""
+
+_BESIDE_A_SEED = {*ROLLOUT_KEYS, *FAILURE_KEYS}
+"""What may come beside a row that a session is opened for; its numbers count."""
 
 _NOT_OWN = {*_NO_TASK, *ROUTE_KEYS, "response", "responses_create_params", "task_id"}
 """What may change between the two times that a client sends the row of a session."""
@@ -168,6 +171,19 @@ def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...]
             return SentRow(value, route, Row(data), hashlib.blake2b(body, digest_size=16).digest()), found
     problem = reader.problems[0]
     raise Refusal(422, f"{problem.where}: {problem.message}", hints=problem.hints)
+
+
+def read_seed(body: bytes, routes: Mapping[str, Route]) -> SentRow:
+    """
+    Read and check a row that a session is opened for, to be kept; what a client was told of it may come beside it.
+
+    Raises:
+        Refusal: it is no row, or none for anybody here.
+    """
+    if not _BESIDE_A_SEED.isdisjoint(read_object(body)):
+        body = encode_json({key: item for key, item in decode_exactly(body).items() if key not in _BESIDE_A_SEED})
+    sent, _ = read_row(body, routes)
+    return sent
 
 
 def _prompt(row: Mapping[str, Any], route: Route) -> Any:

@@ -174,7 +174,7 @@ async def serve(
     """
     Serve a composition until it is stopped.
 
-    Every rollout that is asked for is on the disk before it is answered.
+    Every rollout that is asked for, and every session that is scored, is on the disk before it is answered.
 
     Args:
         composition: What to serve; `write_composition` has put it into the folder.
@@ -241,10 +241,9 @@ async def opened(
     async with open_local(composition, say) as executor:
         down: dict[str, str] = {}
         on_demand = OnDemand(composition, Enduring(executor, down, say), journal, kept_s=kept_s, kept_bytes=kept_bytes)
-        limits = {name: limit.rollout_s for name, limit in executor.stage.limits.items()}
-        by_clients = Enduring(directed(executor, composition.routes), down, say)
-        sessions = Sessions(by_clients, limits, idle_s=idle_s, most=most_sessions)
         stage = executor.stage
+        by_clients = Enduring(directed(executor, composition.routes), down, say)
+        sessions = Sessions(by_clients, stage, on_demand, idle_s=idle_s, most=most_sessions)
         endpoints = Endpoints(stage.models, stage.agents, stage.seed)
 
         def written(rollouts: Sequence[Rollout]) -> None:
@@ -254,6 +253,7 @@ async def opened(
         def ended(task: asyncio.Task[Collection]) -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
                 on_demand.fail(error)
+                sessions.cancel()  # none of them can be kept any more
 
         writing = asyncio.create_task(collect(on_demand.ended(), journal, on_durable=written))
         writing.add_done_callback(ended)
@@ -262,6 +262,7 @@ async def opened(
         finally:
             await on_demand.close(0.0)
             await sessions.aclose()
+            on_demand.finish()  # now that nobody has anything more to write
             await writing
 
 

@@ -1,5 +1,7 @@
 """
 Environments that a client plays itself: opened for one row, called tool by tool, scored once, and always closed.
+
+What is scored, or fails, is a rollout like those that are played here, and kept like them before its client is told.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import itsdangerous
@@ -18,10 +20,12 @@ import itsdangerous
 from gymcore.composition import Route
 from gymcore.documents import encode_json
 from gymcore.interfaces import BoundModel, OpenEnvironment
-from gymcore.records import Failure, Reward, Rollout, ToolCall, Trajectory, Turn
+from gymcore.records import Failure, Reward, Rollout, ToolCall, Trajectory, Turn, seed_of
 from gymcore.runtime.attempt import Attempt, AttemptEnded
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.schedule import Planned
+from gymcore.runtime.session import Stage
+from gymcore.serving.on_demand import OnDemand
 from gymcore.serving.refusals import FailedRollout, Refusal
 from gymcore.serving.rows import SentRow
 
@@ -42,6 +46,9 @@ MOST = 20_000
 SWEEP_S = 1.0
 """How often it is looked whether one is idle."""
 
+PLAYED_BY = {"agent": "client", "model": "client"}
+"""What the provenance of a session says: which agent and which model have played is known to its client alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -57,20 +64,40 @@ class ClientSession:
     """
     One environment in the hands of a client.
 
+    Args:
+        executor: What plays it.
+        stage: What it shares with all other rollouts, such as how long one thing in it may take.
+        sent: The row it is opened for.
+        planned: Which rollout it is.
+        recorder: Who keeps what becomes of it, and gave it its number; None where nothing is kept.
+
     Attributes:
         sent: The row it was opened for.
         heard: When the client last wanted something, in seconds of the monotonic clock.
         turns: What a client that steps has done so far.
     """
 
-    def __init__(self, executor: Executor, sent: SentRow, number: int, limit_s: float) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        stage: Stage,
+        sent: SentRow,
+        planned: Planned,
+        recorder: OnDemand | None,
+    ) -> None:
         self.sent = sent
         self.heard = time.monotonic()
         self.busy = 0
         self.turns: list[Turn] = []
         self._calls = 0
-        self._attempt = Attempt(executor, Planned(0, sent.route, sent.row, number), limit_s)
-        self._scoring: asyncio.Future[Score] | None = None
+        self._planned = planned
+        self._provenance = {**stage.provenance, **PLAYED_BY, "seed": seed_of(stage.seed, planned.key[1])}
+        self._recorder = recorder
+        self._has_number = recorder is not None
+        self._started_at, self._started = time.time(), time.perf_counter()
+        self._attempt = Attempt(executor, planned, stage.limits[planned.route.environment].rollout_s)
+        self._scoring: asyncio.Task[Score] | None = None
+        self._recording: asyncio.Task[Rollout] | None = None
 
     @property
     def route(self) -> Route:
@@ -107,7 +134,7 @@ class ClientSession:
 
     async def verify(self, trajectory: Trajectory, response: Any) -> Score:
         """
-        Have what happened scored, once, and the environment closed; who asks again gets the same.
+        Have what happened scored and kept, once, and the environment closed; who asks again gets the same.
 
         Args:
             trajectory: What happened.
@@ -115,10 +142,11 @@ class ClientSession:
 
         Raises:
             Refusal: it failed, or was scored with another response.
+            StorageError: it cannot be kept.
         """
         digest = hashlib.blake2b(encode_json(response), digest_size=16).digest()
         if self._scoring is None:
-            self._scoring = asyncio.ensure_future(self._score(trajectory, digest))
+            self._scoring = asyncio.create_task(self._score(trajectory, digest))
         score = await asyncio.shield(self._scoring)
         if score.response != digest:
             told = "the session was scored already, with another response"
@@ -126,16 +154,38 @@ class ClientSession:
         return score
 
     async def _score(self, trajectory: Trajectory, digest: bytes) -> Score:
-        rollout: Rollout = await self._guarded(self._attempt.finish(trajectory))
+        rollout: Rollout = await self._guarded(self._finished(trajectory))
         self.turns = []
         if rollout.failure is not None:
             raise FailedRollout(rollout.failure)
         assert rollout.reward is not None  # a rollout has one of the two
         return Score(rollout.reward, trajectory.stop, digest)
 
+    async def _finished(self, trajectory: Trajectory) -> Rollout:
+        return await self._recorded(await self._attempt.finish(trajectory))
+
+    async def _recorded(self, rollout: Rollout) -> Rollout:
+        """Have what became of it kept, once, and wait until it is safe."""
+        if self._recorder is None:
+            return rollout
+        if self._recording is None:
+            rollout = replace(rollout, provenance=self._provenance)
+            self._recording = asyncio.create_task(self._recorder.keep(self._planned, rollout))
+            self._recording.add_done_callback(lambda _: self._let_go())
+        return await asyncio.shield(self._recording)
+
+    def _let_go(self) -> None:
+        if self._recorder is not None and self._has_number:
+            self._has_number = False
+            self._recorder.give_back(self._planned)
+
     async def close(self) -> None:
-        """End it; nothing is scored any more."""
+        """End it; nothing is scored any more, and what was scored is kept first."""
         await self._attempt.abandon()
+        for last in (self._scoring, self._recording):
+            if last is not None:
+                await asyncio.wait([last])
+        self._let_go()
 
     def count(self) -> int:
         """Count the client's calls: each gets a number of its own."""
@@ -152,16 +202,30 @@ class ClientSession:
         try:
             return await work
         except AttemptEnded as ended:
-            rollout = ended.rollout
-            if rollout is not None and rollout.failure is not None:
-                raise FailedRollout(rollout.failure) from None
+            if ended.rollout is not None and ended.rollout.failure is not None:
+                raise await self._failed(ended.rollout, ended.rollout.failure) from None
             raise Refusal(410, "the session is over", hints=["try: /seed_session, for another"]) from None
         except TimeoutError as late:
             failure = Failure(stage="timeout", error="TimeoutError", message=str(late), retryable=True)
-            raise FailedRollout(failure) from None
+            raise await self._failed(self._without_reward(failure), failure) from None
         finally:
             self.busy -= 1
             self.heard = time.monotonic()
+
+    async def _failed(self, rollout: Rollout, failure: Failure) -> FailedRollout:
+        await self._recorded(rollout)
+        return FailedRollout(failure)
+
+    def _without_reward(self, failure: Failure) -> Rollout:
+        """Return the rollout that it was, of which nothing else will be told: it is being ended."""
+        return Rollout(
+            self._planned.row,
+            self._planned.repeat,
+            Trajectory(),
+            failure=failure,
+            started_at=self._started_at,
+            duration_s=time.perf_counter() - self._started,
+        )
 
 
 _NAMED = re.compile(rf'(?:^|[;,])\s*{COOKIE}="?([\w.-]{{1,200}})"?\s*(?=[;,]|$)', re.ASCII)
@@ -184,7 +248,8 @@ class Sessions:
 
     Args:
         executor: What plays them; `directed` makes it.
-        limits: How long one thing in a session of an environment may take, in seconds.
+        stage: What they share with all other rollouts.
+        recorder: Who numbers what they come to, and keeps it.
         idle_s: After how long an idle one is closed.
         most: How many there may be.
         scored_s: How long it is remembered what one was scored with.
@@ -193,14 +258,16 @@ class Sessions:
     def __init__(
         self,
         executor: Executor,
-        limits: Mapping[str, float],
+        stage: Stage,
+        recorder: OnDemand,
         *,
         idle_s: float = IDLE_S,
         most: int = MOST,
         scored_s: float = SCORED_S,
     ) -> None:
         self._executor = executor
-        self._limits = limits
+        self._stage = stage
+        self._recorder = recorder
         self._scored_s = scored_s
         self._idle_s = idle_s
         self._most = most
@@ -218,9 +285,13 @@ class Sessions:
     def __len__(self) -> int:
         return sum(not session.is_over for session in self._sessions.values())
 
-    async def open(self, sent: SentRow) -> tuple[str, ClientSession]:
+    async def open(self, sent: SentRow, *, is_recorded: bool = True) -> tuple[str, ClientSession]:
         """
         Open an environment for a row.
+
+        Args:
+            sent: The row.
+            is_recorded: Whether what becomes of it is kept in the run folder.
 
         Returns:
             The signed name of the session, and the session.
@@ -232,9 +303,9 @@ class Sessions:
             told = f"{self._most:,} sessions are open, and no more may be"
             raise Refusal(503, told, hints=["try: again when some are closed"], headers={"retry-after": "1"})
         name = secrets.token_urlsafe(18)
-        session = self._sessions[name] = ClientSession(
-            self._executor, sent, self._count, self._limits[sent.route.environment]
-        )
+        recorder = self._recorder if is_recorded else None
+        planned = Planned(0, sent.route, sent.row, self._count) if recorder is None else recorder.take(sent)
+        session = self._sessions[name] = ClientSession(self._executor, self._stage, sent, planned, recorder)
         self._count += 1
         try:
             await session.opened()

@@ -6,6 +6,7 @@ Source: https://gymnasium.farama.org/api/env/ for the words, nemo-gym 0.4.0 for 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gymcore.interfaces import BoundModel, OpenEnvironment
@@ -39,7 +40,7 @@ async def stepped(session: ClientSession, response: Any) -> dict[str, Any]:
     turn = Turn(tuple(parsed.output), usage=parsed.usage, response_id=parsed.id, status=parsed.status)
     if turn.calls and not parsed.is_truncated:
         results = [function_call_output(call.call_id, await session.call(call)) for call in turn.calls]
-        session.turns.append(Turn(turn.output, tuple(results), usage=turn.usage))
+        session.turns.append(replace(turn, results=tuple(results)))
         outputs = [{"call_id": result["call_id"], "output": result["output"]} for result in results]
         return _going_on(None, {"tool_outputs": outputs})
 
@@ -48,7 +49,7 @@ async def stepped(session: ClientSession, response: Any) -> dict[str, Any]:
 
     answer: str | None = await session.do(answered)
     if answer is not None:
-        session.turns.append(Turn(turn.output, answer=message(answer, role="user"), usage=turn.usage))
+        session.turns.append(replace(turn, answer=message(answer, role="user")))
         return _going_on(answer, {})
     stop = "truncated" if parsed.is_truncated else "empty" if turn.is_empty else "finished"
     score = await session.verify(Trajectory((*session.turns, turn), stop, parsed.envelope), response)

@@ -134,6 +134,7 @@ def test_nemo_gyms_collector_gets_ten_rows_for_ten_and_its_aggregates(gym_serve:
     assert (tmp_path / "out/rollouts_failures.jsonl").read_text() == ""
     assert code == 0
     assert len(lines_of(folder / "rollouts.jsonl")) == 10
+    assert {line["provenance"]["agent"] for line in lines_of(folder / "rollouts.jsonl")} == {"simple_agent"}
 
 
 def test_nemo_gyms_collector_goes_on_after_a_failure(gym_serve: Serve, tmp_path: Path) -> None:
@@ -288,4 +289,13 @@ def test_the_evaluation_command_of_verifiers_gets_the_rewards_of_both_environmen
         for trace in episode["traces"]
     }
     assert scored == dict.fromkeys(range(10), 1.0), done.stdout + done.stderr
+    # What it has played in our sessions is in our run folder, each task once, and nobody takes it for our own agent's.
+    kept = {line["task_id"]: line for line in lines_of(tmp_path / "runs/mix/rollouts.jsonl")}
+    assert {name: line["reward"] for name, line in kept.items()} == {
+        row["task_id"]: 1.0 for row in rows_of(tmp_path / "runs/mix")
+    }
+    assert {(line["repeat"], line["provenance"]["agent"]) for line in kept.values()} == {(0, "client")}
+    assert all(line["turns"] and line["response"]["output"] for line in kept.values())
+    assert len(lines_of(tmp_path / "runs/mix/rollouts.jsonl")) == 10
+    assert lines_of(tmp_path / "runs/mix/failures.jsonl") == []
     shutil.rmtree(out)

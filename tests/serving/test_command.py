@@ -146,7 +146,7 @@ def test_what_is_being_played_when_it_is_stopped_is_answered_first(gym_serve: Se
 
 def test_a_session_that_is_open_when_it_is_stopped_may_be_scored(gym_serve: Serve) -> None:
     """
-    Between two of its calls, too; no other is opened, and the server leaves when it is scored.
+    Between two of its calls, too; no other is opened, and the server leaves when it is scored and kept.
     """
     with gym_serve(*BOTH) as served, httpx.Client(base_url=served.url, timeout=30) as client:
         row = next(row for row in rows_of(served.folder / "runs/mix") if "city" in row)
@@ -164,6 +164,9 @@ def test_a_session_that_is_open_when_it_is_stopped_may_be_scored(gym_serve: Serv
 
     assert (ready, late, called.status_code, scored.status_code) == (503, 503, 200, 200)
     assert "reward" in scored.json()
+    kept = json.loads((served.folder / "runs/mix/rollouts.jsonl").read_text())
+    assert (kept["task_id"], kept["reward"]) == (row["task_id"], scored.json()["reward"])
+    assert json.loads((served.folder / "runs/mix/report.json").read_text())["total"]["finished"] == 1
     assert "stopping: 0 rollouts in flight and 1 open session may finish" in err
     assert served.process.returncode == 0
 
