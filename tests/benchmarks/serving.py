@@ -77,7 +77,8 @@ def serving(folder: Path, *arguments: str, path: Path | None = None) -> Iterator
     """Run `gym serve`, and yield its process and its address once it answers."""
     port_file = folder / f"port-{uuid.uuid4().hex}"
     command = [sys.executable, "-m", "gymcore", "serve", *arguments, "--port", "0", "--port-file", str(port_file)]
-    environ = {**os.environ, **({} if path is None else {"PYTHONPATH": str(path)})}
+    paths = [*([] if path is None else [str(path)]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     log = (folder / "serve.log").open("ab")
     process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
     try:
