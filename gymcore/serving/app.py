@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,11 +30,13 @@ from gymcore.serving.on_demand import OnDemand, stopping
 from gymcore.serving.openapi import describe
 from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error
 from gymcore.serving.replies import scored, trajectory_of
-from gymcore.serving.rows import SentRow, read_object, read_row, read_seed
+from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, read_seed
 from gymcore.serving.sessions import ClientSession, Sessions, set_cookie
 from gymcore.serving.steps import stepped
 
 __all__ = ["CALLS", "Served", "application"]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class _Wire:
         self._endpoints = served.endpoints
         self._down = served.down
         self._aggregating = asyncio.Lock()
+        self._reading = asyncio.Lock()
 
     async def answer(self, request: Request) -> Response:
         """Answer any call of the protocol; every other name is that of a tool."""
@@ -145,7 +149,7 @@ class _Wire:
         return json_response(self._endpoints.listed())
 
     async def run(self, request: Request) -> Response:
-        sent, _ = read_row(await request.body(), self._routes)
+        sent, _ = await self._read(request, partial(read_row, routes=self._routes))
         try:
             answer = await self._on_demand.answer(sent, request.is_disconnected)
         except FailedRollout as failed:
@@ -174,10 +178,9 @@ class _Wire:
 
     async def _opened(self, request: Request) -> str:
         """Open an environment for the row that was sent, and return the name of its session."""
+        sent = await self._read(request, partial(read_seed, routes=self._routes))
         if self._on_demand.is_stopping:
             raise stopping()
-        body = await request.body()
-        sent = read_seed(body, self._routes)
         with suppress(Refusal):  # a session of before may be closed by now
             if (found := self._find(request)) is not None:
                 await self._sessions.end(found[0])
@@ -192,7 +195,8 @@ class _Wire:
         return Response(text.encode("utf-8", "replace"), media_type=media_type)
 
     async def verify(self, request: Request) -> Response:
-        sent, (response,) = read_row(await request.body(), self._routes, extra=("response",))
+        read = partial(read_row, routes=self._routes, extra=("response",))
+        sent, (response,) = await self._read(request, read)
         trajectory = trajectory_of(response)
         found = self._find(request)
         if found is None:
@@ -219,6 +223,14 @@ class _Wire:
         finally:
             await self._sessions.end(name)
         return scored(sent, response, score.stop, score.reward)
+
+    async def _read(self, request: Request, read: Callable[[bytes], Result]) -> Result:
+        """Read a body; a long one in a thread, one at a time, so that the calls of others go on meanwhile."""
+        body = await request.body()
+        if len(body) <= LONG_BODY:
+            return read(body)
+        async with self._reading:
+            return await asyncio.to_thread(read, body)
 
     async def close_session(self, request: Request) -> Response:
         found = self._find(request)

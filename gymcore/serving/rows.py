@@ -17,7 +17,7 @@ from gymcore.errors import nearest
 from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Row
 from gymcore.serving.refusals import Refusal
 
-__all__ = ["INDICES", "SentRow", "read_object", "read_row", "read_seed", "route_of"]
+__all__ = ["INDICES", "LONG_BODY", "SentRow", "read_object", "read_row", "read_seed", "route_of"]
 
 INDICES = ("_ng_task_index", "_ng_rollout_index", "_ng_attempt_index", "_ng_rollout_id")
 """The keys by which clients number what they ask for; they are no part of a task."""
@@ -33,6 +33,12 @@ _BESIDE_A_SEED = {*ROLLOUT_KEYS, *FAILURE_KEYS}
 
 _NOT_OWN = {*_NO_TASK, *ROUTE_KEYS, "response", "responses_create_params", "task_id"}
 """What may change between the two times that a client sends the row of a session."""
+
+LONG_BODY = 2**18
+"""The bytes above which it takes a while to read a row, and is better done beside the event loop."""
+
+MOST_KEYS = 10_000
+"""So many keys a row may have itself: each is looked at several times, and a hundred thousand take half a second."""
 
 WHERE = "the row"
 """How messages name it."""
@@ -142,6 +148,8 @@ def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...]
     Raises:
         Refusal: it is no row, or none for anybody here.
     """
+    if len(body) > LONG_BODY and (count := len(read_object(body))) > MOST_KEYS:
+        raise Refusal(422, f"{WHERE} has {count:,} keys; {MOST_KEYS:,} may stand beside each other")
     reader = RowReader(is_alone=True)
     if extra:  # nothing of this is kept, so nothing that reading loses is missed
         value = read_object(body)

@@ -25,7 +25,7 @@ from gymcore.runtime.attempt import Attempt, AttemptEnded
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.schedule import Planned
 from gymcore.runtime.session import Stage
-from gymcore.serving.on_demand import OnDemand
+from gymcore.serving.on_demand import OnDemand, stopping
 from gymcore.serving.refusals import FailedRollout, Refusal
 from gymcore.serving.rows import SentRow
 
@@ -277,7 +277,7 @@ class Sessions:
         self._gone: dict[str, str] = {}
         """Why the last sessions that were closed are."""
         self._count = 0
-        self._is_cancelled = False
+        self._is_cancelled = self._is_closed = False
         self._closing: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._sweep = self._loop.call_later(SWEEP_S, self._close_idle)
@@ -297,8 +297,10 @@ class Sessions:
             The signed name of the session, and the session.
 
         Raises:
-            Refusal: it could not be opened, or there are too many.
+            Refusal: it could not be opened, there are too many, or the server has stopped.
         """
+        if self._is_closed:
+            raise stopping()
         if len(self._sessions) >= self._most and len(self) >= self._most:
             told = f"{self._most:,} sessions are open, and no more may be"
             raise Refusal(503, told, hints=["try: again when some are closed"], headers={"retry-after": "1"})
@@ -366,7 +368,8 @@ class Sessions:
         self._is_cancelled = True
 
     async def aclose(self) -> None:
-        """Close every session."""
+        """Close every session, and open no other."""
+        self._is_closed = True
         self._sweep.cancel()
         sessions, self._sessions = list(self._sessions.values()), {}
         for session in sessions:

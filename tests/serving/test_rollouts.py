@@ -27,7 +27,7 @@ from gymcore.responses import function_call, message
 from gymcore.runtime.placement import SET_ASIDE
 from gymcore.runtime.schedule import Planned
 from gymcore.serving.outages import Enduring
-from gymcore.serving.rows import read_row
+from gymcore.serving.rows import LONG_BODY, read_row
 
 Composed = Callable[..., Composition]
 Serving = Callable[..., Any]
@@ -511,6 +511,36 @@ async def test_what_is_no_row_is_told_so(composed: Composed, wire: Serving, body
             reply = await served.client.post(path, content=body)
             assert reply.status_code == 400, path
             assert reply.json()["error"]["message"]
+
+
+async def test_a_long_row_is_read_as_a_short_one(composed: Composed, wire: Serving) -> None:
+    """
+    Beside the event loop, which changes nothing of it: it comes back verbatim, and is kept.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        row = {**served.rows()[0], "note": [{"number": number} for number in range(40_000)], "_ng_rollout_index": 3}
+        asked, seeded = await asyncio.gather(served.post("/run", row), served.post("/seed_session", row))
+        scored = await served.post("/verify", {**row, "response": asked.json()["response"]})
+        wrong = await served.post("/run", {**row, "reward": 1.0})
+
+    assert len(encode_json(row)) > LONG_BODY
+    assert (asked.status_code, seeded.status_code, scored.status_code, wrong.status_code) == (200, 200, 200, 422)
+    assert asked.json()["note"] == scored.json()["note"] == row["note"]
+    assert sorted(line["repeat"] for line in served.lines()) == [0, 3]
+    assert all(line["note"] == row["note"] for line in served.lines())
+
+
+async def test_a_row_of_too_many_keys_is_refused_before_it_is_looked_at(composed: Composed, wire: Serving) -> None:
+    """
+    Each of them would be looked at several times while everybody waits.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        row = {**served.rows()[0], **{f"a key of some length, {number}": number for number in range(20_000)}}
+        replies = [await served.post(path, {**row, "response": {}}) for path in ("/seed_session", "/verify")]
+        replies.append(await served.post("/run", row))
+
+    assert [reply.status_code for reply in replies] == [422] * 3
+    assert all("10,000 may stand beside each other" in reply.text for reply in replies)
 
 
 async def test_no_more_rollouts_are_in_flight_than_the_plan_allows(composed: Composed, wire: Serving) -> None:
