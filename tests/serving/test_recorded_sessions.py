@@ -8,6 +8,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 from gymcore import Environment, Model, Response, Reward, Trajectory
 from gymcore.collection import read_rollouts
+from gymcore.collection.disk import Disk
 from gymcore.composition import Composition
 from gymcore.errors import StorageError
 from gymcore.interfaces import tool
@@ -297,6 +299,58 @@ async def test_a_session_whose_rollout_cannot_be_kept_is_answered_with_507(compo
         await serve_until_full()
 
     assert statuses == [507, 507, 507, 503]
+
+
+class HeldDisk(Disk):
+    """A disk that takes nothing until it is let."""
+
+    def __init__(self) -> None:
+        self.let = threading.Event()
+
+    def write(self, file: int, data: Any) -> int:
+        """Take it, then."""
+        self.let.wait(30)
+        return super().write(file, data)
+
+
+async def test_a_session_that_waits_for_the_disk_when_the_server_ends_is_kept_and_answered(
+    composed: Composed, wire: Serving
+) -> None:
+    """
+    Its environment is closed by then, but nobody has been told yet; what is scored later is told to come again.
+    """
+    disk = HeldDisk()
+    async with wire(composed({"a": (Adds, 1)}, Policy), disk=disk) as served:
+        row = served.rows()[0]
+        body = {**row, "response": episode(1)}
+        first, second = await seeded(served, row), await seeded(served, row)
+        scoring = asyncio.create_task(served.post("/verify", body, headers=first))
+        while (await served.client.get("/ready")).json()["sessions"] > 1:
+            await asyncio.sleep(0.01)
+        closing = asyncio.create_task(served.served.sessions.aclose())
+        done, _ = await asyncio.wait([closing, scoring], timeout=0.1)
+        assert not done
+        disk.let.set()
+        _, reply = await asyncio.gather(closing, scoring)
+        late = await served.post("/verify", body, headers=second)
+        opened = await served.post("/seed_session", row)
+
+    assert (reply.status_code, late.status_code, opened.status_code) == (200, 410, 503)
+    assert [line["repeat"] for line in served.lines()] == [0]
+
+
+async def test_nobody_waits_for_a_journal_that_is_closed(composed: Composed, wire: Serving) -> None:
+    """
+    Whoever comes to be kept after the last line was written is told that the server is stopping.
+    """
+    async with wire(composed({"a": (Adds, 1)}, Policy)) as served:
+        row = served.rows()[0]
+        cookie = await seeded(served, row)
+        served.served.on_demand.finish()
+        reply = await served.post("/verify", {**row, "response": episode(1)}, headers=cookie)
+
+    assert reply.status_code == 503
+    assert served.lines() == []
 
 
 async def test_a_row_with_what_was_told_of_it_is_kept_without_that(composed: Composed, wire: Serving) -> None:
