@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gymcore.testing import LoopbackEndpoint, calls, says
@@ -226,6 +227,82 @@ def test_an_environment_of_theirs_and_one_of_ours_are_one_mix_by_four_lines(gym_
     # Only ours went through us.
     kept = lines_of(tmp_path / "runs/mix/rollouts.jsonl")
     assert {row["environment"] for row in kept} == {"example_multi_step"}
+
+
+AGENT = """
+import os
+import sys
+
+import uvicorn
+from nemo_gym.config_types import BaseServerConfig, ModelServerRef, ResourcesServerRef
+from nemo_gym.global_config import NEMO_GYM_CONFIG_DICT_ENV_VAR_NAME
+from nemo_gym.server_utils import ServerClient
+from omegaconf import OmegaConf
+from responses_api_agents.simple_agent.app import SimpleAgent, SimpleAgentConfig
+
+own, ours = int(sys.argv[1]), int(sys.argv[2])
+places = {
+    "agent": {"responses_api_agents": {"simple_agent": {"host": "127.0.0.1", "port": own}}},
+    "policy": {"responses_api_models": {"served": {"host": "127.0.0.1", "port": ours}}},
+    "world": {"resources_servers": {"served": {"host": "127.0.0.1", "port": ours}}},
+}
+config = SimpleAgentConfig(
+    host="127.0.0.1",
+    port=own,
+    entrypoint="app.py",
+    name="agent",
+    resources_server=ResourcesServerRef(type="resources_servers", name="world"),
+    model_server=ModelServerRef(type="responses_api_models", name="policy"),
+)
+head = BaseServerConfig(host="127.0.0.1", port=ours)
+client = ServerClient(head_server_config=head, global_config_dict=OmegaConf.create(places))
+os.environ[NEMO_GYM_CONFIG_DICT_ENV_VAR_NAME] = OmegaConf.to_yaml(places)  # as whoever starts a server does
+uvicorn.run(SimpleAgent(config=config, server_client=client).setup_webserver(), host="127.0.0.1", port=own)
+"""
+
+
+@contextmanager
+def their_agent(python: Path, folder: Path, ours: int) -> Iterator[str]:
+    """Run NeMo Gym's agent server alone, with our environments and our model."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        own = free.getsockname()[1]
+    (folder / "agent.py").write_text(AGENT)
+    command = [str(python), str(folder / "agent.py"), str(own), str(ours)]
+    with (folder / "agent.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env={**os.environ, **OFFLINE}, stdout=log, stderr=log)
+        try:
+            until = time.monotonic() + 90
+            while "Uvicorn running" not in (said := (folder / "agent.log").read_text()):
+                assert process.poll() is None, said
+                assert time.monotonic() < until, said
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{own}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_nemo_gyms_agent_plays_in_our_sessions_and_we_keep_what_it_played(gym_serve: Serve, tmp_path: Path) -> None:
+    """
+    Its server opens a session for each row, calls our tools, and has us score it: one line each, numbered as asked.
+    """
+    python = interpreter(NEMO_PYTHON, "test-nemo-gym")
+    with served_with_endpoint(gym_serve, tmp_path) as served:
+        rows = rows_of(tmp_path / "runs/mix")
+        asked = [{**row, "_ng_task_index": n, "_ng_rollout_index": r} for n, row in enumerate(rows) for r in (1, 0)]
+        with their_agent(python, tmp_path, int(served.url.rpartition(":")[2])) as url:
+            answers = [httpx.post(f"{url}/run", json=row, timeout=60).json() for row in asked]
+        served.stop()
+
+    kept = lines_of(tmp_path / "runs/mix/rollouts.jsonl")
+    assert [answer["reward"] for answer in answers] == [1.0] * 20
+    assert [(line["task_id"], line["repeat"]) for line in kept] == [
+        (row["task_id"], row["_ng_rollout_index"]) for row in asked
+    ]
+    for line, answer in zip(kept, answers, strict=True):
+        assert (line["reward"], line["provenance"]["agent"]) == (1.0, "client")
+        assert line["response"]["output"] == answer["response"]["output"]
+        assert len(line["turns"]) > 1
 
 
 # -- verifiers ---------------------------------------------------------------------------------------------------------
