@@ -143,6 +143,8 @@ class OnDemand:
     """
     Plays rows that are sent, as many at once as the plan allows, and hands every rollout to the journal.
 
+    What clients play themselves, in sessions, gets its number and its place in the journal here, too.
+
     Args:
         composition: Whose routes serve them.
         executor: What plays.
