@@ -332,16 +332,20 @@ _OF_PLUGINS = ("use", "data", "agent", "model", "config")
 
 def _plan_options(entry: EnvironmentPlan, plan: Plan, plugin: Plugin | None) -> Iterator[OptionLayer]:
     """Say of each key of an environment's entry in the plan who has set it."""
+    plain = entry.model_dump(mode="json", exclude_none=True)
     for name, info in EnvironmentPlan.model_fields.items():
-        value = getattr(entry, name)
         if name in _OF_PLUGINS:
             continue
+        value = plain.get(name)
         if name == "params":
             yield from (OptionLayer("plan", f"params.{key}", "plan", item) for key, item in value.items())
         elif name == "split" and value == DEFAULT_SPLIT and plan.mix.split is None:
             # It is written whether somebody asked for it or not.
             yield OptionLayer("plan", name, "default", value)
-        elif value != info.get_default(call_default_factory=True, validated_data={}):
+        elif name == "prompt" and value and plugin is not None and value == plugin.manifest.prompt:
+            # It is written whether the plan asked for it or the manifest did.
+            yield OptionLayer("plan", name, "manifest", value)
+        elif getattr(entry, name) != info.get_default(call_default_factory=True, validated_data={}):
             yield OptionLayer("plan", name, "plan", value)
         elif name == "isolation" and plugin is not None and plugin.manifest.isolation is not None:
             yield OptionLayer("plan", name, "manifest", plugin.manifest.isolation)

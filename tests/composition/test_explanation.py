@@ -15,6 +15,7 @@ from gymcore.composition import Composition, write_composition
 from gymcore.composition.explanation import Explanation, OptionLayer, explain
 from gymcore.discovery import Catalog
 from gymcore.errors import GymcoreError, RequestError, RunFolderError
+from gymcore.plan import EnvironmentPlan
 
 Compose = Callable[..., Composition]
 Write = Callable[..., str]
@@ -50,6 +51,44 @@ def refusal(act: Callable[[], Any], kind: type[GymcoreError] = RequestError) -> 
         act()
     assert caught.value.exit_code == 2
     return caught.value
+
+
+ENTRY: dict[str, Any] = {
+    "split": "train",
+    "weight": 2.5,
+    "limit": 4,
+    "repeats": 3,
+    "concurrency": 7,
+    "timeout_s": 60.0,
+    "tool_timeout_s": 5.0,
+    "verify_timeout_s": 6.0,
+    "max_failures": 9,
+    "isolation": "process",
+    "workers": 2,
+    "environ": ["HOME"],
+    "memory_mb": 512,
+    "prompt": {"system": "Be brief."},
+    "filter": {"answer": {"not": "one"}},
+}
+"""A value for every key of an environment's entry that says how its rows are taken and played."""
+
+
+def test_every_key_of_an_entry_is_told_as_the_plan_has_it(composed: Compose, catalog: Catalog, tmp_path: Path) -> None:
+    """
+    With its value, as what JSON can hold.
+    """
+    told_elsewhere = {"use", "data", "agent", "model", "config", "params"}
+    assert ENTRY.keys() == EnvironmentPlan.model_fields.keys() - told_elsewhere
+    folder = written(composed({"environments": {"echo": {**ENTRY, "params": {"top_p": 0.5}}}}), tmp_path / "mix")
+
+    explained = explain(folder, ids(folder, "echo")[0], catalog, {})
+
+    found = {option.name: option for option in explained.options if option.of == "plan"}
+    assert {name: (option.value, option.layer) for name, option in found.items()} == {
+        **{name: (value, "plan") for name, value in ENTRY.items()},
+        "params.top_p": (0.5, "plan"),
+    }
+    assert json.dumps(explained.to_dict())
 
 
 # -- the source --------------------------------------------------------------------------------------------------------

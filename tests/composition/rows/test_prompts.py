@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gymcore.composition import Composition, compose, open_composition, write_composition
+from gymcore.composition.explanation import explain
 from gymcore.composition.rows.prompts import compile_prompt
 from gymcore.discovery import Catalog, discover
 from gymcore.errors import DataError, PlanError
@@ -368,7 +369,7 @@ def test_a_prompt_of_a_manifest_holds_until_a_plan_says_another(tmp_path: Path) 
     row = {"a": 1, "b": 2, "total": 3, "responses_create_params": {"input": "x"}}
     with _adder(tmp_path, manifest, row):
         catalog = discover()
-        texts = {}
+        texts, layers = {}, {}
         for asked in (None, {"user": "{b} and {a}"}, {}):
             entry = {} if asked is None else {"prompt": asked}
             composition = compose(Plan.model_validate({"environments": {"adder": entry}}), catalog)
@@ -377,7 +378,10 @@ def test_a_prompt_of_a_manifest_holds_until_a_plan_says_another(tmp_path: Path) 
             assert Plan.model_validate(composition.plan.to_dict()) == composition.plan
             write_composition(composition, tmp_path / "run")
             assert open_composition(tmp_path / "run", catalog).lock == composition.lock
+            options = explain(tmp_path / "run", next(iter(composition.dataset)).identity[1], catalog, {}).options
+            layers[str(asked)] = next(option.layer for option in options if option.name == "prompt")
 
+    assert layers == {"None": "manifest", "{'user': '{b} and {a}'}": "plan", "{}": "plan"}
     assert texts == {"None": ["Add.", "1 + 2"], "{'user': '{b} and {a}'}": ["2 and 1"], "{}": "x"}
 
 
