@@ -338,7 +338,7 @@ def _plan_options(entry: EnvironmentPlan, plan: Plan, plugin: Plugin | None) -> 
             continue
         value = plain.get(name)
         if name == "params":
-            yield from (OptionLayer("plan", f"params.{key}", "plan", item) for key, item in value.items())
+            yield from (OptionLayer("plan", f"params.{key}", "plan", item) for key, item in plain[name].items())
         elif name == "split" and value == DEFAULT_SPLIT and plan.mix.split is None:
             # It is written whether somebody asked for it or not.
             yield OptionLayer("plan", name, "default", value)
