@@ -42,10 +42,13 @@ STALL_S = 10.0
 """How long nothing of it may come."""
 
 SLOW_S = 2.0
-"""A body that has been coming for longer gives its room to one that finds none."""
+"""
+A body that has been coming for longer gives its room to one that finds none, where it comes so slowly that the longest
+body would not come in time.
+"""
 
 SMALL_BYTES = 2**20
-"""And so does a longer one, at once, to one that is no longer than this: most are a few kilobytes."""
+"""An eighth of the room is kept for bodies that are no longer than this: most are a few kilobytes."""
 
 WAIT_S = 600.0
 """How long a body waits, unread, for room that those of rollouts take which are being played."""
@@ -65,7 +68,8 @@ class _Body:
 
     begun: float
     held: int = 0
-    """The room it takes: what is to come of it, where it says so, or what has."""
+    """The room it takes: all that is to come of it, or as much as may come, where it does not say."""
+    come: int = 0
     deadline: asyncio.Timeout | None = None
     is_dropped: bool = False
     """Whether another has taken its room."""
@@ -172,18 +176,19 @@ class Guard:
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive, held: _Body) -> bytes:
         length = headers.get(b"content-length")
-        most = min(self._body_bytes, self._held_bytes)
-        if length is not None and (not length.isdigit() or int(length) > most):
-            raise self._too_long()
         if length is not None:
+            if not length.isdigit() or int(length) > min(self._body_bytes, self._room_for(int(length))):
+                raise self._too_long()
             await self._find_room(held, int(length))
+        elif b"transfer-encoding" in headers:
+            await self._find_room(held, min(self._body_bytes, self._room_for(self._body_bytes)))
         self._coming[held] = None
         try:
             async with asyncio.timeout_at(held.begun + self._body_s) as held.deadline:
                 return _harmless(await self._read(receive, held))
         except TimeoutError:
             if held.is_dropped:
-                raise Refusal(408, "another needed the room of this body before all of it had come") from None
+                raise _dropped() from None
             told = f"the body did not come within {self._body_s:g} s, or nothing of it for {self._stall_s:g} s"
             raise Refusal(408, told) from None
         finally:
@@ -192,7 +197,6 @@ class Guard:
     async def _read(self, receive: Receive, held: _Body) -> bytes:
         """Read a body, waiting for each part of it, but not for long."""
         parts: list[bytes] = []
-        size = 0
         now = asyncio.get_running_loop().time
         while True:
             if not held.is_dropped and held.deadline is not None:
@@ -201,13 +205,15 @@ class Guard:
             if message["type"] == "http.disconnect":
                 raise Refusal(400, "the client has left")
             part = message.get("body", b"")
-            size += len(part)
-            if size > self._body_bytes:
+            held.come += len(part)
+            if held.is_dropped:
+                raise _dropped()
+            if held.come > held.held:
                 raise self._too_long()
-            if size > held.held:
-                self._hold(held, size - held.held)
             parts.append(part)
             if not message.get("more_body"):
+                self._held -= held.held - held.come
+                held.held = held.come
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _find_room(self, body: _Body, size: int) -> None:
@@ -219,9 +225,9 @@ class Guard:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._wait_s
-        while not self._has_room(body, size):
+        while not self._has_room(size):
             if loop.time() >= until:
-                raise _no_room()
+                raise Refusal(503, "the server holds as much as it may", headers={"retry-after": "1"})
             turn = asyncio.Event()
             self._turns[turn] = None
             try:
@@ -232,7 +238,7 @@ class Guard:
             finally:
                 self._turns.pop(turn, None)
         body.begun = loop.time()
-        body.held += size
+        body.held = size
         self._held += size
         self._give_turn()  # there may be room for another
 
@@ -242,28 +248,21 @@ class Guard:
             turn, _ = self._turns.popitem(last=False)
             turn.set()
 
-    def _hold(self, body: _Body, size: int) -> None:
-        """
-        Take room for more of a body.
+    def _room_for(self, size: int) -> int:
+        """Return what all bodies may take together where one of a size is to be among them."""
+        return self._held_bytes if size <= SMALL_BYTES else self._held_bytes - self._held_bytes // 8
 
-        Raises:
-            Refusal: there is none.
-        """
-        if not self._has_room(body, size):
-            raise _no_room()
-        body.held += size
-        self._held += size
-
-    def _has_room(self, body: _Body, size: int) -> bool:
-        """Find room for a body, at the cost of those that come slowly, or are long where this one is short."""
-        if self._held + size <= self._held_bytes:
+    def _has_room(self, size: int) -> bool:
+        """Whether there is room for a body; those that come slowly make some."""
+        most = self._room_for(size)
+        if self._held + size <= most:
             return True
         now = asyncio.get_running_loop().time()
         for other in list(self._coming):
-            is_slow = other.held > 0 and other.begun + SLOW_S < now
-            if other is not body and (is_slow or body.held + size <= SMALL_BYTES < other.held):
+            age_s = now - other.begun
+            if age_s > SLOW_S and other.held > 0 and other.come < age_s * self._body_bytes / self._body_s:
                 self._drop(other, now)
-                if self._held + size <= self._held_bytes:
+                if self._held + size <= most:
                     return True
         return False
 
@@ -279,8 +278,8 @@ class Guard:
         return Refusal(413, f"the body is longer than {self._body_bytes >> 20} MB")
 
 
-def _no_room() -> Refusal:
-    return Refusal(503, "the server holds as much as it may", headers={"retry-after": "1"})
+def _dropped() -> Refusal:
+    return Refusal(408, "another needed the room of this body before all of it had come")
 
 
 def _naming_again(scope: Scope, send: Send) -> Send:

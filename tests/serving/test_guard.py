@@ -421,19 +421,47 @@ async def test_bodies_that_stall_shut_nobody_out(composed: Composed, tmp_path: P
 
 async def test_long_bodies_that_are_still_coming_shut_out_no_short_ones(composed: Composed, tmp_path: Path) -> None:
     """
-    However new they are: whoever is dropped may come again at once.
+    An eighth of the room is for these; a long one that comes at its pace loses nothing to anybody.
     """
-    length = 3 * SMALL_BYTES
-    long = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % length + b" " * (length - 1)
+    length = 2 * SMALL_BYTES
+    long = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % length
     short = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
-    async with listening(composed({"a": (World, 1)}, Says), tmp_path, body_s=60.0, held_bytes=length) as port:
-        coming = asyncio.create_task(spoken(port, long))
+    halves = [b" " * (length // 2), b" " * (length // 2 - 1) + b"x"]
+    bounds: Any = {"body_s": 60.0, "held_bytes": 3 * SMALL_BYTES}
+    async with listening(composed({"a": (World, 1)}, Says), tmp_path, **bounds) as port:
+        coming = [asyncio.create_task(spoken(port, long + halves[0], halves[1], pause_s=SLOW_S + 0.5))]
+        await asyncio.sleep(SLOW_S / 4)
+        coming.append(asyncio.create_task(spoken(port, long + halves[0] + halves[1])))
         await asyncio.sleep(SLOW_S / 4)
         said = await spoken(port, short)
-        dropped = await coming
+        waits = [task.done() for task in coming]
+        whole = [await task for task in coming]
 
     assert b"422" in said.split(b"\r\n")[0]
-    assert b"408" in dropped.split(b"\r\n")[0]
+    assert waits == [False, False]
+    assert [b"400" in one.split(b"\r\n")[0] for one in whole] == [True, True]  # no JSON, of which all was read
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_many_long_bodies_at_once_are_all_played(composed: Composed, tmp_path: Path, is_chunked: bool) -> None:
+    """
+    What does not fit beside the others waits, whether it says its length or not.
+    """
+    composition = composed({"a": (World, 1)}, Says)
+    row = next(iter(composition.dataset)).value
+    head = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
+    requests = []
+    for number in range(20):
+        body = json.dumps({**row, "_ng_rollout_index": number, "x": "x" * (2 * SMALL_BYTES)}).encode()
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        chunk = b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(body)
+        requests.append(head + chunk + body + b"\r\n0\r\n\r\n" if is_chunked else head + length + body)
+    bounds: Any = {"body_s": 60.0, "held_bytes": 6 * SMALL_BYTES, "body_bytes": 3 * SMALL_BYTES}
+    async with listening(composition, tmp_path, **bounds) as port:
+        said = await asyncio.gather(*(spoken(port, request) for request in requests))
+
+    assert [one.split(b"\r\n")[0] for one in said] == [b"HTTP/1.1 200 OK"] * 20
+    assert len((tmp_path / "rollouts.jsonl").read_bytes().splitlines()) == 20
 
 
 async def test_a_body_waits_for_the_room_of_those_that_are_being_played(composed: Composed, tmp_path: Path) -> None:
