@@ -133,7 +133,9 @@ def route_of(row: Mapping[str, Any], routes: Mapping[str, Route]) -> Route:
     raise Refusal(422, "the row says no `agent_ref.name`, so nobody knows who plays it", hints=[hint])
 
 
-def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...] = ()) -> tuple[SentRow, list[Any]]:
+def read_row(
+    body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...] = (), read: dict[str, Any] | None = None
+) -> tuple[SentRow, list[Any]]:
     """
     Read and check a row that somebody sent.
 
@@ -141,6 +143,7 @@ def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...]
         body: The request's body.
         routes: Who serves rows.
         extra: Keys of the protocol that came beside the row, such as `response`.
+        read: What `read_object` has read of the body, where it has.
 
     Returns:
         The row, and what the extra keys hold, None where they are absent.
@@ -148,8 +151,11 @@ def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...]
     Raises:
         Refusal: it is no row, or none for anybody here.
     """
-    if len(body) > LONG_BODY and (count := len(read_object(body))) > MOST_KEYS:
-        raise Refusal(422, f"{WHERE} has {count:,} keys; {MOST_KEYS:,} may stand beside each other")
+    if len(body) > LONG_BODY:  # before more is done with it than it may be worth
+        long = read_object(body) if read is None else read
+        if len(long) > MOST_KEYS:
+            raise Refusal(422, f"{WHERE} has {len(long):,} keys; {MOST_KEYS:,} may stand beside each other")
+        route_of(long, routes)
     reader = RowReader(is_alone=True)
     if extra:  # nothing of this is kept, so nothing that reading loses is missed
         value = read_object(body)
@@ -188,9 +194,11 @@ def read_seed(body: bytes, routes: Mapping[str, Route]) -> SentRow:
     Raises:
         Refusal: it is no row, or none for anybody here.
     """
-    if not _BESIDE_A_SEED.isdisjoint(read_object(body)):
+    read: dict[str, Any] | None = read_object(body)
+    if read is not None and not _BESIDE_A_SEED.isdisjoint(read):
         body = encode_json({key: item for key, item in decode_exactly(body).items() if key not in _BESIDE_A_SEED})
-    sent, _ = read_row(body, routes)
+        read = None
+    sent, _ = read_row(body, routes, read=read)
     return sent
 
 
