@@ -16,7 +16,7 @@ from gymcore.composition.folder import named_lock
 from gymcore.composition.locking.locked import plan_of, refuse_what_moved
 from gymcore.documents import YamlDocument
 from gymcore.plan import PlanText, read_document
-from gymcore.run_folder import PLAN_NAME
+from gymcore.run_folder import LOCK_NAME, PLAN_NAME
 
 __all__ = ["Locked", "locked_option"]
 
@@ -44,10 +44,12 @@ class Locked:
 
     def __init__(self, path: Path) -> None:
         self._lock, self._file = named_lock(path)
+        self._beside: Path | None = None
+        """The plan that lies beside the lock, where that is what is composed."""
 
     def plan(self, flags: PlanFlags) -> PlanText:
         """
-        Return the plan to compose: what the flags name, else the plan beside the lock, else the lock's own.
+        Return the plan to compose: what the flags name, else the plan beside a `gym.lock`, else the lock's own.
 
         Raises:
             PlanError: a plan cannot be read.
@@ -55,7 +57,8 @@ class Locked:
         if flags.plan or flags.env or flags.data:
             return flags.to_plan()
         beside = self._file.with_name(PLAN_NAME)
-        if beside.is_file():
+        if self._file.name == LOCK_NAME and beside.is_file():  # another plan may lie beside a copy of another name
+            self._beside = beside
             return flags.to_plan((read_document(beside), str(beside)))
         return flags.to_plan((YamlDocument(plan_of(self._lock)), str(self._file)))
 
@@ -66,5 +69,6 @@ class Locked:
         Raises:
             RunFolderError: something else has come of it, with everything that has moved.
         """
-        for line in refuse_what_moved(composition, self._lock, self._file):
+        hints = () if self._beside is None else (f"what was composed is {self._beside}, which lies beside it",)
+        for line in refuse_what_moved(composition, self._lock, self._file, hints):
             click.echo(f"note: {line}, which changes nothing", err=True)

@@ -55,6 +55,24 @@ def test_a_dataset_is_composed_again_byte_for_byte(gym: Gym, plugins: PluginFold
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "mix" / name).read_bytes()
 
 
+def test_a_plan_that_lies_beside_is_that_of_a_run_folder(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
+    """
+    Beside a copy of another name it may be any; where it was composed and something else came of it, it is named.
+    """
+    assert gym("compose", *MIX, "--out", "mix", folder=plugins).returncode == 0
+    shutil.copy(tmp_path / "mix" / "gym.lock", tmp_path / "kept.lock")
+    (tmp_path / "plan.yaml").write_text("environments: {echo: {}}\n")
+    shutil.copy(tmp_path / "plan.yaml", tmp_path / "mix" / "plan.yaml")
+
+    kept = gym("compose", "--locked", "kept.lock", "--out", "again", folder=plugins)
+    folder = gym("compose", "--locked", "mix", "--out", "other", folder=plugins)
+
+    assert kept.returncode == 0, kept.stderr
+    assert (tmp_path / "again" / "dataset.jsonl").read_bytes() == (tmp_path / "mix" / "dataset.jsonl").read_bytes()
+    assert folder.returncode == 2
+    assert "what was composed is mix/plan.yaml, which lies beside it" in folder.stderr
+
+
 def test_a_lock_alone_names_everything_that_rows_came_from(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
     """
     Files of the plan with a bad row left out, a pinned address, and an environment of the plan that is called `data`.

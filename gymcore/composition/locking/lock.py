@@ -16,6 +16,7 @@ from gymcore.composition.dataset import Dataset
 from gymcore.composition.locking.installed import code_changes, describe_distributions
 from gymcore.composition.routes import ModelChoice, Route, written_sources
 from gymcore.discovery import Catalog, Plugin
+from gymcore.discovery.catalog import bare_name
 from gymcore.documents import encode_json
 from gymcore.plan import Plan
 
@@ -151,6 +152,10 @@ def _describe_routes(routes: Mapping[str, Route], models: Mapping[str, ModelChoi
         if marks:
             entry["asked"]["variables"] = {**entry["asked"].get("variables", {}), **marks}
         entry["agents"][route.agent_plugin.name] = _plugin(route.agent_plugin)
+    for name, entry in environments.items():
+        own = plan.environments[name].agent if name in plan.environments else None
+        if own is not None and len(entry["agents"]) > 1:  # else there is no question whose the others are
+            entry["asked"]["agent"] = bare_name(own.use)
     return {
         "format": LOCK_FORMAT,
         "gymcore": version("gymcore"),
@@ -334,6 +339,8 @@ def _grown_environment(there: Mapping[str, Any], here: Mapping[str, Any]) -> dic
     added = {name: mark for name, mark in wanted.get("variables", {}).items() if _is_added(name, there, here)}
     if added:
         asked["variables"] = {**asked.get("variables", {}), **added}
+    if "agent" in wanted:
+        asked.setdefault("agent", wanted["agent"])
     if "repeats" in wanted:  # the first epoch had as many, or none would be finished that the second does not ask for
         asked.setdefault("repeats", wanted["repeats"])
     return {

@@ -4,7 +4,7 @@ Composing again from a lock: the plan that it tells of, and a refusal in words w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,9 @@ def plan_of(lock: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
-    asked = {key: value for key, value in entry["asked"].items() if key not in ("agents", "variables")}
-    # Where rows name several agents, at most one is the environment's own and has options; the others have none.
+    asked = {key: value for key, value in entry["asked"].items() if key not in ("agent", "agents", "variables")}
     agents = entry["asked"]["agents"]
-    own = max(agents, key=lambda name: bool(agents[name]), default=None)
+    own = entry["asked"].get("agent") or next(iter(agents), None)
     if own is not None:
         asked["agent"] = {"use": _name_of(entry["agents"][own]), "config": agents[own]}
     return {"use": _name_of(entry["plugin"]), **asked}
@@ -60,7 +59,9 @@ def _name_of(plugin: str) -> str:
     return plugin.rpartition(" ")[0]
 
 
-def refuse_what_moved(composition: Composition, lock: Mapping[str, Any], where: Path) -> list[str]:
+def refuse_what_moved(
+    composition: Composition, lock: Mapping[str, Any], where: Path, hints: Sequence[str] = ()
+) -> list[str]:
     """
     Compare what was composed with the lock that it was to come out as.
 
@@ -68,6 +69,7 @@ def refuse_what_moved(composition: Composition, lock: Mapping[str, Any], where: 
         composition: What was composed.
         lock: What it was to be; whole.
         where: The file of the lock.
+        hints: What else is to be known where it is refused.
 
     Returns:
         What has moved without consequence, such as how a plugin was installed; one line each.
@@ -83,6 +85,6 @@ def refuse_what_moved(composition: Composition, lock: Mapping[str, Any], where: 
             "this is not what the lock tells of, so nothing is written",
             where=str(where),
             differences=[*decisive[:SHOWN], *more],
-            hints=["try: install and ask for what the lock tells of, or leave --locked out to compose anew"],
+            hints=[*hints, "try: install and ask for what the lock tells of, or leave --locked out to compose anew"],
         )
     return [move.line for move in found]

@@ -89,8 +89,8 @@ def _of_environment(name: str, there: Mapping[str, Any], here: Mapping[str, Any]
         if plugins[0] != plugins[1]:
             yield Move(name, f"agent {agent} {_change(*plugins)}")
     for path, old, new in _leaves(there["asked"], here["asked"]):
-        if path[0] == "repeats" and _NOT_THERE in (old, new):
-            continue  # they are only written beside epochs, which are told below
+        if path[0] in ("agent", "repeats") and _NOT_THERE in (old, new):
+            continue  # they are only written beside other agents, and beside epochs, which are told
         if path[0] == "agents":
             if len(path) > 2:  # an agent that is only on one side was named above
                 yield Move(name, f"agent {path[1]} {'.'.join(path[2:])} {_change(old, new)}")
