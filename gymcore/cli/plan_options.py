@@ -265,6 +265,14 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _one_alone(context: click.Context, option: click.Parameter, given: Sequence[str]) -> str | None:
+    """Return what an option says that may be said once; the last of several would count, and the others would not."""
+    if len(given) > 1:
+        hint = "one plan may name all environments"
+        raise click.UsageError(f"--{option.name} is said {len(given)} times; {hint}", context)
+    return given[0] if given else None
+
+
 def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the flags of a plan, gathered into one `flags` argument."""
 
@@ -275,7 +283,9 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(flags=flags, **arguments)
 
     options = [
-        click.option("--plan", metavar="FILE", help="A plan in YAML; flags change it."),
+        click.option(
+            "--plan", metavar="FILE", multiple=True, callback=_one_alone, help="A plan in YAML; flags change it."
+        ),
         click.option(
             "--env",
             "-e",

@@ -437,6 +437,7 @@ class _Composer:
     def _take(self, line: bytes, row: dict[str, Any], route: Route, where: str) -> None:
         if route.filter is not None and not self._is_wanted(row, route):
             return
+        remarks: tuple[str, ...] | list[str] = ()
         if route.prompt is not None or not is_prepared(row):
             try:
                 own_keys = route.environment_class.task_model.model_fields
@@ -444,11 +445,11 @@ class _Composer:
             except RowError as error:
                 self.reader.reject(where, str(error), *([error.hint] if error.hint else []))
                 return
-            for remark in remarks:
-                self.notes[f"{route.environment}: {remark}"] += 1
         routed = self.reader.routed(line, row, route, where)
         if routed is None:
             return
+        for remark in remarks:
+            self.notes[f"{route.environment}: {remark}"] += 1
         self.writer.add(route.environment, route.name, *routed, row.get("epoch", 1))
         self.tell(where, route.environment, routed[1])
         if self.linter.add(route.environment, self.split, row, where):

@@ -92,6 +92,8 @@ def test_without_a_folder_the_plan_names_it(gym: Gym, plugins: PluginFolder, tmp
         (["--env", "echo", "--set", "environments.echo.config.name=${NO_NAME}"], 2, "${NO_NAME} is not set"),
         (["--plan", "none.yaml"], 2, "the plan cannot be read: No such file or directory (none.yaml)"),
         (["--data", "none.jsonl"], 2, "the data file cannot be read: No such file or directory (data: none.jsonl)"),
+        (["--data", "none.jsonl"], 2, "a path begins in the folder where the command is started"),
+        (["--plan", "none.yaml", "--plan", "other.yaml"], 2, "--plan is said 2 times"),
         (["--data", "bad.jsonl"], 2, "bad.jsonl:1: not JSON"),
         (["--env", "echo", "--set", f"environments.echo.config.key=[{SECRET}]"], 2, "environments.echo.config.key"),
         (["--env", "echo", "--split", "missing"], 4, "names the data file 'data/missing.jsonl'"),

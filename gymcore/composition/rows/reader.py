@@ -247,7 +247,9 @@ class RowReader:
         if not is_new:
             reasons = _reasons_of_route(row, route, served_as)
         if reasons or offered.reasons:
-            self.reject(where, "; ".join([*reasons, *offered.reasons]))
+            is_of_another = row.get("environment") not in (None, route.environment)
+            hint = f"try: jq -c 'del(.environment)' FILE, where they are rows of {route.environment!r} all the same"
+            self.reject(where, "; ".join([*reasons, *offered.reasons]), *([hint] if is_of_another else []))
             return None
         task_id = self._identify(row, route.environment, where, split, is_theirs=served_as is not None)
         if task_id is None:
@@ -357,7 +359,7 @@ class RowReader:
     def _objection_to(self, own: Any, owner: str, split: str | None, epoch: Any) -> str | None:
         """Say why an id of an author's own can be none, and remember it where it can."""
         if isinstance(own, bool) or not isinstance(own, str | int) or own == "":
-            return f"`task_id` must be a text or an integer, not {_shown(own)}"
+            return _not_an_id(own)
         if self.is_alone:
             return None
         if not self._own_ids.add(_key(owner, split, epoch, own)):
@@ -368,6 +370,10 @@ class RowReader:
             if int(found[2] or 1) <= self._twins[self._content(bytes.fromhex(found[1]), epoch)]:
                 return f"an earlier row without a `task_id` has the same content as {_shown(own)}, and so the same id"
         return None
+
+
+def _not_an_id(own: Any) -> str:
+    return f"`task_id` must be a text or an integer, not {_shown(own)}"
 
 
 _ID_BYTES = 10
@@ -456,7 +462,9 @@ def _reasons_of_model(row: dict[str, Any], task_model: type[Task]) -> list[str]:
     except ValidationError as error:
         # Only the path and the reason: the value may be as long as a prompt.
         details = error.errors(include_url=False, include_input=False)
-        return [f"{'.'.join(str(part) for part in item['loc'])}: {_lower(item['msg'])}" for item in details[:5]]
+        told = [f"{'.'.join(str(part) for part in item['loc'])}: {_lower(item['msg'])}" for item in details[:5]]
+        # One thing, although the model has a word for each type that it is not.
+        return [_not_an_id(row["task_id"]), *told[2:]] if told[0].startswith("task_id.") else told
     except Exception as error:  # a validator of the author's, which meant to refuse the row
         return [f"{task_model.__name__} raised {type(error).__name__}: {error}"[:300]]
     return []

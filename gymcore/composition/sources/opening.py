@@ -168,8 +168,11 @@ def _reading(place: str) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise PlanError([Problem(f"the data file is damaged: {error}", place)]) from None
     except OSError as error:
-        is_address = isinstance(error, FileNotFoundError) and "://" in place
-        hint = ("an address is written {url: ADDRESS, sha256: DIGEST}",) if is_address else ()
+        hint: tuple[str, ...] = ()
+        if isinstance(error, FileNotFoundError) and "://" in place:
+            hint = ("an address is written {url: ADDRESS, sha256: DIGEST}",)
+        elif isinstance(error, FileNotFoundError) and not Path(error.filename or "/").is_absolute():
+            hint = ("a path begins in the folder where the command is started, wherever its plan lies",)
         told = f"the data file cannot be read: {error.strerror or error}"
         raise PlanError([Problem(told, place, hint)]) from None
 

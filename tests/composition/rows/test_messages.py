@@ -199,6 +199,17 @@ def test_a_row_may_ask_in_other_words(
     assert composition.notes == (f"echo: what is asked is taken from `{key}` (2 rows)",)
 
 
+def test_a_note_is_about_the_rows_that_are_taken(composed: Compose, write_rows: Write) -> None:
+    """
+    One that is left out for another reason is none of them.
+    """
+    rows = write_rows({"answer": "it", "prompt": "Hi."}, {"answer": 5, "prompt": "Hi."})
+
+    composition = composed({"environments": {"echo": {"data": rows}}, "check": {"skip_invalid": True}})
+
+    assert composition.notes[0] == "echo: what is asked is taken from `prompt` (1 rows)"
+
+
 def test_other_parameters_of_a_row_are_kept(composed: Compose, write_rows: Write) -> None:
     """
     A row may say how it is to be answered, and what is asked elsewhere.

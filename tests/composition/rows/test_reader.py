@@ -205,6 +205,9 @@ def _tools(*tools: Any) -> dict[str, Any]:
         (_row(agent_ref={"name": "echo"}), "no route is named 'echo'"),
         (_row(agent_ref={"name": "echo_chess"}), "no route is named 'echo_chess'"),
         (_row(environment="shout"), "`environment` says 'shout', but its route leads to 'echo'"),
+        (_row(environment="shout"), "try: jq -c 'del(.environment)' FILE, where they are rows of 'echo' all the same"),
+        (_row(task_id=1.5), "`task_id` must be a text or an integer, not 1.5"),
+        (_row(task_id=[], answer=5), "`task_id` must be a text or an integer, not []; answer: input should be"),
         (_row(environment=5), "environment: input should be a valid string"),
         (_tools({"type": "function", "name": "fly"}), "'echo' has no tool 'fly' (its tools: repeat)"),
         (_tools({"name": "fly"}), "responses_create_params.tools.0: a tool has a `type`"),
@@ -233,7 +236,8 @@ def test_a_bad_row_is_refused_with_file_and_line(composed: Compose, write_rows: 
         composed({"data": path})
 
     assert [problem.where for problem in caught.value.problems] == [f"{path}:3"]
-    assert said in caught.value.problems[0].message
+    problem = caught.value.problems[0]
+    assert said in " ".join([problem.message, *problem.hints])
     assert caught.value.message == "1 row is wrong, of 2 read; nothing was written"
 
 
