@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from gymcore.composition.linting.linter import LintWarning
 from gymcore.composition.routes import Resolver
 from gymcore.composition.tokens import WORDS
 from gymcore.datasets.describing import DatasetStatistics
-from gymcore.discovery import Catalog
+from gymcore.discovery import Catalog, Plugin
+from gymcore.documents import DocumentError, decode_json
 from gymcore.errors import GymcoreError, PlanError, Problem, RunFolderError
 from gymcore.plan import CheckPlan, EnvironmentPlan, MixPlan, ModelPlan, Plan, WarningName
 from gymcore.run_folder import REJECTS_NAME, disk_error, only_writer, part_of, sha256_of, sync_folder, write_part
@@ -57,12 +58,21 @@ class Prepared:
     warnings: tuple[LintWarning, ...]
     is_new: bool
     """Whether something was written; where the same lay there already, nothing was."""
+    replaced: tuple[str, ...] = ()
+    """Names of files in whose place there are others now."""
+    removed: tuple[str, ...] = ()
+    """Names of files that were prepared here before, and by this request are not."""
+    kept: tuple[str, ...] = ()
+    """Names of files that are called like prepared ones, were not prepared here as they are, and stay as they are."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `--json` prints of it."""
         return {
             "folder": str(self.folder),
             "written": self.is_new,
+            "replaced": list(self.replaced),
+            "removed": list(self.removed),
+            "kept": list(self.kept),
             "splits": [split.to_dict() for split in self.splits],
             "rejected": self.rejected,
             "skipped": self.skipped,
@@ -85,7 +95,8 @@ def prepare_data(
     """
     Check the splits of environments and write each split of all of them into one file, with its statistics.
 
-    Every file is whole or not there, and none is written before all are known to be good.
+    Every file is whole or not there, and none is written before all are known to be good. A file that was not prepared
+    in this folder is never removed, and replaced only where it is to be, by one of its name.
 
     Args:
         environments: Their names, `name` or `distribution/name`; every installed one where there are none.
@@ -94,7 +105,7 @@ def prepare_data(
         skip_invalid: Leave invalid rows out, and write them to `rejects.jsonl`; else one of them is refused with all.
         ignore: Warnings that are not looked for.
         strict: Take warnings for mistakes.
-        force: Replace other files of these names.
+        force: Replace other files of these names, and remove what was prepared in this folder before and is not now.
         tokenizer: What measures prompts: `words`, or the path of a `tokenizer.json`.
         environ: As for `compose`.
 
@@ -105,6 +116,7 @@ def prepare_data(
     """
     DatasetStatistics(tokenizer)  # a wrong tokenizer is said before the work, and not after it
     chosen, skipped = _chosen(environments, catalog, os.environ if environ is None else environ)
+    _refuse_sources(folder, [catalog.find("environment", entry.use or "") for entry, _ in chosen.values()], catalog)
     check = CheckPlan(skip_invalid=skip_invalid, ignore=list(ignore))
     compositions = {}
     for split in SPLITS:
@@ -119,12 +131,19 @@ def prepare_data(
         refuse_warnings(warnings)
     try:
         with only_writer(folder), _clearing_parts(folder):
-            splits = tuple(_write_split(name, each, folder, tokenizer) for name, each in compositions.items())
             rejected = _write_rejects(compositions.values(), folder)
-            is_new = _put_in_place(folder, force=force)
+            rejects_sha256 = sha256_of(part_of(folder / REJECTS_NAME))
+            splits = tuple(
+                _write_split(name, each, folder, tokenizer, rejects_sha256) for name, each in compositions.items()
+            )
+            changes = _Changes.of(folder)
+            changes.carry_out(folder, force=force)
     except OSError as error:
         raise disk_error("the output folder cannot be written", error, folder) from None
-    return Prepared(folder, splits, skipped, rejected, warnings, is_new)
+    is_new = bool(changes.new or changes.replaced or changes.removed)
+    return Prepared(
+        folder, splits, skipped, rejected, warnings, is_new, changes.replaced, changes.removed, changes.kept
+    )
 
 
 def _chosen(
@@ -161,7 +180,37 @@ def _chosen(
     return chosen, skipped
 
 
-def _write_split(name: str, composition: Composition, folder: Path, tokenizer: str) -> PreparedSplit:
+def _refuse_sources(folder: Path, plugins: Iterable[Plugin], catalog: Catalog) -> None:
+    """
+    Find that what is written would take the place of what is read.
+
+    Raises:
+        RunFolderError: the folder lies in the package of a plugin, or a file in it is one that holds rows of a plugin.
+    """
+    hints = ["try: another --out"]
+    for plugin in plugins:
+        homes = catalog.homes(plugin)
+        if any(folder.resolve().is_relative_to(home) for home in homes):
+            told = f"the output folder lies in the package of {plugin.title}, whose rows are read"
+            raise RunFolderError(told, where=str(folder), hints=hints)
+        paths = [source for files in plugin.manifest.splits.values() for source in files if isinstance(source, str)]
+        sources = [home / path for home in homes for path in paths]
+        for name in _NAMES:
+            if any(_is_same(folder / name, source) for source in sources):
+                told = f"the file holds rows of {plugin.title}, which are read"
+                raise RunFolderError(told, where=str(folder / name), hints=hints)
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is not there
+        return False
+
+
+def _write_split(
+    name: str, composition: Composition, folder: Path, tokenizer: str, rejects_sha256: str | None
+) -> PreparedSplit:
     sha256 = composition.dataset.write(part_of(folder / f"{name}.jsonl"))
     statistics = DatasetStatistics(tokenizer)
     for row in composition.dataset:
@@ -184,6 +233,7 @@ def _write_split(name: str, composition: Composition, folder: Path, tokenizer: s
         "file": f"{name}.jsonl",
         "sha256": sha256,
         "rejected": 0 if composition.rejects is None else composition.rejects.count,
+        "rejects_sha256": rejects_sha256,
         "environments": environments,
         "total": statistics.total.to_dict(statistics.unit),
     }
@@ -222,26 +272,89 @@ def _remove_parts(folder: Path) -> None:
         part_of(folder / name).unlink(missing_ok=True)
 
 
-def _put_in_place(folder: Path, *, force: bool) -> bool:
-    """
-    Give the parts their names, and return whether anything is new.
+@dataclass(frozen=True)
+class _Changes:
+    """What giving the parts their names does to the files of a folder, by their names."""
 
-    Raises:
-        RunFolderError: other files have these names, and they are not to be replaced.
-    """
-    differing = [name for name in _NAMES if sha256_of(folder / name) != sha256_of(part_of(folder / name))]
-    others = [name for name in differing if (folder / name).exists()]
-    if others and not force:
-        raise RunFolderError(
-            "the folder holds other data of the same names",
-            where=str(folder),
-            differences=[f"{name}: differs" if part_of(folder / name).exists() else f"{name}: old" for name in others],
-            hints=["try: another --out, or --force to replace them"],
+    new: tuple[str, ...]
+    replaced: tuple[str, ...]
+    removed: tuple[str, ...]
+    kept: tuple[str, ...]
+
+    @classmethod
+    def of(cls, folder: Path) -> _Changes:
+        """
+        Compare the parts in a folder with what else is there.
+
+        Raises:
+            RunFolderError: something that is no file has the name of one that is to be written.
+        """
+        written = [name for name in _NAMES if part_of(folder / name).exists()]
+        there = [name for name in _NAMES if os.path.lexists(folder / name)]
+        for name in written:
+            if (folder / name).exists() and not (folder / name).is_file():
+                raise RunFolderError("this is no file", where=str(folder / name), hints=["try: another --out"])
+        old = [name for name in there if name not in written]
+        own = _prepared_before(folder) if old else ()
+        return cls(
+            new=tuple(name for name in written if name not in there),
+            replaced=tuple(
+                name for name in written if name in there and _digest(folder / name) != _digest(part_of(folder / name))
+            ),
+            removed=tuple(name for name in old if name in own),
+            kept=tuple(name for name in old if name not in own),
         )
-    for name in differing:
-        if part_of(folder / name).exists():
+
+    def carry_out(self, folder: Path, *, force: bool) -> None:
+        """
+        Give the parts their names.
+
+        Raises:
+            RunFolderError: other files would be lost, and they are not to be.
+        """
+        if (self.replaced or self.removed) and not force:
+            differences = [f"{name}: differs" for name in self.replaced]
+            differences += [f"{name}: was prepared before, and is not now" for name in self.removed]
+            does = " and ".join([*["replace"] * bool(self.replaced), *["remove"] * bool(self.removed)])
+            raise RunFolderError(
+                "the folder holds other data of the same names",
+                where=str(folder),
+                differences=differences,
+                hints=[f"try: another --out, or --force to {does} them"],
+            )
+        for name in (*self.new, *self.replaced):
             part_of(folder / name).replace(folder / name)
-        else:
+        for name in self.removed:
             (folder / name).unlink()
-    sync_folder(folder)
-    return bool(differing)
+        sync_folder(folder)
+
+
+def _prepared_before(folder: Path) -> set[str]:
+    """Return which files of a folder were prepared there and are as they were: their statistics say what they held."""
+    own = set()
+    for split in SPLITS:
+        metrics = _read_metrics(folder, split)
+        if metrics is None:
+            continue
+        if _digest(folder / f"{split}.jsonl") in (metrics["sha256"], None):
+            own |= {f"{split}.jsonl", f"{split}_metrics.json"}
+        if metrics.get("rejects_sha256") == _digest(folder / REJECTS_NAME):
+            own.add(REJECTS_NAME)
+    return own
+
+
+def _read_metrics(folder: Path, split: str) -> dict[str, Any] | None:
+    """Return the statistics of a split; None where they are not there, or were written by somebody else."""
+    path = folder / f"{split}_metrics.json"
+    try:
+        metrics = decode_json(path.read_bytes()) if path.is_file() else None
+    except DocumentError:
+        return None
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("sha256"), str):
+        return None
+    return metrics if (metrics.get("split"), metrics.get("file")) == (split, f"{split}.jsonl") else None
+
+
+def _digest(path: Path) -> str | None:
+    """Return the digest of a file; None where it is none, for to open a pipe may take for ever."""
+    return sha256_of(path) if path.is_file() else None

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gymcore.discovery.manifest import MANIFEST_NAME
 from gymcore.discovery.package_files import package_folder, package_of
 from gymcore.discovery.plugin import GROUPS, KINDS, Kind, Plugin, bare_name, normalised, split_argument
 from gymcore.errors import AmbiguousPluginError, PluginError, UnknownPluginError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 __all__ = ["GROUPS", "KINDS", "Catalog", "Kind", "Plugin", "bare_name", "normalised", "split_argument"]
 
@@ -92,10 +95,10 @@ class Catalog:
         Raises:
             PluginError: the file is not in the installed package.
         """
-        package = package_of(plugin.target.partition(":")[0])
-        folder = package_folder(package) if package is not None else None
+        folder = _folder_of(plugin)
         file = folder.joinpath(*path.split("/")) if folder is not None else None
-        if isinstance(folder, Path) and isinstance(file, Path) and not _stays_inside(file, folder):
+        homes = self.homes(plugin)
+        if homes and isinstance(file, Path) and not any(file.resolve().is_relative_to(home) for home in homes):
             raise PluginError(
                 f"{plugin.title} names the data file {path!r}, which is a link that leads out of the package",
                 plugin=plugin.qualified,
@@ -112,15 +115,20 @@ class Catalog:
         with file.open("rb") as opened:
             yield opened
 
+    def homes(self, plugin: Plugin) -> tuple[Path, ...]:
+        """
+        Return the folders in which the files of a plugin's package lie, links followed; none of those in an archive.
 
-def _stays_inside(file: Path, folder: Path) -> bool:
-    """
-    Say whether a file lies in a package, links followed.
+        Some editable installations link each file of a package alone, so where the manifest lies counts as the package
+        too.
+        """
+        folder = _folder_of(plugin)
+        return (folder.resolve(), (folder / MANIFEST_NAME).resolve().parent) if isinstance(folder, Path) else ()
 
-    Some editable installations link each file of a package alone, so where the manifest lies counts as the package too.
-    """
-    homes = (folder.resolve(), (folder / MANIFEST_NAME).resolve().parent)
-    return any(file.resolve().is_relative_to(home) for home in homes)
+
+def _folder_of(plugin: Plugin) -> Traversable | None:
+    package = package_of(plugin.target.partition(":")[0])
+    return None if package is None else package_folder(package)
 
 
 def _a(kind: Kind) -> str:

@@ -129,6 +129,24 @@ def test_prepare_writes_the_splits(gym: Gym, plugins: PluginFolder, tmp_path: Pa
     assert json.loads(again.stdout)["written"] is False
 
 
+def test_prepare_says_what_it_replaces_and_removes(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
+    """
+    And what it keeps, because somebody else wrote it.
+    """
+    gym("data", "prepare", "--env", "echo", "--out", "out", folder=plugins)
+    (tmp_path / "out" / "validation.jsonl").write_text("mine\n")
+
+    done = gym("data", "prepare", "--env", "shout", "--out", "out", "--force", folder=plugins)
+
+    assert done.stdout.splitlines()[1:] == [
+        "wrote out: example.jsonl",
+        "replaced: example.jsonl, example_metrics.json",
+        "removed: train.jsonl, train_metrics.json",
+    ]
+    assert done.stderr == "kept, because they were not prepared here: validation.jsonl\n"
+    assert (tmp_path / "out" / "validation.jsonl").read_text() == "mine\n"
+
+
 def test_compose_leaves_invalid_rows_out_where_it_is_asked_to(gym: Gym, plugins: PluginFolder, tmp_path: Path) -> None:
     """
     They are in `rejects.jsonl` beside the dataset, and gone from there when they are mended.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import statistics
 from collections.abc import Callable
 from fractions import Fraction
@@ -362,11 +363,77 @@ def test_the_same_again_writes_nothing_and_other_data_need_force(catalog: Catalo
 
     with pytest.raises(RunFolderError, match="holds other data of the same names") as caught:
         prepare_data(["shout"], catalog, out, environ={})
-    assert "train.jsonl: old" in caught.value.differences
+    assert "train.jsonl: was prepared before, and is not now" in caught.value.differences
     assert _files(out) == before
 
-    prepare_data(["shout"], catalog, out, environ={}, force=True)
+    forced = prepare_data(["shout"], catalog, out, environ={}, force=True)
     assert set(_files(out)) == {"example.jsonl", "example_metrics.json"}
+    assert forced.replaced == ("example.jsonl", "example_metrics.json")
+    assert forced.removed == ("train.jsonl", "train_metrics.json")
+
+
+def test_files_that_were_not_prepared_are_never_removed(catalog: Catalog, tmp_path: Path) -> None:
+    """
+    They are kept and named, also where one was prepared once and was changed by somebody since.
+    """
+    out = tmp_path / "out"
+    prepare_data(["echo"], catalog, out, environ={})
+    theirs = {
+        "train.jsonl": b'{"mine": 1}\n',
+        "validation.jsonl": b"mine",
+        "validation_metrics.json": b'{"split": "validation", "file": "mine.jsonl", "sha256": ""}',
+        "rejects.jsonl": b"mine",
+    }
+    for name, data in theirs.items():
+        (out / name).write_bytes(data)
+    (out / "example.jsonl").write_bytes(b"replaced\n")
+
+    prepared = prepare_data(["shout"], catalog, out, environ={}, force=True)
+
+    assert (prepared.replaced, prepared.removed) == (("example.jsonl", "example_metrics.json"), ())
+    assert set(prepared.kept) == {*theirs, "train_metrics.json"}
+    after = _files(out)
+    assert {name: after[name] for name in theirs} == theirs
+
+
+def test_what_is_read_is_never_written_to(tmp_path: Path) -> None:
+    """
+    Neither in the package of a plugin, nor by another name of a file in it.
+    """
+    from gymcore.discovery import discover
+
+    site, out, link = tmp_path / "site", tmp_path / "out", tmp_path / "link"
+    for folder in (site, out):
+        folder.mkdir()
+    rows = '{"responses_create_params": {"input": "x"}}\n{\n'
+    code = "from gymcore import Environment\n\n\nclass Odd(Environment):\n    pass\n"
+    manifest = "gym_api: 1\nsplits: {example: data/example.jsonl}\n"
+    files = {"odd/__init__.py": code, "odd/gym.yaml": manifest, "odd/data/example.jsonl": rows}
+    PluginFolder(site).install("gym-plugin-odd", files, {"gymcore.environments": {"odd": "odd:Odd"}})
+    link.symlink_to(site / "odd" / "data")
+    (out / "train.jsonl").hardlink_to(site / "odd" / "data" / "example.jsonl")
+    with PluginFolder(site):
+        catalog = discover()
+        for folder in (site / "odd" / "data", link):
+            with pytest.raises(RunFolderError, match="lies in the package of the environment 'odd'"):
+                prepare_data(["odd"], catalog, folder, environ={}, force=True, skip_invalid=True)
+        with pytest.raises(RunFolderError, match=r"holds rows of the environment 'odd' .*out/train\.jsonl"):
+            prepare_data(["odd"], catalog, out, environ={}, force=True, skip_invalid=True)
+
+    assert (site / "odd" / "data" / "example.jsonl").read_text() == rows
+
+
+def test_what_is_no_file_is_not_replaced(catalog: Catalog, tmp_path: Path) -> None:
+    """
+    A folder or a pipe of such a name is refused where it is in the way, and kept where it is not.
+    """
+    os.mkfifo(tmp_path / "validation.jsonl")
+    assert prepare_data(["echo"], catalog, tmp_path, environ={}).kept == ("validation.jsonl",)
+    (tmp_path / "train.jsonl").unlink()
+    os.mkfifo(tmp_path / "train.jsonl")
+
+    with pytest.raises(RunFolderError, match=r"this is no file .*train\.jsonl"):
+        prepare_data(["echo"], catalog, tmp_path, environ={}, force=True)
 
 
 def test_an_invalid_row_is_never_prepared(plugins: PluginFolder, tmp_path: Path) -> None:
@@ -393,6 +460,8 @@ def test_an_invalid_row_is_never_prepared(plugins: PluginFolder, tmp_path: Path)
         with pytest.raises(RequestError, match="taken for mistakes"):
             prepare_data(["odd", "echo"], catalog, out, environ={}, skip_invalid=True, strict=True, tokenizer="words")
         prepared = prepare_data(["odd"], catalog, out, environ={}, skip_invalid=True)
+        other = prepare_data(["odd"], catalog, tmp_path / "other", environ={}, skip_invalid=True).folder
+        assert "rejects.jsonl" in prepare_data(["echo"], catalog, other, environ={}, force=True).removed
 
     assert prepared.rejected == 2
     assert [json.loads(line)["line"] for line in (out / "rejects.jsonl").read_bytes().splitlines()] == [3, 4]

@@ -28,7 +28,9 @@ __all__ = ["command"]
 @click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out, and write them to rejects.jsonl.")
 @ignore_option
 @click.option("--strict", is_flag=True, help="Take warnings for mistakes.")
-@click.option("--force", is_flag=True, help="Replace other data of the same names.")
+@click.option(
+    "--force", is_flag=True, help="Replace other files of the same names, and remove what was prepared there before."
+)
 @tokenizer_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def command(env: tuple[str, ...], out: str, tokenizer: str | None, as_json: bool, **options: Any) -> None:
@@ -36,7 +38,7 @@ def command(env: tuple[str, ...], out: str, tokenizer: str | None, as_json: bool
     Write the splits of environments, checked and routed: train.jsonl, validation.jsonl and example.jsonl.
 
     Each holds the rows of all environments that have the split, in an even mix, and has its statistics beside it:
-    train_metrics.json, and so on.
+    train_metrics.json, and so on. Files of these names that were not prepared there are never removed.
 
     \b
     gym data prepare --env example_single_tool_call --env example_multi_step --out data
@@ -71,5 +73,10 @@ def _print(prepared: Prepared) -> None:
     for split in prepared.splits:
         tasks = ", ".join(f"{name} {count:,}" for name, count in split.tasks.items())
         click.echo(f"{split.name}.jsonl: {sum(split.tasks.values()):,} rows ({tasks})")
+    if prepared.kept:
+        click.echo(f"kept, because they were not prepared here: {', '.join(prepared.kept)}", err=True)
     verb = "wrote" if prepared.is_new else "all of it lay there already:"
     click.echo(f"{verb} {prepared.folder}: {', '.join(f'{split.name}.jsonl' for split in prepared.splits)}")
+    for told, names in (("replaced", prepared.replaced), ("removed", prepared.removed)):
+        if names:
+            click.echo(f"{told}: {', '.join(names)}")
