@@ -20,6 +20,7 @@ from gymcore.composition.dataset import BLOCK, Dataset, DatasetWriter
 from gymcore.composition.linting.linter import Linter, LintWarning
 from gymcore.composition.locking.lock import describe_lock, ordered
 from gymcore.composition.order import Order, mistakes_in
+from gymcore.composition.route_names import RouteNames
 from gymcore.composition.routes import DEFAULT_SPLIT, ModelChoice, Resolver, Route
 from gymcore.composition.rows.preparation import RowError, is_prepared, prepare_row
 from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines
@@ -31,7 +32,7 @@ from gymcore.composition.tokens import TokenCounter, prompt_of, token_counter
 from gymcore.discovery import Catalog
 from gymcore.discovery.manifest import PluginRows
 from gymcore.documents import DocumentError, decode_json, encode_json
-from gymcore.errors import DataError, GymcoreError, PlanError, Problem, RequestError, StorageError, nearest
+from gymcore.errors import DataError, GymcoreError, PlanError, Problem, RequestError, StorageError
 from gymcore.plan import HubData, Plan, PlanText, UrlData, source_name
 from gymcore.records import Task
 
@@ -236,6 +237,7 @@ class _Composer:
         self.notes: Counter[str] = Counter()
         self.writer = DatasetWriter(file, shuffle=self._seed_of)
         self.sources: list[tuple[str, RowSource]] = []
+        self.route_names: RouteNames | None = None
         self.unrouted: dict[str, str] = {}
         self.filtered: dict[str, _Filtered] = {}
         self.lost: dict[str | None, _Lost] = {}
@@ -519,27 +521,24 @@ class _Composer:
         return route
 
     def _resolve_reference(self, name: str) -> Route | None:
-        """Split `{environment}_{agent}` where both halves are known, the longest environment first."""
-        environments = {*self.plan.environments, *(plugin.name for plugin in self.catalog.of_kind("environment"))}
-        agents = {plugin.name for plugin in self.catalog.of_kind("agent")}
-        for environment in sorted(environments, key=len, reverse=True):
-            agent = name.removeprefix(f"{environment}_")
-            if agent != name and agent in agents:
-                errors = len(self.resolver.errors)
-                route = self.resolver.resolve_environment(environment, agent)
-                if len(self.resolver.errors) == errors:
-                    return route
-                self.unrouted[name] = f"the route {name!r} cannot be used, as said above"
-                return None
-        choices = sorted(f"{environment}_{agent}" for environment in environments for agent in agents)
-        close = nearest(name, choices)
-        hint = f"try: {' or '.join(close)}" if close else f"routes here: {', '.join(choices) or 'none'}"
+        """Resolve the environment and the agent that a route is named after."""
+        if self.route_names is None:
+            self.route_names = RouteNames(self.catalog, self.plan.environments)
+        halves = self.route_names.halves(name)
+        if halves is not None:
+            errors = len(self.resolver.errors)
+            route = self.resolver.resolve_environment(*halves)
+            if len(self.resolver.errors) == errors:
+                return route
+            self.unrouted[name] = f"the route {name!r} cannot be used, as said above"
+            return None
+        hints = self.route_names.hints(name)
         elsewhere = [
             route.environment for route in self.resolver.routes.values() if route.environment_class.keeps_route
         ]
         if elsewhere:
-            hint += f"\ntry: --set environments.{elsewhere[0]}.data=FILE, for rows that are routed elsewhere"
-        self.unrouted[name] = f"no route is named {name!r:.100}\n{hint}"
+            hints.append(f"try: --set environments.{elsewhere[0]}.data=FILE, for rows that are routed elsewhere")
+        self.unrouted[name] = "\n".join([f"no route is named {name!r:.100}", *hints])
         return None
 
     def _refuse_environments_without_rows(self) -> None:
