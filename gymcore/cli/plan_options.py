@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, count
 from typing import Any
 
 import click
 
+from gymcore.composition.asked_names import key_of, shown_name
 from gymcore.discovery.catalog import bare_name, split_argument
 from gymcore.documents import YamlDocument
 from gymcore.errors import Problem, nearest
@@ -139,7 +139,7 @@ class PlanFlags:
             asked = self._asked()
             plain = {bare_name(name) for name, _ in asked if ":" not in name}
             for name, weight in asked:
-                key = _key_of(name, environments, plain)
+                key = key_of(name, environments, plain)
                 is_new = not environments.get(key)
                 entry = environments[key] = environments.get(key) or {}
                 if not isinstance(entry, dict):
@@ -166,7 +166,6 @@ class PlanFlags:
 
 
 _NUMBER = re.compile(r"\d+(\.\d+)?([eE]-?\d{1,2})?")
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
 def _number(text: str) -> Any:
@@ -196,38 +195,6 @@ def _read_env(asked: str) -> tuple[str, str | None]:
     return name, weight if equals else None
 
 
-def _key_of(asked: str, environments: Mapping[str, Any], plain: Collection[str]) -> str:
-    """
-    Return the name under which an environment plays that was asked for.
-
-    Args:
-        asked: `NAME`, `DISTRIBUTION/NAME`, or one of them with `:ARGUMENT`.
-        environments: Those of the plan so far.
-        plain: The names that were asked for without an argument, which are theirs.
-    """
-    name, argument = split_argument(asked)
-    # A qualified name is no key of a plan: `distribution/name` plays under its own name.
-    bare = bare_name(name)
-    if argument is None:
-        return bare
-    own = [argument] if _PLAIN.fullmatch(argument) else []
-    return next(
-        key
-        for key in chain(own, [bare], (f"{bare}_{number}" for number in count(2)))
-        if key not in plain and (not environments.get(key) or _is_asked(environments[key], key, name, argument))
-    )
-
-
-def _is_asked(entry: Any, key: str, name: str, argument: str) -> bool:
-    """Whether an entry of a plan, as it was written or as it was resolved, is what a name and an argument ask for."""
-    if not isinstance(entry, dict):
-        return False
-    used, given = split_argument(str(entry.get("use") or key))
-    config = entry.get("config")
-    options = config.values() if isinstance(config, dict) else ()
-    return bare_name(used) == bare_name(name) and (given == argument or (given is None and argument in options))
-
-
 def _owner_of_data(value: dict[str, Any]) -> dict[str, Any]:
     """
     Return what the files of `--data` belong to: the plan, whose rows say who plays them, or its only environment.
@@ -243,20 +210,12 @@ def _owner_of_data(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _twice(names: Sequence[str]) -> Iterable[Problem]:
-    shown = [_shown(name) for name in names]
+    shown = [shown_name(name) for name in names]
     same = [name if ":" in name else bare_name(name) for name in names]
     for name, key in dict.fromkeys(zip(shown, same, strict=True)):
         if same.count(key) > 1:
             hint = f"try: give the second a name of its own: --set environments.NAME.use={name}"
             yield Problem(f"the environment {name!r} is named {same.count(key)} times", "--env", (hint,))
-
-
-def _shown(name: str) -> str:
-    """Return how messages name what was asked for: with a plain argument, but without an address: it may be secret."""
-    bare, argument = split_argument(name)
-    if argument is None:
-        return bare_name(name)
-    return f"{bare}:{argument}" if _PLAIN.fullmatch(argument) else f"{bare}:..."
 
 
 def _as_list(value: Any) -> list[Any]:

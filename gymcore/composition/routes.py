@@ -23,7 +23,7 @@ from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, PromptPlan
 if TYPE_CHECKING:
     from gymcore.interpreters.describer import Describer
 
-__all__ = ["DEFAULT_SPLIT", "ModelChoice", "Resolver", "Route", "written_sources"]
+__all__ = ["DEFAULT_SPLIT", "ModelChoice", "Resolver", "Route", "with_argument", "written_sources"]
 
 DEFAULT_SPLIT = "example"
 """The split an environment brings where the plan names neither a split nor data."""
@@ -167,7 +167,9 @@ class Resolver:
         """
         where = f"environments.{name}"
         before = len(self.errors)
-        entry = self._with_argument(self.plan.environments.get(name, EnvironmentPlan()), where)
+        entry, problem = with_argument(self.plan.environments.get(name, EnvironmentPlan()), self.catalog, where)
+        if problem is not None:
+            self.complain(problem)
         found = self._load_environment(name, entry, where)
         if found is None:
             return None
@@ -226,27 +228,6 @@ class Resolver:
         if named is None or normalised(named) == normalised(bare_name(own.use)):
             return own, True
         return AgentPlan(use=named), False
-
-    def _with_argument(self, entry: EnvironmentPlan, where: str) -> EnvironmentPlan:
-        """Return an entry with what follows the colon of its `use` as the option that the plugin's manifest names."""
-        used, argument = split_argument(entry.use or "")
-        if argument is None:
-            return entry
-        bare = entry.model_copy(update={"use": used})
-        try:
-            plugin = self.catalog.find("environment", used)
-        except GymcoreError:
-            return bare  # whoever loads it says so
-        option = plugin.manifest.argument
-        if option is None or not argument:
-            hint = f"try: use: {used}" + ("" if option is None else f":{option.upper()}")
-            told = "nothing stands" if option is not None else f"{plugin.title} takes nothing"
-            self.complain(Problem(f"{told} after a colon", f"{where}.use", (hint,)))
-            return bare
-        if entry.config.get(option, argument) != argument:
-            told = f"the option {option!r} is said twice, after the colon of `use` and here"
-            self.complain(Problem(told, f"{where}.config.{option}", ("try: leave one of them out",)))
-        return bare.model_copy(update={"config": {**entry.config, option: argument}})
 
     def _load_environment(self, name: str, entry: EnvironmentPlan, where: str) -> tuple[Plugin, Any] | None:
         """Load the class of an environment, and find the mistakes that can be found with it or without."""
@@ -422,6 +403,41 @@ class Resolver:
             self.complain(Problem(objection, where=where))
         else:
             self.remarks.append(f"{objection} ({self.locate(where)})")
+
+
+def with_argument(
+    entry: EnvironmentPlan, catalog: Catalog, where: str, *, form: str = "use: "
+) -> tuple[EnvironmentPlan, Problem | None]:
+    """
+    Return an entry with what follows the colon of its `use` as the option that the plugin's manifest names.
+
+    Args:
+        entry: An entry of a plan.
+        catalog: What is installed.
+        where: The key path of the entry.
+        form: What stands before the name where hints show how it is written.
+
+    Returns:
+        The entry, without a colon in its `use`, and what is wrong with it.
+    """
+    used, argument = split_argument(entry.use or "")
+    if argument is None:
+        return entry, None
+    bare = entry.model_copy(update={"use": used})
+    try:
+        plugin = catalog.find("environment", used)
+    except GymcoreError:
+        return bare, None  # whoever loads it says so
+    option = plugin.manifest.argument
+    if option is None or not argument:
+        hint = f"try: {form}{used}" + ("" if option is None else f":{option.upper()}")
+        told = "nothing stands" if option is not None else f"{plugin.title} takes nothing"
+        return bare, Problem(f"{told} after a colon", f"{where}.use", (hint,))
+    problem = None
+    if entry.config.get(option, argument) != argument:
+        told = f"the option {option!r} is said twice, after the colon of `use` and here"
+        problem = Problem(told, f"{where}.config.{option}", ("try: leave one of them out",))
+    return bare.model_copy(update={"config": {**entry.config, option: argument}}), problem
 
 
 def _prompt_of(plugin: Plugin) -> PromptPlan | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gymcore.composition.route_names import RouteNames
 from gymcore.composition.rows.messages import ASKING_KEYS
 from gymcore.composition.rows.preparation import RowError, prepare_row
 from gymcore.composition.rows.prompts import Prompt
@@ -16,7 +17,7 @@ from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines
 from gymcore.composition.tokens import WORDS, token_counter
 from gymcore.datasets.field_statistics import RowStatistics
 from gymcore.datasets.opening import open_data
-from gymcore.datasets.owners import FURTHER, NAME_LETTERS, OWNERS, RouteError, manifest_prompt, route_name, routes_of
+from gymcore.datasets.owners import FURTHER, NAME_LETTERS, OWNERS, RouteError, prompt_of, route_name, shown_route
 from gymcore.discovery import Catalog
 from gymcore.errors import GymcoreError
 from gymcore.records import Task
@@ -116,7 +117,7 @@ class _Owners:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._routes = routes_of(catalog)
+        self._routes = RouteNames(catalog)
         self._prompts: dict[str, Prompt | None] = {}
 
     def of(self, row: Mapping[str, Any]) -> str:
@@ -128,7 +129,10 @@ class _Owners:
         """
         route = route_name(row)
         name = row.get("environment")
-        return name[:NAME_LETTERS] if isinstance(name, str) and name else self._routes.get(route, route)
+        if isinstance(name, str) and name:
+            return name[:NAME_LETTERS]
+        halves = self._routes.halves(route)
+        return shown_route(route) if halves is None else halves[0]
 
     def prompt_of(self, environment: str) -> Prompt | None:
         """Return what the manifest of an environment asks with, if it is installed and does."""
@@ -136,7 +140,7 @@ class _Owners:
             if len(self._prompts) >= OWNERS:
                 return None
             try:
-                self._prompts[environment] = manifest_prompt(self._catalog.find("environment", environment))
+                self._prompts[environment] = prompt_of(self._catalog.find("environment", environment))
             except GymcoreError:
                 self._prompts[environment] = None
         return self._prompts[environment]

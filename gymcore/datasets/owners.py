@@ -1,17 +1,17 @@
 """
-Whose the rows of a dataset file are: installed environments by the routes that lead to them, as compose finds them.
+Whose the rows of a dataset file are: what they say of their route, and what they are asked with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gymcore.composition.rows.prompts import Prompt, compile_prompt
-from gymcore.discovery import Catalog, Plugin
-from gymcore.plan import PromptPlan
+from gymcore.discovery import Plugin
+from gymcore.plan import EnvironmentPlan, PromptPlan
 
-__all__ = ["FURTHER", "NAME_LETTERS", "OWNERS", "RouteError", "manifest_prompt", "route_name", "routes_of"]
+__all__ = ["FURTHER", "NAME_LETTERS", "OWNERS", "RouteError", "prompt_of", "route_name", "shown_route"]
 
 OWNERS = 1000
 """So many environments are told apart, whatever somebody has put in the place of their names."""
@@ -22,17 +22,11 @@ NAME_LETTERS = 100
 
 
 class RouteError(Exception):
-    """What a row has in the place of a route is none."""
+    """What a row has in the place of a route is none; `hints` say what to try."""
 
-
-def routes_of(catalog: Catalog) -> dict[str, str]:
-    """Return the environment behind each `agent_ref.name` that is possible with what is installed."""
-    environments = {plugin.name for plugin in catalog.of_kind("environment")}
-    agents = sorted({plugin.name for plugin in catalog.of_kind("agent")})
-    # Where two of them make the same name, the longest environment comes last and has it.
-    return {
-        f"{name}_{agent}": name for name in sorted(environments, key=lambda name: (len(name), name)) for agent in agents
-    }
+    def __init__(self, message: str, hints: Sequence[str] = ()) -> None:
+        self.hints = tuple(hints)
+        super().__init__(message)
 
 
 def route_name(row: Mapping[str, Any]) -> str:
@@ -48,10 +42,17 @@ def route_name(row: Mapping[str, Any]) -> str:
     name = reference.get("name") if isinstance(reference, dict) else None
     if not isinstance(name, str):
         raise RouteError('`agent_ref` must look like {"name": "ENVIRONMENT_AGENT"}')
+    return name
+
+
+def shown_route(name: str) -> str:
+    """Return so much of the name of a route that nobody here has as is shown."""
     return name if len(name) <= NAME_LETTERS else f"{name[: NAME_LETTERS - 3]}..."
 
 
-def manifest_prompt(plugin: Plugin) -> Prompt | None:
-    """Return what the manifest of an environment asks with, if it does."""
-    asked = PromptPlan(**plugin.manifest.prompt) if plugin.manifest.prompt else None
+def prompt_of(plugin: Plugin, entry: EnvironmentPlan | None = None) -> Prompt | None:
+    """Return what an entry of a plan asks with, or else the manifest of its environment, if one of them does."""
+    asked = entry.prompt if entry is not None else None
+    if asked is None and plugin.manifest.prompt:
+        asked = PromptPlan(**plugin.manifest.prompt)
     return compile_prompt(asked, "prompt")[0]

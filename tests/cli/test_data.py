@@ -59,7 +59,11 @@ def test_check_prints_json_and_nothing_else(gym: Gym, plugins: PluginFolder, tmp
         (["check", "empty.jsonl"], "there are no rows"),
         (["check", "twice.jsonl", "--strict"], "[duplicate-row]"),
         (["check", "twice.jsonl", "--ignore-warning", "duplicate-rows"], "did you mean 'duplicate-row'?"),
-        (["stats", "."], "gym compose --env NAME --out ."),
+        (
+            ["stats", "."],
+            "the folder holds no dataset.jsonl, and so is no run folder (.)\n  try: empty.jsonl, or another",
+        ),
+        (["check", "void"], "try: gym compose --env NAME --out void"),
         (["stats", "twice.jsonl", "--tokenizer", "none.json"], "there is no tokenizer 'none.json' (--tokenizer)"),
         (["prepare", "--env", "echo", "--out", ""], "--out is empty"),
         (["prepare", "--env", "ehco", "--out", "out"], "no environment is named 'ehco'"),
@@ -73,6 +77,7 @@ def test_a_wrong_request_is_one_message(
     """
     Exit code 2, and no traceback.
     """
+    (tmp_path / "void").mkdir()
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "twice.jsonl").write_text(GOOD * 2)
 

@@ -8,7 +8,7 @@ import gzip
 import json
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gymcore.composition import Composition, compose, write_composition
+from gymcore.composition.route_names import RouteNames
 from gymcore.datasets.checking import Checked, check_data
 from gymcore.datasets.describing import describe_data
 from gymcore.datasets.field_statistics import DISTINCT, FIELDS, Numbers
-from gymcore.datasets.owners import routes_of
+from gymcore.datasets.hints import hints_without_a_plan
 from gymcore.datasets.preparing import prepare_data
 from gymcore.discovery import Catalog
-from gymcore.errors import PlanError, PluginError, RequestError, RunFolderError, UnknownPluginError
+from gymcore.errors import DataError, PlanError, PluginError, Problem, RequestError, RunFolderError, UnknownPluginError
+from gymcore.plan import Plan
 from gymcore.run_folder import part_of
 from gymcore.testing.plugins import PluginFolder
 
@@ -38,6 +41,10 @@ def _row(**changes: Any) -> dict[str, Any]:
 
 def _checked(catalog: Catalog, *files: str, **options: Any) -> Checked:
     return check_data([Path(file) for file in files], catalog, **options)
+
+
+def _composed(catalog: Catalog, environments: dict[str, Any]) -> Composition:
+    return compose(Plan.model_validate({"environments": environments}), catalog, environ={})
 
 
 # -- check -------------------------------------------------------------------------------------------------------------
@@ -85,18 +92,61 @@ def test_one_row_with_another_environment_hides_no_other(catalog: Catalog, write
 
 def test_a_route_is_one_that_compose_would_take(catalog: Catalog, write_rows: Write) -> None:
     """
-    An agent that nobody has installed leads to no environment, and what is no object is no route.
+    Of an environment that is here an agent must be, and what is no object is no route.
     """
-    bogus, long = _row(agent_ref={"name": "echo_bogus"}, answer=5), _row(agent_ref={"name": "x" * 200_000})
+    bogus, none = _row(agent_ref={"name": "echo_bogus"}), _row(agent_ref={"name": "echo"})
+    broken = [_row(agent_ref="x"), _row(agent_ref={"name": 5})]
+    long, near = _row(agent_ref={"name": "x" * 200_000}), _row(agent_ref={"name": "ecoh_simple_agent"})
+    path = write_rows(bogus, none, *broken, long, near, _row(answer="good"))
 
-    checked = _checked(catalog, write_rows(bogus, long, _row(agent_ref="x"), _row(agent_ref={"name": 5})))
+    checked = _checked(catalog, path)
 
-    assert (checked.bad, len(checked.environments)) == (2, 2)
-    assert {problem.message for problem in checked.problems} == {
-        '`agent_ref` must look like {"name": "ENVIRONMENT_AGENT"}'
+    assert [problem.message for problem in checked.problems] == [
+        "no route is named 'echo_bogus'",
+        "no route is named 'echo'",
+        *['`agent_ref` must look like {"name": "ENVIRONMENT_AGENT"}'] * 2,
+    ]
+    assert checked.problems[1].hints[0].startswith("try: echo_")
+    with pytest.raises(DataError) as refused:
+        compose(Plan(data=[path]), catalog, environ={})
+    assert refused.value.problems[:4] == checked.problems
+    assert checked.environments == {f"{'x' * 97}...": 1, "ecoh_simple_agent": 1, "echo": 1}
+    assert checked.unchecked == {
+        f"{'x' * 97}...": "no installed environment and agent make this name",
+        "ecoh_simple_agent": "it is not installed; did you mean 'echo_simple_agent'?",
     }
-    assert checked.unchecked["echo_bogus"].startswith("it is not installed; did you mean 'echo_")
-    assert max(map(len, checked.environments)) == 100
+
+
+def test_the_plan_of_a_run_folder_says_whose_its_rows_are(catalog: Catalog, tmp_path: Path) -> None:
+    """
+    Environments with names of their own, and what they ask with; two folders may call different ones alike.
+    """
+    first, second = tmp_path / "first", tmp_path / "second"
+    mine = {"use": "echo", "prompt": {"system": "Be {answer}.", "user": "Say {answer}."}}
+    write_composition(_composed(catalog, {"mine": mine, "shout": {}}), first)
+    write_composition(_composed(catalog, {"mine": {"use": "shout"}}), second)
+
+    checked = _checked(catalog, str(first), str(second), ignore=["shared-prompt", "duplicate-row"])
+
+    assert (checked.bad, checked.unchecked) == (0, {})
+    assert checked.environments == {"mine": 10, "shout": 5}
+    # The file alone is what `gym compose --data` would read, which knows of no such environment.
+    alone = _checked(catalog, str(first / "dataset.jsonl"))
+    assert alone.unchecked == {"mine_simple_agent": "no installed environment is called 'mine'"}
+
+    params = {**PARAMS, "tools": [{"type": "function", "name": "repeat"}]}
+    row = _row(agent_ref={"name": "mine_simple_agent"}, responses_create_params=params)
+    for folder in (first, second):
+        (folder / "dataset.jsonl").write_text(json.dumps(row) + "\n")
+    (problem,) = _checked(catalog, str(first), str(second), ignore=["shared-prompt", "duplicate-row"]).problems
+    assert (problem.where, problem.message) == (
+        f"{second}/dataset.jsonl:1",
+        "'mine' has no tool 'repeat' (its tools: none)",
+    )
+
+    (first / "plan.yaml").write_text("environments: 5\n")
+    with pytest.raises(PlanError, match=r"first/dataset\.jsonl, for the rows without the plan"):
+        _checked(catalog, str(first))
 
 
 def test_the_longest_environment_of_a_route_is_meant(plugins: PluginFolder, tmp_path: Path) -> None:
@@ -109,13 +159,14 @@ def test_the_longest_environment_of_a_route_is_meant(plugins: PluginFolder, tmp_
     files = {"odd/__init__.py": code, "odd/gym.yaml": "gym_api: 1\n", "odd/more.py": code}
     agent = "from gymcore import Agent\n\n\nclass Late(Agent):\n    pass\n"
     files["odd/late.py"] = agent
-    names = {"gymcore.environments": {"odd": "odd:Odd", "odd_more": "odd.more:Odd"}}
-    entries = {**names, "gymcore.agents": {"simple": "odd.late:Late", "more_simple": "odd.late:Late"}}
+    environments = {"gymcore.environments": {"odd": "odd:Odd", "odd_more": "odd.more:Odd"}}
+    entries = {**environments, "gymcore.agents": {"simple": "odd.late:Late", "more_simple": "odd.late:Late"}}
     PluginFolder(tmp_path).install("gym-plugin-odd", files, entries)
     with PluginFolder(tmp_path):
-        routes = routes_of(discover())
+        names = RouteNames(discover())
 
-    assert (routes["odd_more_simple"], routes["odd_simple"]) == ("odd_more", "odd")
+    assert names.halves("odd_more_simple") == ("odd_more", "simple")
+    assert names.halves("odd_simple") == ("odd", "simple")
 
 
 def test_each_split_may_number_its_tasks_from_one(catalog: Catalog, write_rows: Write) -> None:
@@ -162,6 +213,76 @@ def test_rows_without_routes_are_checked_for_one_environment(catalog: Catalog, w
         _checked(catalog, path, environment="ehco")
     with pytest.raises(PluginError, match=r"names the data file 'data/missing\.jsonl'"):
         _checked(catalog, environment="echo")
+
+
+TOLD = """from gymcore import Config, Environment
+from gymcore.errors import PlanError, Problem
+
+
+class ToldConfig(Config):
+    word: str
+    other: str = ""
+
+
+class Told(Environment):
+    config_model = ToldConfig
+
+    @classmethod
+    def own_rows(cls, config, split):
+        if split != "example":
+            raise PlanError([Problem(f"{config.word} has no {split}", hints=("try: another split, or --data FILE",))])
+        for number in range(3):
+            yield b'{"responses_create_params": {"input": "%s %d"}}' % (config.word.encode(), number)
+"""
+
+
+@pytest.fixture
+def told(plugins: PluginFolder, tmp_path: Path) -> Iterator[Catalog]:
+    """
+    With an environment that takes an argument, and makes rows of it; not for each split that its manifest names.
+    """
+    from gymcore.discovery import discover
+
+    (tmp_path / "site").mkdir()
+    manifest = "gym_api: 1\nargument: word\nsplits: {example: {from: plugin}, train: {from: plugin}}\n"
+    files = {"told/__init__.py": TOLD, "told/gym.yaml": manifest}
+    PluginFolder(tmp_path / "site").install("gym-plugin-told", files, {"gymcore.environments": {"told": "told:Told"}})
+    with PluginFolder(tmp_path / "site"):
+        yield discover()
+
+
+def test_what_stands_after_a_colon_is_an_option(told: Catalog, write_rows: Write) -> None:
+    """
+    The environment is called as it would be in a plan, and a split that it has not after all is noted.
+    """
+    checked = _checked(told, environment="told:hello")
+
+    assert (checked.rows, checked.bad, checked.environments) == (3, 0, {"hello": 3})
+    assert checked.notes == ("hello has no train",)
+    composed = write_rows(_row(environment="hello", agent_ref={"name": "hello_simple_agent"}))
+    assert _checked(told, composed, environment="told:hello").bad == 0
+    assert _checked(told, composed, environment="told").bad == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "hint"),
+    [
+        ("told", "the option 'word' is required", "try: --env told:WORD"),
+        ("told:", "nothing stands after a colon", "try: --env told:WORD"),
+        ("echo:x", "takes nothing after a colon", "try: --env echo"),
+        ("tolb:x", "no environment is named 'tolb'", "try: 'told'"),
+    ],
+)
+def test_what_is_to_be_tried_can_be_typed(told: Catalog, asked: str, said: str, hint: str) -> None:
+    """
+    By a command that knows neither `use` nor `--set`.
+    """
+    for ask in (lambda: check_data([], told, environment=asked, environ={}),):
+        with pytest.raises(RequestError, match=said) as caught:
+            ask()
+        assert caught.value.hints[-1].startswith(hint)
+        assert "--set" not in str(caught.value)
+        assert "use:" not in str(caught.value)
 
 
 def test_parameters_that_others_refuse_are_noted(catalog: Catalog, write_rows: Write) -> None:
@@ -434,6 +555,23 @@ def test_what_is_no_file_is_not_replaced(catalog: Catalog, tmp_path: Path) -> No
 
     with pytest.raises(RunFolderError, match=r"this is no file .*train\.jsonl"):
         prepare_data(["echo"], catalog, tmp_path, environ={}, force=True)
+
+
+def test_what_only_a_plan_can_say_is_hinted_at_with_its_command(told: Catalog) -> None:
+    """
+    Whoever raises an error need not know who asked.
+    """
+    plugin = told.find("environment", "told")
+    for hint, said in [
+        ("try: --set environments.x.config.word=..., or export W=...", "try: --env told:WORD, or export W=..."),
+        ("try: --set environments.x.config.other=...", "try: gym compose --set environments.x.config.other=..."),
+        ("try: another split, or --data FILE", "try: another split, or gym compose --data FILE"),
+        ("try: --force", "try: --force"),
+    ]:
+        for error in (PlanError([Problem("x", hints=(hint,))]), PluginError("x", hints=[hint])):
+            with pytest.raises(type(error)) as caught, hints_without_a_plan(plugin):
+                raise error
+            assert (caught.value.hints, str(caught.value)) == ((said,), f"x\n  {said}")
 
 
 def test_an_invalid_row_is_never_prepared(plugins: PluginFolder, tmp_path: Path) -> None:

@@ -16,13 +16,16 @@ from gymcore.cli.data.options import ignore_option, refuse_unknown_warnings
 from gymcore.cli.printable import printable
 from gymcore.datasets.checking import Checked, check_data
 from gymcore.discovery import discover
+from gymcore.plan import load_environ
 
 __all__ = ["command"]
 
 
 @click.command("check")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FOLDER|FILE...")
-@click.option("--env", "-e", metavar="NAME", help="Whose rows they all are; without a FILE, check its own splits.")
+@click.option(
+    "--env", "-e", metavar="NAME[:ARGUMENT]", help="Whose rows they all are; without a FILE, check its own splits."
+)
 @ignore_option
 @click.option("--strict", is_flag=True, help="Take warnings for mistakes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -33,8 +36,8 @@ def command(
     Check every row of dataset files, and say what is odd about them.
 
     A row is checked against the environment that its `agent_ref` names, where that is installed, and else by what
-    holds for every row. Of a run folder it is the dataset; `.gz` and `.parquet` are read as well. The exit code is 2
-    where a row is wrong.
+    holds for every row. Of a run folder it is the dataset, and its plan says what its environments are; `.gz` and
+    `.parquet` are read as well. The exit code is 2 where a row is wrong.
 
     \b
     gym data check rows.jsonl more.jsonl
@@ -44,7 +47,7 @@ def command(
         raise click.UsageError("name a FILE, or --env NAME for an environment's own splits")
     refuse_unknown_warnings(ignore_warning)
     with redirect_stdout(sys.stderr):
-        checked = check_data(files, discover(), environment=env, ignore=ignore_warning)
+        checked = check_data(files, discover(), environment=env, ignore=ignore_warning, environ=load_environ())
     if as_json:
         click.echo(json.dumps(checked.to_dict(), indent=2, ensure_ascii=False))
     else:

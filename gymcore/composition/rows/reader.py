@@ -154,8 +154,8 @@ class RowReader:
     """How often each content was seen, by its number."""
     _has_derived: bool = False
     """Whether some row brings an id that was derived from a content."""
-    _offered: dict[tuple[str, bytes], _OfferedTools] = field(default_factory=dict)
-    _last_offered: tuple[str, Any, _OfferedTools] = ("", None, _NO_TOOLS)
+    _offered: dict[tuple[tuple[str, type], bytes], _OfferedTools] = field(default_factory=dict)
+    _last_offered: tuple[tuple[str, type] | None, Any, _OfferedTools] = (None, None, _NO_TOOLS)
     _last_shown: tuple[str, Any] = ("", None)
 
     @cached_property
@@ -298,10 +298,11 @@ class RowReader:
         tools = row["responses_create_params"].get("tools")
         if not tools:
             return _NO_TOOLS
-        environment, before, known = self._last_offered
-        if environment == route.environment and before == tools:  # nearly always, and cheaper than a digest
+        owner, before, known = self._last_offered
+        asked = (route.environment, route.environment_class)  # two run folders may call different ones alike
+        if owner == asked and before == tools:  # nearly always, and cheaper than a digest
             return known
-        key = (route.environment, hashlib.blake2b(encode_json(tools), digest_size=16).digest())
+        key = (asked, hashlib.blake2b(encode_json(tools), digest_size=16).digest())
         offered = self._offered.get(key)
         if offered is None:
             if len(self._offered) == REMEMBERED_TOOLS:
@@ -309,7 +310,7 @@ class RowReader:
             offered = self._offered[key] = _compared_tools(tools, route)
             if self.on_tools is not None:
                 self.on_tools(route.environment, tools, where)
-        self._last_offered = (route.environment, tools, offered)
+        self._last_offered = (asked, tools, offered)
         return offered
 
     def _identify(

@@ -5,15 +5,17 @@ Rows that the class of an environment yields itself, where its manifest says `{f
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
 from typing import Any
 
 from gymcore.composition.configuration import Options
 from gymcore.discovery import Plugin
-from gymcore.errors import GymcoreError, PluginError
+from gymcore.discovery.manifest import PluginRows
+from gymcore.errors import GymcoreError, PluginError, RequestError
 from gymcore.interfaces import Environment
 from gymcore.interpreters.stand_in import StandIn
 
-__all__ = ["plugin_rows"]
+__all__ = ["plugin_rows", "splits_without_rows"]
 
 
 def plugin_rows(
@@ -43,6 +45,29 @@ def plugin_rows(
         raise
     except Exception as error:
         raise PluginError(f"{told}, and failed: {type(error).__name__}: {error}", plugin=plugin.qualified) from error
+
+
+def splits_without_rows(
+    plugin: Plugin, environment_class: type[Environment[Any, Any]], options: Options
+) -> dict[str, RequestError]:
+    """
+    Ask for the first row of every split that the class of an environment yields itself.
+
+    Returns:
+        The splits that it has not with these options, whatever its manifest says, and what it says of each.
+
+    Raises:
+        GymcoreError: as for `plugin_rows`, where it is no `RequestError`.
+    """
+    missing = {}
+    for split, files in plugin.manifest.splits.items():
+        if any(isinstance(source, PluginRows) for source in files):
+            try:
+                with closing(plugin_rows(plugin, environment_class, options, split)) as rows:
+                    next(rows, None)
+            except RequestError as error:
+                missing[split] = error
+    return missing
 
 
 def _checked(line: Any, number: int) -> bytes:
