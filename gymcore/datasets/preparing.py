@@ -8,18 +8,22 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gymcore.composition.asked_names import key_of, shown_name
 from gymcore.composition.composer import Composition, compose, refuse_warnings
 from gymcore.composition.linting.linter import LintWarning
-from gymcore.composition.routes import Resolver
+from gymcore.composition.routes import Resolver, with_argument
+from gymcore.composition.sources.plugin_rows import splits_without_rows
 from gymcore.composition.tokens import WORDS
 from gymcore.datasets.describing import DatasetStatistics
+from gymcore.datasets.hints import hints_without_a_plan
 from gymcore.discovery import Catalog, Plugin
+from gymcore.discovery.catalog import bare_name, split_argument
 from gymcore.documents import DocumentError, decode_json
-from gymcore.errors import GymcoreError, PlanError, Problem, RunFolderError
+from gymcore.errors import GymcoreError, PlanError, Problem, RequestError, RunFolderError
 from gymcore.plan import CheckPlan, EnvironmentPlan, MixPlan, ModelPlan, Plan, WarningName
 from gymcore.run_folder import REJECTS_NAME, disk_error, only_writer, part_of, sha256_of, sync_folder, write_part
 
@@ -52,7 +56,7 @@ class Prepared:
     folder: Path
     splits: tuple[PreparedSplit, ...]
     skipped: dict[str, str]
-    """Installed environments that were left out, and why."""
+    """Installed environments that were left out, and splits that an environment has not after all; and why."""
     rejected: int
     """How many invalid rows were left out."""
     warnings: tuple[LintWarning, ...]
@@ -99,7 +103,8 @@ def prepare_data(
     in this folder is never removed, and replaced only where it is to be, by one of its name.
 
     Args:
-        environments: Their names, `name` or `distribution/name`; every installed one where there are none.
+        environments: Their names, `name` or `distribution/name`, with `:ARGUMENT` where they take one; every installed
+            one where there are none.
         catalog: What is installed.
         folder: Where the files go.
         skip_invalid: Leave invalid rows out, and write them to `rejects.jsonl`; else one of them is refused with all.
@@ -116,14 +121,15 @@ def prepare_data(
     """
     DatasetStatistics(tokenizer)  # a wrong tokenizer is said before the work, and not after it
     chosen, skipped = _chosen(environments, catalog, os.environ if environ is None else environ)
-    _refuse_sources(folder, [catalog.find("environment", entry.use or "") for entry, _ in chosen.values()], catalog)
+    _refuse_sources(folder, [each.plugin for each in chosen.values()], catalog)
     check = CheckPlan(skip_invalid=skip_invalid, ignore=list(ignore))
     compositions = {}
     for split in SPLITS:
-        having = {name: entry for name, (entry, splits) in chosen.items() if split in splits}
+        having = {name: each.plan for name, each in chosen.items() if split in each.splits}
         if having:
             plan = Plan(environments=having, models=_NOBODY, mix=MixPlan(split=split), check=check)
-            compositions[split] = compose(plan, catalog, environ=environ)
+            with hints_without_a_plan():
+                compositions[split] = compose(plan, catalog, environ=environ)
     if not compositions:
         raise PlanError([Problem(f"none of the environments has a split of {', '.join(SPLITS)}", where="--env")])
     warnings = tuple(dict.fromkeys(warning for each in compositions.values() for warning in each.warnings))
@@ -146,38 +152,75 @@ def prepare_data(
     )
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """One environment whose splits are prepared."""
+
+    plan: EnvironmentPlan
+    plugin: Plugin
+    splits: Collection[str]
+
+
 def _chosen(
     names: Sequence[str], catalog: Catalog, environ: Mapping[str, str]
-) -> tuple[dict[str, tuple[EnvironmentPlan, Collection[str]]], dict[str, str]]:
-    """Return the entries of a plan for environments, with the splits each has, and which were left out and why."""
-    chosen: dict[str, tuple[EnvironmentPlan, Collection[str]]] = {}
+) -> tuple[dict[str, _Chosen], dict[str, str]]:
+    """Return environments by the names under which they play, and which were left out and why."""
+    chosen: dict[str, _Chosen] = {}
     skipped: dict[str, str] = {}
+    plain = {bare_name(name) for name in names if ":" not in name}
     for name in names or [plugin.qualified for plugin in catalog.of_kind("environment")]:
+        used, argument = split_argument(name)
         try:
-            plugin = catalog.find("environment", name, where="--env")
+            plugin = catalog.find("environment", used, where="--env")
             if not names and plugin.status == "conflict":
                 skipped[plugin.qualified] = plugin.problem or ""
                 continue
-            if plugin.name in chosen:
-                raise PlanError([Problem(f"the environment {plugin.name!r} is named twice", "--env")])
-            entry = EnvironmentPlan(use=plugin.qualified)
-            only = Plan(environments={plugin.name: entry}, models=_NOBODY)
-            with closing(Resolver(only, catalog, environ)) as resolver:
-                resolver.resolve_models()
-                resolver.resolve_environment(plugin.name)
-            # Which split is asked for comes later; that the default one is missing is no mistake here.
-            resolver.errors = [error for error in resolver.errors if not (error.where or "").endswith(".split")]
-            resolver.raise_errors()
-            if not any(split in plugin.manifest.splits for split in SPLITS):
-                has = ", ".join(plugin.manifest.splits) or "none"
-                told = f"the environment {plugin.name!r} has no split of {', '.join(SPLITS)}"
-                raise PlanError([Problem(told, "--env", (f"its splits: {has}",))])
-            chosen[plugin.name] = entry, plugin.manifest.splits
+            entries = {key: each.plan.model_dump() for key, each in chosen.items()}
+            key = plugin.name if argument is None else key_of(name, entries, plain)
+            if key in chosen:
+                raise PlanError([Problem(f"the environment {shown_name(name)!r} is named twice", "--env")])
+            problem = with_argument(EnvironmentPlan(use=name), catalog, "--env", form="--env ")[1]
+            if problem is not None:
+                raise PlanError([replace(problem, where="--env")])
+            use = plugin.qualified + ("" if argument is None else f":{argument}")
+            chosen[key], missing = _choose(key, EnvironmentPlan(use=use), plugin, catalog, environ)
+            skipped.update({f"{key} ({split})": error.message for split, error in missing.items()})
         except GymcoreError as error:
             if names:
                 raise
             skipped[name] = error.message
     return chosen, skipped
+
+
+def _choose(
+    name: str, entry: EnvironmentPlan, plugin: Plugin, catalog: Catalog, environ: Mapping[str, str]
+) -> tuple[_Chosen, dict[str, RequestError]]:
+    """
+    Find out which splits an environment has, and which of those that its manifest names it has not.
+
+    Raises:
+        GymcoreError: it cannot be used, or has none.
+    """
+    with (
+        hints_without_a_plan(plugin),
+        closing(Resolver(Plan(environments={name: entry}, models=_NOBODY), catalog, environ)) as resolver,
+    ):
+        resolver.resolve_models()
+        route = resolver.resolve_environment(name)
+        # Which split is asked for comes later; that the default one is missing is no mistake here.
+        resolver.errors = [error for error in resolver.errors if not (error.where or "").endswith(".split")]
+        resolver.raise_errors()
+        having = [split for split in plugin.manifest.splits if split in SPLITS]
+        if not having:
+            has = ", ".join(plugin.manifest.splits) or "none"
+            told = f"the environment {plugin.name!r} has no split of {', '.join(SPLITS)}"
+            raise PlanError([Problem(told, "--env", (f"its splits: {has}",))])
+        assert route is not None
+        missing = splits_without_rows(plugin, route.environment_class, route.environment_options)
+        missing = {split: error for split, error in missing.items() if split in having}
+        if len(missing) == len(having):
+            raise next(iter(missing.values()))
+    return _Chosen(entry, plugin, [split for split in having if split not in missing]), missing
 
 
 def _refuse_sources(folder: Path, plugins: Iterable[Plugin], catalog: Catalog) -> None:

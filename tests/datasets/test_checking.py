@@ -273,11 +273,14 @@ def test_what_stands_after_a_colon_is_an_option(told: Catalog, write_rows: Write
         ("tolb:x", "no environment is named 'tolb'", "try: 'told'"),
     ],
 )
-def test_what_is_to_be_tried_can_be_typed(told: Catalog, asked: str, said: str, hint: str) -> None:
+def test_what_is_to_be_tried_can_be_typed(told: Catalog, tmp_path: Path, asked: str, said: str, hint: str) -> None:
     """
-    By a command that knows neither `use` nor `--set`.
+    In check and in prepare, which know neither `use` nor `--set`.
     """
-    for ask in (lambda: check_data([], told, environment=asked, environ={}),):
+    for ask in (
+        lambda: check_data([], told, environment=asked, environ={}),
+        lambda: prepare_data([asked], told, tmp_path / "out", environ={}),
+    ):
         with pytest.raises(RequestError, match=said) as caught:
             ask()
         assert caught.value.hints[-1].startswith(hint)
@@ -555,6 +558,21 @@ def test_what_is_no_file_is_not_replaced(catalog: Catalog, tmp_path: Path) -> No
 
     with pytest.raises(RunFolderError, match=r"this is no file .*train\.jsonl"):
         prepare_data(["echo"], catalog, tmp_path, environ={}, force=True)
+
+
+def test_environments_with_arguments_are_prepared(told: Catalog, tmp_path: Path) -> None:
+    """
+    Under the names that a plan would give them, several of one plugin; a split that one has not is told.
+    """
+    prepared = prepare_data(["told:hello", "told:http://x", "echo"], told, tmp_path / "out", environ={})
+
+    assert {split.name: split.tasks for split in prepared.splits} == {
+        "train": {"echo": 25},
+        "example": {"hello": 3, "told": 3, "echo": 5},
+    }
+    assert prepared.skipped == {"hello (train)": "hello has no train", "told (train)": "http://x has no train"}
+    with pytest.raises(PlanError, match="the environment 'told:hello' is named twice"):
+        prepare_data(["told:hello", "told:hello"], told, tmp_path / "out", environ={})
 
 
 def test_what_only_a_plan_can_say_is_hinted_at_with_its_command(told: Catalog) -> None:

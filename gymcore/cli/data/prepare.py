@@ -23,7 +23,9 @@ __all__ = ["command"]
 
 
 @click.command("prepare")
-@click.option("--env", "-e", multiple=True, metavar="NAME", help="An environment; again for each; else all installed.")
+@click.option(
+    "--env", "-e", multiple=True, metavar="NAME[:ARGUMENT]", help="An environment; again for each; else all installed."
+)
 @click.option("--out", required=True, metavar="FOLDER", help="Where to.")
 @click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out, and write them to rejects.jsonl.")
 @ignore_option
