@@ -168,7 +168,10 @@ def _scalar(node: yaml.ScalarNode, line: int) -> Any:
     if _HEX.match(text) or _OCTAL.match(text):
         return int(text, 0)
     if _LEADING_ZERO.match(text):
-        raise DocumentError(f"{text} is read differently by different YAML versions; write '{text}' in quotes", line)
+        digits = text.replace("_", "").lstrip("+-0") or "0"
+        sign = "-" if text.startswith("-") and digits != "0" else ""
+        told = f"write {sign}{digits:.40} for the number, or '{text:.40}' in quotes for the text"
+        raise DocumentError(f"{text:.40} is read differently by different YAML versions; {told}", line)
     if _FLOAT.match(text):
         number = float(text)
         if not math.isfinite(number):

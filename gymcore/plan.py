@@ -677,7 +677,18 @@ def _explain(error: Mapping[str, Any], document: YamlDocument, source: str, mode
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     is_quotable = error["type"] == "string_type" and error["input"] is not None
     hints = ("a text that YAML reads as something else is written in quotes, 'like this'",) if is_quotable else ()
+    if (
+        error["type"] in _OF_NUMBERS
+        and isinstance(error["input"], str)
+        and (found := _NUMBER.fullmatch(error["input"]))
+    ):
+        hints = (f"a text is no number; try: {found[1] or ''}{found[2]}, without quotes",)
     return Problem(f"{told}, not {shown}", where=where, hints=hints)
+
+
+_OF_NUMBERS = ("int_type", "float_type", "weight", "failure_budget")
+"""The kinds of mistakes that are made where a number should stand."""
+_NUMBER = re.compile(r"\s*(?:\+|(-?))0*(\d{1,20}(?:\.\d{1,20})?)\s*", re.ASCII)
 
 
 def _path_of(error: Mapping[str, Any]) -> tuple[str | int, ...]:

@@ -211,6 +211,28 @@ def test_a_wrong_type_is_answered_with_key_path_and_line(text: str, path: str, l
     assert error.where.rpartition(":")[2] in (str(line), str(line + 1))
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("environments: {a: {weight: '012'}}", "12"),
+        ("environments: {a: {weight: '0.50'}}", "0.50"),
+        ("environments: {a: {limit: '3'}}", "3"),
+        ("environments: {a: {timeout_s: ' 5 '}}", "5"),
+        ("mix: {seed: '-007'}", "-7"),
+        ("mix: {seed: '+0'}", "0"),
+        ("collect: {max_failures: '07'}", "7"),
+        ("mix: {seed: 7e1x}", None),
+    ],
+)
+def test_a_number_in_quotes_is_answered_with_the_number(text: str, number: str | None, tmp_path: Path) -> None:
+    """
+    Whoever wrote one may have been told to, of a number that begins with a zero.
+    """
+    hints = _mistakes(f"{text}\n", tmp_path).hints
+
+    assert hints == (() if number is None else (f"a text is no number; try: {number}, without quotes",))
+
+
 def test_a_budget_that_is_none_is_answered_with_what_one_looks_like(tmp_path: Path) -> None:
     """
     `5%` and `0.05` are easily mistaken for one another.
