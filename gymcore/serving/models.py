@@ -71,10 +71,14 @@ class Endpoints:
         models: The opened models, by their name in the plan.
         agents: The opened agents, by route.
         seed: The plan's.
+        called: What the models are called in a catalog, by their name in the plan.
     """
 
-    def __init__(self, models: Mapping[str, Model[Any]], agents: Mapping[str, Agent[Any]], seed: int) -> None:
+    def __init__(
+        self, models: Mapping[str, Model[Any]], agents: Mapping[str, Agent[Any]], seed: int, called: Mapping[str, str]
+    ) -> None:
         self._models = models
+        self._called = called
         self._agents = agents
         self._seed = seed
 
@@ -88,7 +92,7 @@ class Endpoints:
         name, model = self._chosen(body.get("model"))
         request = create_params(body).request()
         params = {key: value for key, value in request.params.items() if key != "model"}
-        reply = await self._ask(model, Request(input=request.input, params=params))
+        reply = await self._ask(name, model, Request(input=request.input, params=params))
         return whole_response(reply.body, name, body)
 
     async def play(self, session: ClientSession, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,9 +151,12 @@ class Endpoints:
             raise Refusal(404, "the plan has no model `policy`", hints=[f"its models: {', '.join(self._models)}"])
         return chosen, self._models[chosen]
 
-    async def _ask(self, model: Model[Any], request: Request) -> Response:
-        if (objection := model.objection(Environment)) is not None:
-            raise Refusal(501, f"this model answers no request of its own: {objection}")
+    async def _ask(self, name: str, model: Model[Any], request: Request) -> Response:
+        # There is no environment here; a model that needs something of one says so of the bare class.
+        if model.objection(Environment) is not None:
+            option = "--model" if name == "policy" else f"--set models.{name}.use=..."
+            told = f"the model {self._called[name]!r} plays only whole rollouts, by /run; name another with {option}"
+            raise Refusal(501, told)
         name = uuid.uuid4().hex
         environment: Environment[Any, Any] = Environment(Task(responses_create_params=CreateParams(input="")))
         async with AsyncExitStack() as stack:

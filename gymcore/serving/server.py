@@ -244,7 +244,8 @@ async def opened(
         stage = executor.stage
         by_clients = Enduring(directed(executor, composition.routes), down, say)
         sessions = Sessions(by_clients, stage, on_demand, idle_s=idle_s, most=most_sessions)
-        endpoints = Endpoints(stage.models, stage.agents, stage.seed)
+        called = {name: choice.plugin.name for name, choice in composition.models.items()}
+        endpoints = Endpoints(stage.models, stage.agents, stage.seed, called)
 
         def written(rollouts: Sequence[Rollout]) -> None:
             on_durable(rollouts)

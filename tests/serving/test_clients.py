@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -307,59 +308,52 @@ def test_nemo_gyms_agent_plays_in_our_sessions_and_we_keep_what_it_played(gym_se
 
 # -- verifiers ---------------------------------------------------------------------------------------------------------
 
-EVALUATION = """
-model = "policy"
-push = false
-max_concurrent = 4
-num_rollouts = 1
-output_dir = {out}
+PAGE = Path(__file__).parents[2] / "docs/how-to/evaluate-with-verifiers.md"
 
-[run]
-name = "run"
 
-[client]
-base_url = {model}
-api_key_var = "GYMCORE_NO_KEY"
+SHOWN = {
+    "endpoint": "http://127.0.0.1:8000/v1",
+    "url": "http://127.0.0.1:11000",
+    "folder": "/absolute/path/to",
+}
+"""What the page shows of what differs wherever it is followed."""
 
-[env.taskset]
-id = "nemo-gym"
-dataset = {dataset}
 
-[env.taskset.task]
-resources_url = {url}
-
-[env.agent.harness]
-id = "null"
-
-[env.agent.runtime]
-type = "subprocess"
-"""
+def of_the_page(language: str, **said: str) -> list[str]:
+    """Return the blocks of the page in a language, with what differs here in the place of what it says."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    for shown, here in said.items():
+        blocks = [block.replace(SHOWN[shown], here) for block in blocks]
+    return blocks
 
 
 def test_the_evaluation_command_of_verifiers_gets_the_rewards_of_both_environments(
     gym_serve: Serve, tmp_path: Path
 ) -> None:
     """
-    Its harness asks our model endpoint, calls our tools in our sessions, and has us score what it did.
+    The page, as it is typed: its harness asks our model endpoint, calls our tools in our sessions, and has us score.
     """
     python = interpreter(VERIFIERS_PYTHON, "test-verifiers")
-    out = tmp_path / "out"
-    with served_with_endpoint(gym_serve, tmp_path) as served:
-        values = {"url": served.url, "model": f"{served.url}/v1", "out": str(out)}
-        values["dataset"] = str(tmp_path / "runs/mix/dataset.jsonl")
-        # What JSON quotes, TOML reads.
-        text = EVALUATION.format(**{name: json.dumps(value) for name, value in values.items()})
-        (tmp_path / "eval.toml").write_text(text)
+    compose, serve = of_the_page("sh")[0].replace("\\\n", " ").splitlines()
+    composing = [sys.executable, "-m", "gymcore", *shlex.split(compose)[1:]]
+    subprocess.run(composing, cwd=tmp_path, check=True, capture_output=True)
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(LoopbackEndpoint(by_query(tmp_path / "runs/mix")))
+        serving = shlex.split(serve.replace(SHOWN["endpoint"], endpoint.base_url))[2:]
+        served = stack.enter_context(gym_serve(*serving))
+        (evaluation,) = of_the_page("toml", url=served.url, folder=str(tmp_path))
+        (tmp_path / "eval.toml").write_text(evaluation)
         environ = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
         # Its harness is a script, for which uv installs what it needs at the first rollout.
         environ |= {**OFFLINE, "HOME": str(tmp_path), "PATH": f"{python.parent}:{os.environ['PATH']}"}
         environ |= {"UV_PYTHON": str(python), "UV_PYTHON_DOWNLOADS": "never"}
-        command = [python.with_name("vf-eval"), "@", str(tmp_path / "eval.toml"), "--no-rich"]
+        name, *evaluating = shlex.split(of_the_page("sh")[1])
+        command = [python.with_name(name), *evaluating]
         done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=600)
         served.stop()
 
     assert done.returncode == 0, done.stderr
-    episodes = lines_of(out / "run/traces.jsonl")
+    episodes = lines_of(tmp_path / "results/run/traces.jsonl")
     scored = {
         trace["task"]["data"]["idx"]: trace["rewards"]["nemo_gym"]["score"]
         for episode in episodes
@@ -375,4 +369,3 @@ def test_the_evaluation_command_of_verifiers_gets_the_rewards_of_both_environmen
     assert all(line["turns"] and line["response"]["output"] for line in kept.values())
     assert len(lines_of(tmp_path / "runs/mix/rollouts.jsonl")) == 10
     assert lines_of(tmp_path / "runs/mix/failures.jsonl") == []
-    shutil.rmtree(out)

@@ -191,9 +191,13 @@ async def test_a_model_that_fails_is_a_bad_gateway(
 
 async def test_a_model_that_plays_solutions_answers_no_request_of_its_own(composed: Composed, wire: Serving) -> None:
     """
-    The oracle has no environment to play then, and says so.
+    The oracle has no environment to play then, and says so; the environments that are served are not blamed.
     """
-    async with wire(composed({"a": (World, 1)}, Oracle)) as served:
+    composition = composed({"a": (World, 1)}, Oracle)
+    called = composition.models["policy"].plugin.name
+    async with wire(composition) as served:
         reply = await served.post("/v1/responses", {"input": "x"})
 
     assert reply.status_code == 501
+    told = f"the model {called!r} plays only whole rollouts, by /run; name another with --model"
+    assert reply.json() == {"error": {"message": told}}
