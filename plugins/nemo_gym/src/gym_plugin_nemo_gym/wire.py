@@ -156,7 +156,7 @@ class Wire:
         clock: Gives seconds that only grow.
 
     Attributes:
-        unreachable_since: When a connection first could not be made, by `clock`; None where the last one could.
+        heard: When the server last answered, by `clock`; None before the first time.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Wire:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
-        self.unreachable_since: float | None = None
+        self.heard: float | None = None
         self.patience = patience or Patience()
         self.sleep = sleep
         self.chance = chance
@@ -250,8 +250,6 @@ class Line:
             try:
                 return await self._exchange(path, body, most_bytes, limit_s or patience.request_s)
             except _NotSent as error:
-                if self._wire.unreachable_since is None:
-                    self._wire.unreachable_since = self._wire.clock()
                 if not left:
                     raise ServerUnreachable(f"nobody could be asked at {self._wire.url}: {error}") from None
             except ServerUnavailable:
@@ -281,7 +279,7 @@ class Line:
             if limit.expired():
                 raise ServerUnavailable(f"{told} was not answered within {limit_s:g} s (request_timeout_s)") from error
             raise
-        self._wire.unreachable_since = None
+        self._wire.heard = self._wire.clock()
         cookies = [value.decode("latin-1") for name, value in response.headers.raw if name.lower() == _SET_COOKIE]
         try:
             self.jar.take(cookies)

@@ -10,15 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr, field_validator
 
+from gym_plugin_nemo_gym.remote.outage import Outage
 from gym_plugin_nemo_gym.served import Served, ServedConfig
-from gym_plugin_nemo_gym.wire import (
-    MAX_WAIT_S,
-    ServerFault,
-    ServerUnavailable,
-    ServerUnreachable,
-    Wire,
-    over_tcp,
-)
+from gym_plugin_nemo_gym.wire import ServerFault, ServerUnavailable, ServerUnreachable, Wire, over_tcp
 from gymcore import EndpointError, option
 
 __all__ = ["Remote", "RemoteConfig"]
@@ -76,24 +70,24 @@ class Remote(Served[RemoteConfig]):
     there. A rollout is one session of the server, with cookies of its own.
     """
 
-    resources: Wire
+    resources: Outage
 
     @classmethod
     @asynccontextmanager
-    async def shared(cls, config: RemoteConfig) -> AsyncIterator[Wire]:
+    async def shared(cls, config: RemoteConfig) -> AsyncIterator[Outage]:
         """Look whether somebody is there, and close in the end what rollouts have left open."""
         token = None if config.token is None else config.token.get_secret_value()
         transport = over_tcp(is_encrypted=config.url.startswith("https:"))
         wire = Wire(config.url, transport, config.patience, token=token or None)
         try:
             await _reach(wire)
-            yield wire
+            yield Outage(wire, config.patience_s)
         finally:
             await wire.aclose()
 
     async def wire(self) -> Wire:
         """Return the way to the server."""
-        return self.resources
+        return self.resources.wire
 
     async def open(self) -> None:
         """
@@ -102,19 +96,14 @@ class Remote(Served[RemoteConfig]):
         Raises:
             EndpointError: no connection could be made for longer than `patience_s`; the run can be resumed.
         """
-        wire = self.resources
-        while True:
-            try:
-                return await super().open()
-            except ServerUnreachable as error:
-                since = wire.unreachable_since
-                down_s = 0.0 if since is None else wire.clock() - since
-                if down_s >= self.config.patience_s:
-                    told = f"{error}; that is so for {down_s:.0f} s, and patience_s is {self.config.patience_s:g}"
-                    hint = "try: the same command once the server is back; it does what is missing"
-                    raise EndpointError(told, hints=[hint], has_worked=True) from error
-            await self.close()
-            await wire.sleep(min(MAX_WAIT_S, self.config.patience_s - down_s) * (0.5 + 0.5 * wire.chance()))
+        with self.resources.bridged() as next_wait_s:
+            while True:
+                try:
+                    return await super().open()
+                except ServerUnreachable as error:
+                    wait_s = next_wait_s(error)
+                await self.close()
+                await self.resources.wire.sleep(wait_s)
 
 
 async def _reach(wire: Wire) -> None:
