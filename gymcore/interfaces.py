@@ -383,6 +383,11 @@ class Environment(Generic[TaskT, ConfigT]):
     """All models of the plan by name, for judges: `await self.models["judge"].ask("...")`; the policy is among them."""
     resources: Any  # whatever the author's `shared` yields
     """What `shared()` yielded, the same object for all rollouts of the run."""
+    is_waiting: bool = False
+    """
+    True while `open` waits for what is gone, such as a server that nobody can reach: a run that is stopped does not
+    give such a rollout `drain_s` to finish, because it has not begun.
+    """
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

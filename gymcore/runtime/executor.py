@@ -34,8 +34,11 @@ class Executor(Protocol):
 
         Raises:
             GymcoreError: no rollout of this run can be played any more.
-            CancelledError: `cancel` was called.
+            CancelledError: `cancel` was called, or `withdraw`.
         """
+
+    def withdraw(self) -> None:
+        """Stop every rollout that has not begun, because its environment waits for what is gone."""
 
     def cancel(self) -> None:
         """Stop every rollout that is being played; each is closed before its `play` ends."""
@@ -64,6 +67,12 @@ class LocalExecutor:
             return await session.play()
         finally:
             self._sessions.discard(session)
+
+    def withdraw(self) -> None:
+        """Stop every rollout whose environment waits for what is gone."""
+        for session in self._sessions:
+            if session.is_waiting:
+                session.cancel()
 
     def cancel(self) -> None:
         """Stop every rollout that is being played."""

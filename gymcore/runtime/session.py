@@ -242,6 +242,15 @@ class Session:
         self._grace: asyncio.TimerHandle | None = None
         self._stop: asyncio.TimerHandle | None = None
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has not begun, because its environment waits for what is gone."""
+        if self._is_closing or self._is_over:
+            return False
+        # There is no environment before its turn comes, and a plugin may mean something else by the name.
+        environment = getattr(self._instance, "environment", None)
+        return getattr(environment, "is_waiting", False) is True
+
     def cancel(self) -> None:
         """Stop playing; what is being closed or cleaned up already goes on, and after a while it is left behind."""
         if self._is_stopped or self._is_over:

@@ -17,6 +17,7 @@ from gymcore.records import Failure, Rollout, RolloutKey, Trajectory
 from gymcore.runtime.brackets import Say, log
 from gymcore.runtime.budget import FailureBudgets, OverBudget
 from gymcore.runtime.executor import Executor, open_local
+from gymcore.runtime.faults import is_cancelled
 from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.poison import WorkerDeaths
 from gymcore.runtime.schedule import Planned, Schedule
@@ -41,6 +42,9 @@ class Status:
 START_TOGETHER = 32
 """So many rollouts are started before those that have started get a turn, and a signal is looked at."""
 
+
+WITHDRAW_S = 0.2
+"""So often it is looked, while a run stops, who waits for what is gone."""
 
 WAITING = 64
 """How many rollouts may have left their slots and wait to be taken."""
@@ -75,6 +79,7 @@ class RolloutStream:
         self._is_over = False
         self._is_cancelled = False
         self._drain: asyncio.TimerHandle | None = None
+        self._withdrawal: asyncio.TimerHandle | None = None
 
     def status(self) -> Status:
         """Return where the run stands; may be asked from any thread."""
@@ -86,16 +91,26 @@ class RolloutStream:
 
     def stop(self, drain_s: float) -> None:
         """
-        Start nothing more; what is in flight may finish.
+        Start nothing more; what is in flight may finish, and what only waits for what is gone is owed again.
 
         Args:
             drain_s: For how long; what is still in flight then is cancelled and owed again.
         """
         self._stopping = True
         self._schedule.close()
-        if self._drain is not None:
-            self._drain.cancel()
+        self._end_drain()
         self._drain = asyncio.get_running_loop().call_later(drain_s, self.cancel)
+        self._withdraw()
+
+    def _withdraw(self) -> None:
+        """End what waits for what is gone; what is in flight may find that it has to wait while it drains."""
+        self._executor.withdraw()
+        self._withdrawal = asyncio.get_running_loop().call_later(WITHDRAW_S, self._withdraw)
+
+    def _end_drain(self) -> None:
+        for timer in (self._drain, self._withdrawal):
+            if timer is not None:
+                timer.cancel()
 
     def cancel(self) -> None:
         """Cancel what is in flight, which is owed again; its environments are closed, but waited for only a while."""
@@ -134,8 +149,7 @@ class RolloutStream:
             self._fail(error)
         while workers:
             await asyncio.wait(workers)
-        if self._drain is not None:
-            self._drain.cancel()
+        self._end_drain()
         await self._ended.put(None)
 
     def _fail(self, error: BaseException) -> None:
@@ -191,7 +205,7 @@ class RolloutStream:
         try:
             return await self._executor.play(planned)
         except asyncio.CancelledError:
-            if self._is_cancelled:
+            if self._is_cancelled or (self._stopping and not is_cancelled()):  # it was withdrawn
                 raise
             _forget_cancellation()
             text = "the task that waited for the rollout was cancelled, and not by the run: a plugin cancels all tasks"
@@ -225,8 +239,7 @@ class RolloutStream:
 
     async def aclose(self) -> None:
         """Cancel whatever still runs and wait until it is closed."""
-        if self._drain is not None:
-            self._drain.cancel()
+        self._end_drain()
         self.cancel()
         while self._supervisor is not None and not self._supervisor.done():
             while not self._ended.empty():

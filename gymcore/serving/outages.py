@@ -55,6 +55,10 @@ class Enduring:
             self._note(environment, rollout.failure.message)
         return rollout
 
+    def withdraw(self) -> None:
+        """Stop every rollout that has not begun, because its environment waits for what is gone."""
+        self._executor.withdraw()
+
     def cancel(self) -> None:
         """Stop every rollout that is being played."""
         self._executor.cancel()

@@ -46,6 +46,9 @@ class Instant:
             provenance={"lock": "0" * 16, "agent": "simple_agent", "model": "policy", "seed": 2**62},
         )
 
+    def withdraw(self) -> None:
+        """Nothing waits for what is gone."""
+
     def cancel(self) -> None:
         """There is nothing to stop."""
 

@@ -112,6 +112,9 @@ class Held:
         reward = Reward(value=1.0) if failure is None else None
         self.ends[key].set_result(Rollout(planned.row, planned.repeat, Trajectory(), reward, failure))
 
+    def withdraw(self) -> None:
+        """Nothing waits for what is gone."""
+
     def cancel(self) -> None:
         """Stop everything."""
         for end in self.ends.values():

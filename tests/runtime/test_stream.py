@@ -505,6 +505,45 @@ def test_stopping_starts_no_more_and_lets_what_is_in_flight_finish(composed: Com
     assert all(rollout.reward is not None for rollout in found)
 
 
+def test_who_waits_for_what_is_gone_is_owed_again_when_a_run_stops(composed: Composed) -> None:
+    """
+    At once, and closed, also where that is found while the others finish.
+    """
+    served = asyncio.Event()
+
+    class Gone(Counted):
+        async def open(self) -> None:
+            await super().open()
+            await served.wait()
+            self.is_waiting = True
+            await asyncio.Event().wait()
+
+    class World(Counted):
+        async def open(self) -> None:
+            await super().open()
+            served.set()
+            await asyncio.sleep(0.5)
+
+    composition = composed({"a": (World, 2), "b": (Gone, 10)}, Says, collect={"concurrency": 12})
+
+    async def play() -> list[Rollout]:
+        async with run(composition) as rollouts:
+            reading = asyncio.create_task(read(rollouts))
+            while Gone.gauge.now.get("b", 0) < 10:
+                await asyncio.sleep(0)
+            rollouts.stop(60)
+            return await reading
+
+    async def read(rollouts: AsyncIterator[Rollout]) -> list[Rollout]:
+        return [rollout async for rollout in rollouts]
+
+    found = asyncio.run(asyncio.wait_for(play(), 20))
+
+    assert [rollout.key[0] for rollout in found] == ["a", "a"]
+    assert all(rollout.reward is not None for rollout in found)
+    assert len(Gone.closed) == len(set(Gone.closed)) == 10
+
+
 class Endless(Counted):
     """Never gets further than its open."""
 

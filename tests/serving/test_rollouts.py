@@ -353,6 +353,9 @@ async def test_a_task_that_ends_its_worker_is_not_played_again_and_again(compose
     played = 0
 
     class Dies:
+        def withdraw(self) -> None:
+            return None
+
         def cancel(self) -> None:
             return None
 
@@ -417,6 +420,9 @@ async def test_an_environment_that_was_set_aside_is_not_ready(composed: Composed
         async def play(self, planned: Planned) -> Rollout:
             failure = Failure(stage="worker", error=SET_ASIDE, message="its workers die", retryable=True)
             return Rollout(planned.row, planned.repeat, Trajectory(), failure=failure)
+
+        def withdraw(self) -> None:
+            return None
 
         def cancel(self) -> None:
             return None

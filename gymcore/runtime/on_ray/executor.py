@@ -437,6 +437,12 @@ class RayExecutor:
             },
         )
 
+    def withdraw(self) -> None:
+        """Stop every rollout that has not begun, because its environment waits for what is gone."""
+        for seat in self._seats:
+            if seat.is_open:
+                seat.actor.withdraw.remote()
+
     def cancel(self) -> None:
         """Stop every rollout that is being played; the environments are closed where they play."""
         if self._is_cancelled:

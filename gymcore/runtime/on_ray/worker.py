@@ -268,6 +268,11 @@ class RayWorker:
         except Exception as error:  # what a plugin says of itself never costs a rollout
             return (f"status() of a model raised {type(error).__name__}: {error}",)
 
+    async def withdraw(self) -> None:
+        """Stop every rollout that has not begun, because its environment waits for what is gone."""
+        if self._executor is not None:
+            self._executor.withdraw()
+
     async def cancel(self) -> None:
         """Stop every rollout that is being played, and start none."""
         self._is_cancelled = True

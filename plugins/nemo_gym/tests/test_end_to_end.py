@@ -5,13 +5,17 @@ Both example environments, served by one process and played by another, as if th
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -185,3 +189,37 @@ def test_a_server_that_comes_back_is_waited_for(gym_serve: GymServe, tmp_path: P
 
     assert report.total.finished + report.total.failed == 60
     assert report.total.failed <= 2
+
+
+def test_the_first_signal_ends_a_run_whose_rollouts_only_wait_for_a_server(gym_serve: GymServe, tmp_path: Path) -> None:
+    """
+    What is not begun is owed again at once, and not after the time that what is in flight may take.
+    """
+    with LoopbackEndpoint(lambda body: slow(0.05, solver()(body))) as endpoint, gym_serve(*BOTH) as served:
+        arguments = ["--env", f"remote:{served.url}", "--data", str(served.dataset), "--out", str(tmp_path / "run")]
+        arguments += ["--model", "openai_model", "--set", f"models.policy.config.base_url={endpoint.base_url}"]
+        arguments += ["--repeats", "30", "--concurrency", "8", "--drain", "60"]
+        arguments += ["--set", "environments.remote.config.retries=0"]
+        command = [sys.executable, "-u", "-m", "gymcore", "run", *arguments]
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+            assert running.stderr is not None
+            said = [next(running.stderr)]
+            threading.Timer(2.0, served.process.kill).start()
+            said += _until("; waiting for it, up to 300 s", running.stderr)
+            began = time.monotonic()
+            running.send_signal(signal.SIGINT)
+            said += running.stderr.readlines()
+            took_s = time.monotonic() - began
+
+    told = "".join(said)
+    assert running.returncode == 130, told
+    assert took_s < 20, told
+    assert told.count("waiting for it") == 1, told
+    assert "rollouts are still owed; go on with: gym run" in told
+
+
+def _until(text: str, lines: IO[str]) -> Iterator[str]:
+    for line in lines:
+        yield line
+        if text in line:
+            return

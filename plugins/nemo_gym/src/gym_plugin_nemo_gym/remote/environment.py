@@ -96,14 +96,18 @@ class Remote(Served[RemoteConfig]):
         Raises:
             EndpointError: no connection could be made for longer than `patience_s`; the run can be resumed.
         """
+        self.is_waiting = self.resources.is_told
         with self.resources.bridged() as next_wait_s:
             while True:
                 try:
-                    return await super().open()
+                    await super().open()
+                    break
                 except ServerUnreachable as error:
                     wait_s = next_wait_s(error)
+                self.is_waiting = True
                 await self.close()
                 await self.resources.wire.sleep(wait_s)
+        self.is_waiting = False
 
 
 async def _reach(wire: Wire) -> None:
