@@ -54,9 +54,15 @@ class Refusal(Exception):
 
 
 class FailedRollout(Refusal):
-    """A rollout that gave no reward."""
+    """
+    A rollout that gave no reward.
 
-    def __init__(self, failure: Failure) -> None:
+    Args:
+        failure: Why.
+        again: What to ask for where another attempt may succeed.
+    """
+
+    def __init__(self, failure: Failure, again: str = "the same request again") -> None:
         # A bound on a tool or a verifier is met in the stage that it bounds.
         other = 504 if failure.error == TimeoutError.__name__ else 500
         status = {"model": 502, "timeout": 504, "worker": 503}.get(failure.stage, other)
@@ -64,7 +70,7 @@ class FailedRollout(Refusal):
         # Of an environment that is set aside nothing can be played as long as this process lives.
         is_retryable = failure.retryable and not is_set_aside(failure)
         further = {"stage": failure.stage, "type": failure.error, "retryable": is_retryable}
-        hints = ["try: the same request again"] if is_retryable else ["the same request will fail again"]
+        hints = [f"try: {again}"] if is_retryable else ["the same request will fail again"]
         super().__init__(status, told, hints=hints, further=further)
 
     def answer(self, row: Mapping[str, Any]) -> dict[str, Any]:

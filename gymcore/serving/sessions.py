@@ -46,6 +46,9 @@ MOST = 20_000
 SWEEP_S = 1.0
 """How often it is looked whether one is idle."""
 
+SAME, ANOTHER = "the same request again", "/seed_session, for another"
+"""What to ask for after a failure: before there is a session, and once there is one, which is over then."""
+
 PLAYED_BY = {"agent": "client", "model": "client"}
 """What the provenance of a session says: which agent and which model have played is known to its client alone."""
 
@@ -94,6 +97,7 @@ class ClientSession:
         self._provenance = {**stage.provenance, **PLAYED_BY, "seed": seed_of(stage.seed, planned.key[1])}
         self._recorder = recorder
         self._has_number = recorder is not None
+        self._again = SAME
         self._started_at, self._started = time.time(), time.perf_counter()
         self._attempt = Attempt(executor, planned, stage.limits[planned.route.environment].rollout_s)
         self._scoring: asyncio.Task[Score] | None = None
@@ -112,6 +116,8 @@ class ClientSession:
             Refusal: it could not be opened.
         """
         await self._guarded(self._attempt.opened())
+        if self._recorder is not None:  # else its client knows of no session, and asks for all of it in one request
+            self._again = ANOTHER
 
     async def call(self, call: ToolCall) -> str:
         """
@@ -150,14 +156,14 @@ class ClientSession:
         score = await asyncio.shield(self._scoring)
         if score.response != digest:
             told = "the session was scored already, with another response"
-            raise Refusal(409, told, hints=["try: /seed_session, for another"])
+            raise Refusal(409, told, hints=[f"try: {ANOTHER}"])
         return score
 
     async def _score(self, trajectory: Trajectory, digest: bytes) -> Score:
         rollout: Rollout = await self._guarded(self._finished(trajectory))
         self.turns = []
         if rollout.failure is not None:
-            raise FailedRollout(rollout.failure)
+            raise FailedRollout(rollout.failure, self._again)
         assert rollout.reward is not None  # a rollout has one of the two
         return Score(rollout.reward, trajectory.stop, digest)
 
@@ -204,7 +210,7 @@ class ClientSession:
         except AttemptEnded as ended:
             if ended.rollout is not None and ended.rollout.failure is not None:
                 raise await self._failed(ended.rollout, ended.rollout.failure) from None
-            raise Refusal(410, "the session is over", hints=["try: /seed_session, for another"]) from None
+            raise Refusal(410, "the session is over", hints=[f"try: {ANOTHER}"]) from None
         except TimeoutError as late:
             failure = Failure(stage="timeout", error="TimeoutError", message=str(late), retryable=True)
             raise await self._failed(self._without_reward(failure), failure) from None
@@ -214,7 +220,7 @@ class ClientSession:
 
     async def _failed(self, rollout: Rollout, failure: Failure) -> FailedRollout:
         await self._recorded(rollout)
-        return FailedRollout(failure)
+        return FailedRollout(failure, self._again)
 
     def _without_reward(self, failure: Failure) -> Rollout:
         """Return the rollout that it was, of which nothing else will be told: it is being ended."""
@@ -334,7 +340,7 @@ class Sessions:
         session = self._sessions.get(name)
         if session is None:
             why = self._gone.get(name, "it was over long ago" if name else "another server opened it, or none")
-            raise Refusal(410, f"the session is closed: {why}", hints=["try: /seed_session, for another"])
+            raise Refusal(410, f"the session is closed: {why}", hints=[f"try: {ANOTHER}"])
         session.heard = time.monotonic()
         return signed, session
 

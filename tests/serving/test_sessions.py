@@ -250,6 +250,48 @@ async def test_a_tool_that_crashes_ends_its_session_without_a_reward(composed: C
     assert World.log == ["open", "close"]
 
 
+async def test_after_a_failure_in_a_session_another_session_is_named(composed: Composed, wire: Serving) -> None:
+    """
+    The same request gives the same for ever there; where no session is left to its client, it may be asked again.
+    """
+
+    class World(Counter):
+        is_full = False
+
+        async def open(self) -> None:
+            await super().open()
+            if self.is_full:
+                raise OSError("no room")
+
+        @tool
+        def unplug(self) -> str:
+            """Fail, but perhaps not always."""
+            raise OSError("gone")
+
+        def verify(self, trajectory: Trajectory) -> Reward:
+            raise OSError("gone")
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        row = served.rows()[0]
+        scoring = {**row, "response": episode(1)}
+        alone = [await served.post("/verify", scoring)]
+        await served.post("/seed_session", row)
+        inside = [
+            await served.post("/unplug", {}),
+            await served.post("/unplug", {}),
+            await served.post("/verify", scoring),
+        ]
+        await served.post("/seed_session", row)
+        inside += [await served.post("/verify", scoring), await served.post("/verify", scoring)]
+        served.client.cookies.clear()
+        World.is_full = True
+        alone.append(await served.post("/seed_session", row))
+
+    told = [reply.json()["error"] for reply in inside]
+    assert [(error["hints"], error["retryable"]) for error in told] == [(["try: /seed_session, for another"], True)] * 5
+    assert [reply.json()["error"]["hints"] for reply in alone] == [["try: the same request again"]] * 2
+
+
 async def test_scoring_twice_scores_once(composed: Composed, wire: Serving) -> None:
     """
     A client whose answer was lost asks again, and gets the same reward.
