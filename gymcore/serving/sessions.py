@@ -29,7 +29,7 @@ from gymcore.serving.on_demand import OnDemand, stopping
 from gymcore.serving.refusals import FailedRollout, Refusal
 from gymcore.serving.rows import SentRow
 
-__all__ = ["COOKIE", "ClientSession", "Sessions", "named_by", "set_cookie"]
+__all__ = ["COOKIE", "ClientSession", "Score", "Sessions", "named_by", "set_cookie"]
 
 COOKIE = "gymcore_session"
 """The cookie that names a session; it is signed, and every answer sends it again."""
@@ -197,6 +197,11 @@ class ClientSession:
         """Count the client's calls: each gets a number of its own."""
         self._calls += 1
         return self._calls
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it was scored, or is being scored: `verify` tells then what comes of that."""
+        return self._scoring is not None
 
     @property
     def is_over(self) -> bool:

@@ -13,7 +13,7 @@ from gymcore.interfaces import BoundModel, OpenEnvironment
 from gymcore.records import Trajectory, Turn
 from gymcore.responses import Response, function_call_output, message
 from gymcore.serving.refusals import Refusal
-from gymcore.serving.sessions import ClientSession
+from gymcore.serving.sessions import ClientSession, Score
 
 __all__ = ["stepped"]
 
@@ -31,12 +31,14 @@ async def stepped(session: ClientSession, response: Any) -> dict[str, Any]:
         `truncated`; and `info`, with the `tool_outputs` of a turn with calls, and the metrics at the end.
 
     Raises:
-        Refusal: it is no response, or the environment failed.
+        Refusal: it is no response, the environment failed, or the session was scored with another response.
     """
     try:
         parsed = Response.parse(response)
     except ValueError as error:
         raise Refusal(422, f"`response`: {error}") from None
+    if session.is_scored:  # whoever asks again with the last response gets the same
+        return _last(parsed, await session.verify(Trajectory(), response))
     turn = Turn(tuple(parsed.output), usage=parsed.usage, response_id=parsed.id, status=parsed.status)
     if turn.calls and not parsed.is_truncated:
         results = [function_call_output(call.call_id, await session.call(call)) for call in turn.calls]
@@ -52,7 +54,10 @@ async def stepped(session: ClientSession, response: Any) -> dict[str, Any]:
         session.turns.append(replace(turn, answer=message(answer, role="user")))
         return _going_on(answer, {})
     stop = "truncated" if parsed.is_truncated else "empty" if turn.is_empty else "finished"
-    score = await session.verify(Trajectory((*session.turns, turn), stop, parsed.envelope), response)
+    return _last(parsed, await session.verify(Trajectory((*session.turns, turn), stop, parsed.envelope), response))
+
+
+def _last(parsed: Response, score: Score) -> dict[str, Any]:
     return {
         "observation": None,
         "reward": score.reward.value,

@@ -681,6 +681,37 @@ async def test_a_turn_at_a_time_comes_to_the_same_reward(composed: Composed, wir
     assert World.log == ["open", "close"]
 
 
+async def test_the_last_step_asked_again_gets_the_same(composed: Composed, wire: Serving) -> None:
+    """
+    Also while it is being scored; a client whose connection broke loses no reward, and another response gets none.
+    """
+    begun = asyncio.Event()
+
+    class World(Counter):
+        async def verify(self, trajectory: Trajectory) -> Reward:  # type: ignore[override]
+            begun.set()
+            await asyncio.sleep(0.05)
+            return Reward(value=float(self.total), metrics={"calls": len(trajectory.calls())})
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        await served.post("/reset", served.rows()[0])
+        await served.post("/step", {"response": {"output": [function_call("add", '{"number": 2}', "c1")]}})
+        last = {"response": {"output": [message("done")], "status": "completed"}}
+        first = asyncio.create_task(served.post("/step", last))
+        await begun.wait()
+        again = await served.post("/step", last)
+        later = await served.post("/step", last)
+        other = await served.post("/step", {"response": {"output": [message("no")]}})
+        reply = await first
+        lines = served.lines()
+
+    assert reply.json()["reward"] == 2.0
+    assert reply.json()["terminated"] is True
+    assert again.json() == later.json() == reply.json()
+    assert (other.status_code, other.json()["error"]["hints"]) == (409, ["try: /seed_session, for another"])
+    assert len(lines) == 1
+
+
 async def test_a_turn_that_was_cut_off_ends_the_episode(composed: Composed, wire: Serving) -> None:
     """
     It is scored as it is, and said to be truncated.
