@@ -54,6 +54,12 @@ class Stage:
     now: Callable[[], float] = time.time
     alarms: Alarms = field(default_factory=Alarms)
 
+    def provenance_of(self, planned: Planned) -> dict[str, Any]:
+        """Return what a rollout says of where it comes from."""
+        route = planned.route
+        played_by = {"agent": route.agent_plugin.name, "model": route.model}
+        return {**self.provenance, **played_by, "seed": seed_of(self.seed, planned.key[1])}
+
 
 class _Clock:
     """
@@ -303,12 +309,7 @@ class Session:
             failure=self._failure,
             started_at=started_at,
             duration_s=time.perf_counter() - started,
-            provenance={
-                **self._stage.provenance,
-                "agent": self._route.agent_plugin.name,
-                "model": self._route.model,
-                "seed": self._seed,
-            },
+            provenance=self._stage.provenance_of(self._planned),
         )
 
     async def _run(self) -> None:

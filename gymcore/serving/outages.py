@@ -5,7 +5,8 @@ Rollouts of which a model or an environment says that none can be played: here t
 from __future__ import annotations
 
 import time
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 from gymcore.errors import EndpointError
 from gymcore.records import Failure, FailureStage, Rollout, Trajectory
@@ -25,12 +26,20 @@ class Enduring:
         executor: What plays.
         down: Where it is written which environments cannot be played as long as this process lives, and why.
         say: Told so.
+        provenance_of: Says where a rollout comes from.
     """
 
-    def __init__(self, executor: Executor, down: dict[str, str], say: Say) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        down: dict[str, str],
+        say: Say,
+        provenance_of: Callable[[Planned], dict[str, Any]],
+    ) -> None:
         self._executor = executor
         self._down = down
         self._say = say
+        self._provenance_of = provenance_of
 
     async def play(self, planned: Planned) -> Rollout:
         """Play one rollout to its end; an endpoint that cannot be used is its failure."""
@@ -50,6 +59,7 @@ class Enduring:
                 failure=failure,
                 started_at=started_at,
                 duration_s=time.perf_counter() - started,
+                provenance=self._provenance_of(planned),
             )
         if rollout.failure is not None and is_set_aside(rollout.failure):
             self._note(environment, rollout.failure.message)

@@ -240,9 +240,10 @@ async def opened(
     """
     async with open_local(composition, say) as executor:
         down: dict[str, str] = {}
-        on_demand = OnDemand(composition, Enduring(executor, down, say), journal, kept_s=kept_s, kept_bytes=kept_bytes)
         stage = executor.stage
-        by_clients = Enduring(directed(executor, composition.routes), down, say)
+        enduring = Enduring(executor, down, say, stage.provenance_of)
+        on_demand = OnDemand(composition, enduring, journal, kept_s=kept_s, kept_bytes=kept_bytes)
+        by_clients = Enduring(directed(executor, composition.routes), down, say, stage.provenance_of)
         sessions = Sessions(by_clients, stage, on_demand, idle_s=idle_s, most=most_sessions)
         called = {name: choice.plugin.name for name, choice in composition.models.items()}
         endpoints = Endpoints(stage.models, stage.agents, stage.seed, called)

@@ -20,7 +20,7 @@ import itsdangerous
 from gymcore.composition import Route
 from gymcore.documents import encode_json
 from gymcore.interfaces import BoundModel, OpenEnvironment
-from gymcore.records import Failure, Reward, Rollout, ToolCall, Trajectory, Turn, seed_of
+from gymcore.records import Failure, Reward, Rollout, ToolCall, Trajectory, Turn
 from gymcore.runtime.attempt import Attempt, AttemptEnded
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.schedule import Planned
@@ -94,7 +94,7 @@ class ClientSession:
         self.turns: list[Turn] = []
         self._calls = 0
         self._planned = planned
-        self._provenance = {**stage.provenance, **PLAYED_BY, "seed": seed_of(stage.seed, planned.key[1])}
+        self._provenance = {**stage.provenance_of(planned), **PLAYED_BY}
         self._recorder = recorder
         self._has_number = recorder is not None
         self._again = SAME

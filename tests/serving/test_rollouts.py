@@ -394,6 +394,7 @@ async def test_an_environment_that_is_down_is_no_model_that_failed(composed: Com
     said: list[str] = []
     async with wire(composed({"a": (Hosted, 1), "b": (World, 1)}, Says), say=said.append) as served:
         down, up = served.rows()
+        agent = served.served.composition.routes[down["agent_ref"]["name"]].agent_plugin.name
         replies = [await served.post(path, down) for path in ("/run", "/seed_session")]
         ready = await served.client.get("/ready")
         is_lasting = True
@@ -404,7 +405,11 @@ async def test_an_environment_that_is_down_is_no_model_that_failed(composed: Com
     for reply in replies:
         told = reply.json()["error"]
         assert (reply.status_code, told["stage"], told["retryable"]) == (500, "open", True)
-    assert [line["stage"] for line in served.lines("failures.jsonl")] == ["open"] * 4
+    failures = served.lines("failures.jsonl")
+    assert [line["stage"] for line in failures] == ["open"] * 4
+    told = [(line["provenance"]["agent"], line["provenance"]["model"]) for line in failures]
+    assert told == [(agent, "policy"), ("client", "client")] * 2
+    assert {frozenset(line["provenance"]) for line in failures} == {frozenset(("lock", "agent", "model", "seed"))}
     assert (ready.status_code, others.status_code) == (200, 200)
     assert (unready.status_code, unready.json()["error"]["environments"]) == (503, ["a"])
     assert "its server has ended" in unready.json()["error"]["message"]
@@ -432,7 +437,7 @@ async def test_an_environment_that_was_set_aside_is_not_ready(composed: Composed
 
     async with wire(composed({"a": (World, 1)}, Says)) as served:
         on_demand = served.served.on_demand
-        on_demand._executor = Enduring(SetAside(), served.served.down, lambda line: None)
+        on_demand._executor = Enduring(SetAside(), served.served.down, lambda line: None, lambda planned: {})
         await served.post("/run", served.rows()[0])
         unready = await served.client.get("/ready")
 
