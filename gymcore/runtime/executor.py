@@ -112,11 +112,20 @@ async def open_local(composition: Composition, say: Say = log) -> AsyncIterator[
 
 
 def _limits(composition: Composition, route: Route) -> TimeLimits:
-    collect = composition.plan.collect
+    def limit(option: str) -> tuple[float, str]:
+        own: float | None = getattr(route.plan, option)
+        if own is not None:
+            return own, f"environments.{route.environment}.{option}"
+        return getattr(composition.plan.collect, option), f"collect.{option}"
+
+    rollout, tool, verify = limit("timeout_s"), limit("tool_timeout_s"), limit("verify_timeout_s")
     return TimeLimits(
-        rollout_s=route.plan.timeout_s or collect.timeout_s,
-        tool_s=route.plan.tool_timeout_s or collect.tool_timeout_s,
-        verify_s=route.plan.verify_timeout_s or collect.verify_timeout_s,
+        rollout_s=rollout[0],
+        tool_s=tool[0],
+        verify_s=verify[0],
+        rollout_option=rollout[1],
+        tool_option=tool[1],
+        verify_option=verify[1],
     )
 
 

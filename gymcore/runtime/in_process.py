@@ -45,21 +45,29 @@ class TimeLimits:
     """Cleaning up after a cancellation; then what was cancelled is left behind, and the environment is closed."""
     stop_s: float = 5.0
     """Everything that a rollout does after the run was stopped at once: somebody wants to leave."""
+    rollout_option: str = "collect.timeout_s"
+    tool_option: str = "collect.tool_timeout_s"
+    verify_option: str = "collect.verify_timeout_s"
+    """What of the plan says the first three, for messages."""
+
+    def late_rollout(self) -> str:
+        """Say that a rollout took longer than it may."""
+        return f"the rollout took longer than {self.rollout_s:g} s ({self.rollout_option})"
 
     def late_tool(self, name: str) -> str:
         """Say that a tool took longer than it may."""
-        return f"the tool {name} took longer than {self.tool_s:g} s (collect.tool_timeout_s)"
+        return f"the tool {name} took longer than {self.tool_s:g} s ({self.tool_option})"
 
     def no_thread(self, name: str) -> str:
         """Say that all threads are taken by tools that do not come back."""
         return (
-            f"no thread became free for the tool {name} within {self.tool_s:g} s (collect.tool_timeout_s): "
+            f"no thread became free for the tool {name} within {self.tool_s:g} s ({self.tool_option}): "
             f"{THREADS} blocking tools are running, and what takes too long keeps its thread until it ends"
         )
 
     def late_verifier(self) -> str:
         """Say that the verifier took longer than it may."""
-        return f"the verifier took longer than {self.verify_s:g} s (collect.verify_timeout_s)"
+        return f"the verifier took longer than {self.verify_s:g} s ({self.verify_option})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -462,7 +462,7 @@ class Session:
 
     def _describe_late(self, fault: Fault | None = None) -> Failure:
         """Say that the bound was met; `fault` is what a plugin made of being cancelled for it."""
-        bound = f"the rollout took longer than {self._limits.rollout_s:g} s (collect.timeout_s)"
+        bound = self._limits.late_rollout()
         if fault is not None:
             bound += f", and ended in {fault.stage} with {type(fault.error).__name__}: {message_of(fault.error)}"
         return Failure(stage="timeout", error=TimeoutError.__name__, message=bound[:MESSAGE_LENGTH], retryable=True)

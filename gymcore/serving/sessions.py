@@ -99,7 +99,8 @@ class ClientSession:
         self._has_number = recorder is not None
         self._again = SAME
         self._started_at, self._started = time.time(), time.perf_counter()
-        self._attempt = Attempt(executor, planned, stage.limits[planned.route.environment].rollout_s)
+        self._limits = stage.limits[planned.route.environment]
+        self._attempt = Attempt(executor, planned, self._limits.rollout_s)
         self._scoring: asyncio.Task[Score] | None = None
         self._recording: asyncio.Task[Rollout] | None = None
 
@@ -217,7 +218,8 @@ class ClientSession:
                 raise await self._failed(ended.rollout, ended.rollout.failure) from None
             raise Refusal(410, "the session is over", hints=[f"try: {ANOTHER}"]) from None
         except TimeoutError as late:
-            failure = Failure(stage="timeout", error="TimeoutError", message=str(late), retryable=True)
+            told = f"{late} ({self._limits.rollout_option})"
+            failure = Failure(stage="timeout", error="TimeoutError", message=told, retryable=True)
             raise await self._failed(self._without_reward(failure), failure) from None
         finally:
             self.busy -= 1

@@ -597,6 +597,27 @@ def test_what_hangs_is_closed_and_owed_again(composed: Composed, how: str) -> No
     assert len(World.closed) == len(set(World.closed)) == (0 if how == "stop before the first" else 5)
 
 
+@pytest.mark.parametrize("option", ["timeout_s", "verify_timeout_s"])
+def test_a_bound_that_was_met_is_named_by_the_option_that_holds(composed: Composed, option: str) -> None:
+    """
+    That of the environment where it has one, and else that of all of them.
+    """
+
+    class World(Counted):
+        async def verify(self, trajectory: Trajectory) -> float:  # type: ignore[override]
+            await asyncio.Event().wait()
+            return 1.0
+
+    own = {"a": {option: 0.05}}
+    composition = composed({"a": (World, 1), "b": (World, 1)}, Says, environments=own, collect={option: 0.06})
+
+    found = asyncio.run(asyncio.wait_for(everything(composition), 20))
+
+    told = {rollout.key[0]: rollout.failure.message for rollout in found if rollout.failure is not None}
+    assert told["a"].endswith(f"took longer than 0.05 s (environments.a.{option})")
+    assert told["b"].endswith(f"took longer than 0.06 s (collect.{option})")
+
+
 def test_leaving_the_block_early_closes_everything(composed: Composed) -> None:
     """
     A reader that has seen enough just leaves; nothing plays on.

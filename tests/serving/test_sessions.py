@@ -547,7 +547,8 @@ async def test_a_tool_and_a_verifier_that_take_too_long_are_told_so(composed: Co
             await asyncio.Event().wait()
             return 1.0
 
-    composition = composed({"a": (World, 1)}, Says, collect={"tool_timeout_s": 0.1, "verify_timeout_s": 0.1})
+    own = {"a": {"verify_timeout_s": 0.1}}
+    composition = composed({"a": (World, 1)}, Says, environments=own, collect={"tool_timeout_s": 0.1})
     async with wire(composition) as served:
         row = served.rows()[0]
         await served.post("/seed_session", row)
@@ -559,6 +560,8 @@ async def test_a_tool_and_a_verifier_that_take_too_long_are_told_so(composed: Co
     told = [(reply.status_code, reply.json()["error"]["stage"], reply.json()["error"]["type"]) for reply in replies]
     assert told == [(504, stage, "TimeoutError") for stage in ("tool", "verify", "verify")]
     assert all(reply.json()["error"]["retryable"] for reply in replies)
+    assert "(collect.tool_timeout_s)" in replies[0].text
+    assert all("(environments.a.verify_timeout_s)" in reply.text for reply in replies[1:])
 
 
 async def test_a_row_of_another_session_is_not_scored_with_this_one(composed: Composed, wire: Serving) -> None:
