@@ -154,6 +154,7 @@ class OnDemand:
 
     Attributes:
         is_stopping: Whether nothing new is begun.
+        lost: Why nothing can be written any more; None as long as it can.
     """
 
     def __init__(
@@ -181,8 +182,7 @@ class OnDemand:
         self._ended: asyncio.Queue[Rollout | None] = asyncio.Queue()
         self._is_finished = False
         self._unwritten: dict[RolloutKey, asyncio.Future[Rollout]] = {}
-        self._lost: BaseException | None = None
-        """Why nothing can be written any more."""
+        self.lost: BaseException | None = None
         self._answering: set[asyncio.Task[bytes]] = set()
         self._loop = asyncio.get_running_loop()
         plan = composition.plan
@@ -292,7 +292,7 @@ class OnDemand:
     def fail(self, error: BaseException) -> None:
         """Tell everybody whose rollout is not written that it never will be."""
         self.is_stopping = True
-        self._lost = error
+        self.lost = error
         for waiting in self._unwritten.values():
             if not waiting.done():
                 waiting.set_exception(error)
@@ -382,8 +382,8 @@ class OnDemand:
             StorageError: the disk has failed.
             Refusal: the server has stopped.
         """
-        if self._lost is not None:
-            raise self._lost
+        if self.lost is not None:
+            raise self.lost
         if self._is_finished:
             raise stopping()
         waiting = self._unwritten[planned.key] = self._loop.create_future()

@@ -336,6 +336,7 @@ class Sessions:
 
         Raises:
             Refusal: the session that it names is closed, or never was.
+            StorageError: it is closed, because nothing can be kept any more.
         """
         signed = cookies.get(COOKIE)
         if not signed:
@@ -346,7 +347,10 @@ class Sessions:
             name = ""
         session = self._sessions.get(name)
         if session is None:
-            why = self._gone.get(name, "it was over long ago" if name else "another server opened it, or none")
+            if self._is_closed and self._recorder.lost is not None:
+                raise self._recorder.lost
+            ended = "the server is stopping" if self._is_closed else "it was over long ago"
+            why = self._gone.get(name, ended if name else "another server opened it, or none")
             raise Refusal(410, f"the session is closed: {why}", hints=[f"try: {ANOTHER}"])
         session.heard = time.monotonic()
         return signed, session

@@ -294,11 +294,13 @@ async def test_a_session_whose_rollout_cannot_be_kept_is_answered_with_507(compo
                 statuses.append(reply.status_code)
             statuses.append((await served.post("/seed_session", row)).status_code)
             await asyncio.wait_for(served.served.sessions.drain(30), 5)
+            await served.served.sessions.aclose()
+            statuses.append((await served.post("/verify", body, headers=first)).status_code)
 
     with pytest.raises(StorageError):
         await serve_until_full()
 
-    assert statuses == [507, 507, 507, 503]
+    assert statuses == [507, 507, 507, 503, 507]
 
 
 class HeldDisk(Disk):

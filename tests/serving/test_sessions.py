@@ -386,6 +386,23 @@ async def test_stopping_closes_every_session(composed: Composed, wire: Serving) 
     assert World.log == ["open"] * 5 + ["close"] * 5
 
 
+async def test_a_session_that_a_stop_has_closed_was_not_over_long_ago(composed: Composed, wire: Serving) -> None:
+    """
+    Its client is told that the server stops, and not that it has come late.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        await served.post("/seed_session", served.rows()[0])
+        await served.served.sessions.aclose()
+        reply = await served.post("/verify", {**served.rows()[0], "response": episode(1)})
+
+    assert reply.status_code == 410
+    assert reply.json()["error"]["message"] == "the session is closed: the server is stopping"
+
+
 async def test_seeding_again_closes_the_session_of_before(composed: Composed, wire: Serving) -> None:
     """
     A client that keeps its cookies and begins another row leaves nothing behind.
