@@ -114,8 +114,9 @@ def _some(ks: list[str]) -> list[str]:
 def _rollouts(entry: EnvironmentReport) -> str:
     if entry.planned is None:
         return f"{entry.finished:,}"
-    if entry.finished > entry.planned:  # fewer repeats were asked for than there are
-        return f"{entry.finished:,} ({entry.planned:,} planned)"
+    if entry.has_others:
+        owed = f", {entry.owed:,} owed" if entry.owed else ""
+        return f"{entry.finished:,} ({entry.planned:,} planned{owed})"
     return f"{entry.finished:,} / {entry.planned:,}"
 
 

@@ -113,6 +113,11 @@ class EnvironmentReport:
     metrics: dict[str, float]
     """The mean of every numeric metric of the verifier."""
 
+    @property
+    def has_others(self) -> bool:
+        """Whether some of the finished rollouts are not among those that the plan asks for, as further repeats are."""
+        return self.planned is not None and self.finished != self.planned - (self.owed or 0)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values."""
         return dict(vars(self))
@@ -150,6 +155,8 @@ class Report:
 
 def _words(entry: EnvironmentReport) -> str:
     planned = f" of {entry.planned}" if entry.planned is not None else ""
+    if entry.has_others:
+        planned = f" ({entry.planned} planned, {entry.owed} owed)"
     reward = "no reward yet"
     if entry.reward is not None:
         reward = f"mean reward {entry.reward['mean']:.3f}"

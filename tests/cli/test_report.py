@@ -64,6 +64,26 @@ def test_a_table_of_many_repeats_shows_three_k(tmp_path: Path) -> None:
     assert len(json.loads(shown(tmp_path / "run", "--json"))["total"]["pass_at"]) == 8
 
 
+def test_more_repeats_of_one_task_are_told_apart_from_what_is_planned(tmp_path: Path) -> None:
+    """
+    A table does not look complete where tasks are still owed.
+    """
+    folder = tmp_path / "run"
+    plan = {"environments": {"example_single_tool_call": {"limit": 2, "repeats": 2}}}
+    run_sync(plan, folder)
+    written = (folder / "plan.yaml").read_text()
+    (folder / "plan.yaml").write_text(written.replace("repeats: 2", "repeats: 1"))
+
+    fewer = shown(folder)
+    lines = (folder / "rollouts.jsonl").read_bytes().splitlines(keepends=True)
+    one_task = json.loads(lines[0])["task_id"]
+    (folder / "rollouts.jsonl").write_bytes(b"".join(line for line in lines if json.loads(line)["task_id"] == one_task))
+    owed = shown(folder)
+
+    assert "  4 (2 planned)  " in fewer
+    assert "  2 (2 planned, 1 owed)  " in owed
+
+
 def test_json_is_what_the_run_left_beside_its_rollouts(folder: Path) -> None:
     """
     `gym report --json` prints report.json.

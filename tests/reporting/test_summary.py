@@ -273,3 +273,18 @@ def test_the_plan_says_how_many_rollouts_there_are_to_be(tmp_path: Path) -> None
         ("two", 14, 1),
     ]
     assert result.total.planned == 29
+
+
+def test_repeats_beyond_the_planned_ones_do_not_make_it_look_complete(tmp_path: Path) -> None:
+    """
+    Five rollouts of one task are none of the other four.
+    """
+    plan = Plan.model_validate({"environments": {"one": {}}})
+    lock = {"format": LOCK_FORMAT, "environments": {"one": {"tasks": 5}}}
+    (tmp_path / "plan.yaml").write_text(plan.to_yaml())
+    (tmp_path / "gym.lock").write_bytes(encode_lock(lock))
+
+    result = written(tmp_path, [rollout("a", repeat=repeat, environment="one") for repeat in range(5)])
+
+    assert (result.total.planned, result.total.finished, result.total.owed) == (5, 5, 4)
+    assert str(result).startswith("one: 5 (5 planned, 4 owed) finished")
