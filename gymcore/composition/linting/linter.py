@@ -12,6 +12,7 @@ import zlib
 from array import array
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
@@ -40,6 +41,14 @@ REMEMBERED_PAIRS = 20_000
 """Pairs of prompts of which is known in the end whether they are only of one template."""
 REMEMBERED_TOOLS = 1000
 REMEMBERED_FIELDS = 200
+ANSWER_KEYS, INNER_KEYS = 1000, 50
+"""So many keys of a row, and of an object in it, are held against the words for answers; rows have some ten."""
+LOOKED_AT, LOOKED_OVER = 1_000_000, 5
+"""So many characters, and so many times its prompt, are read for all answers of a row; most are read once or twice."""
+PLACE_COST = 200
+"""As so many characters counts a place where an answer stands and is none."""
+KEY_LENGTH = 200
+"""Of a longer key the start is looked at: it is no name."""
 
 _SQUEEZED = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
 _SPACING = b" \t\r\n\v\f"
@@ -47,6 +56,7 @@ _LEAST_PROMPT = 16
 """Letters of a prompt that is taken for the same in another environment: `Say one.` may mean anything."""
 _ANSWERS = re.compile(r"answer|solution|expected|target|ground.?truth|gold|label|reference_|^reference$|correct", re.I)
 _IDENTITY = re.compile(r"(^|_)(id|uuid|index|idx)$", re.I)
+_WORD_END = re.compile(r"[\W_]")
 _OPTION = re.compile(r"(?:^|[\s(])(?:[A-Ja-j]|\d{1,2})[).:]\s*$|[-*•]\s*$")
 
 
@@ -136,7 +146,7 @@ class _Identities(dict[str, bool]):
     def __missing__(self, key: str) -> bool:
         if len(self) >= 10 * REMEMBERED_FIELDS:
             self.clear()
-        found = self[key] = key in _NO_CONTENT or _IDENTITY.search(key) is not None
+        found = self[key] = key in _NO_CONTENT or _is_identity(key)
         return found
 
 
@@ -382,24 +392,33 @@ class Linter:
             self._see("shared-prompt", told, where, self._places[first])
 
     def _look_for_answers(self, owner: _Owner, row: Mapping[str, Any], asked: str, around: str, where: str) -> None:
-        for key, value in row.items():
+        left = LOOKED_AT + LOOKED_OVER * (len(asked) + len(around))
+        for key, value in islice(row.items(), ANSWER_KEYS):
             kind = type(value)
             if kind is str:
                 if len(value) >= 8:
-                    self._look_for_answer(owner, key, value, asked, around, where)
+                    left = self._look_for_answer(owner, key, value, asked, around, where, left)
             elif kind is dict and key != "responses_create_params" and key not in ROUTE_KEYS:
-                for inner, text in list(value.items())[:50]:
+                for inner, text in islice(value.items(), INNER_KEYS):
                     if type(text) is str and len(text) >= 8:
-                        self._look_for_answer(owner, f"{key}.{inner}", text, asked, around, where)
+                        left = self._look_for_answer(owner, f"{key}.{inner}", text, asked, around, where, left)
 
-    def _look_for_answer(self, owner: _Owner, key: str, value: str, asked: str, around: str, where: str) -> None:
+    def _look_for_answer(
+        self, owner: _Owner, key: str, value: str, asked: str, around: str, where: str, left: int
+    ) -> int:
+        """Look for one in the prompt, and return how many characters are left to be read for the others."""
         is_answer = owner.answers.get(key)
         if is_answer is None:
-            is_answer = _ANSWERS.search(key) is not None and not _IDENTITY.search(key)
+            is_answer = _ANSWERS.search(key[:KEY_LENGTH]) is not None and not _is_identity(key)
             if len(owner.answers) < REMEMBERED_FIELDS:
                 owner.answers[key] = is_answer
-        if is_answer and _is_telling(value) and (_tells(asked, value) or _tells(around, value)):
-            self._see("answer-in-prompt", f"prompts of {owner.name} hold the row's own {key!r}", where)
+        if is_answer and _is_telling(value):
+            for text in (asked, around):
+                is_told, left = _tells(text, value, left)
+                if is_told:
+                    self._see("answer-in-prompt", f"prompts of {owner.name} hold the row's own {key!r}", where)
+                    break
+        return left
 
     def _see(self, name: WarningName, told: str, where: str, other: str | None = None) -> None:
         if name in self._ignored:
@@ -511,18 +530,42 @@ def _is_telling(value: str) -> bool:
     return len(value) >= 16 or (len(value) >= 8 and value.count(" ") >= 2)
 
 
-def _tells(text: str, value: str) -> bool:
-    """Whether a text holds a value as something of its own: not as a part of a word, and not as one of some options."""
-    if len(text.strip()) == len(value):
-        return False
-    place = text.find(value)
-    while place >= 0:
+def _is_identity(key: str) -> bool:
+    # Eight letters are all that it can match, and what stands before that.
+    return key[-1:] in "dDxX" and _IDENTITY.search(key[-8:]) is not None
+
+
+def _tells(text: str, value: str, left: int) -> tuple[bool, int]:
+    """
+    Look for a value in a text as something of its own: not as a part of a word, and not as one of some options.
+
+    Args:
+        text: The text.
+        value: The value.
+        left: How many characters may be read. A value that repeats itself is found again at nearly every place of a
+            text that does, and each time all of it is read.
+
+    Returns:
+        Whether it was found, and how many characters are left.
+    """
+    start = 0
+    while left > 0:
+        place = text.find(value, start)
+        if place < 0:
+            return False, left - (len(text) - start)
         end = place + len(value)
-        is_whole = not (text[place - 1 : place].isalnum() or text[end : end + 1].isalnum())
-        if is_whole and not _OPTION.search(text[max(0, place - 8) : place]):
-            return True
-        place = text.find(value, place + 1)
-    return False
+        left -= end - start + PLACE_COST
+        if text[place - 1 : place].isalnum():
+            inner = _WORD_END.search(text, place)
+            if inner is None:
+                return False, left
+            left -= inner.start() - place
+            start = inner.end()  # within one word there is no place for it
+            continue
+        if not text[end : end + 1].isalnum() and not _OPTION.search(text[max(0, place - 8) : place]):
+            return len(text.strip()) != len(value), left
+        start = place + 1
+    return False, left
 
 
 def _counted(count: int, told: str) -> str:

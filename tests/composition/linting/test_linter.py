@@ -343,6 +343,52 @@ def test_what_only_looks_like_an_answer_is_not_reported(asked: str, own: dict[st
     assert _seen(("a", None, _row(asked, **own))) == {}
 
 
+@pytest.mark.parametrize(
+    ("unit", "times"), [("word ", 100_000), ("word", 100_000), ("01", 20_000), ("to be or not to be, ", 10_000)]
+)
+def test_a_value_that_repeats_itself_costs_no_more_than_others(unit: str, times: int) -> None:
+    """
+    It is found again at nearly every place of a prompt that repeats it, and each time all of it would be read.
+    """
+    prompt = f"x{unit * times * 5}y"
+
+    _, left = linter_module._tells(prompt, unit * times, 8 * len(prompt))
+
+    assert left > -len(prompt)
+    assert _seen(("a", None, _row(prompt, answer=unit * times))) == {}
+
+
+def test_very_many_places_of_a_short_value_are_not_all_looked_at() -> None:
+    """
+    Each costs more than reading it.
+    """
+    found, left = linter_module._tells("x" + " -" * 50_000, " -" * 10, 3_000_000)
+
+    assert (found, left <= 0) == (False, True)
+
+
+def test_very_many_answers_in_one_row_cost_no_more_than_some() -> None:
+    """
+    A prompt is read a few times, and of what may be answers the first ones are looked for.
+    """
+    prompt, answer = "A long story. " * 100_000, "the butler did it in the library"
+    others = {f"answer_{number}": f"{answer}, says {number}" for number in range(5000)}
+
+    assert set(_seen(("a", None, _row(prompt + answer, answer=answer, **others)))) == {"answer-in-prompt"}
+    assert _seen(("a", None, _row(prompt + answer, **others, answer=answer))) == {}
+
+
+def test_an_answer_is_found_after_very_many_options() -> None:
+    """
+    As many as somebody may write: places that do not overlap are all looked at.
+    """
+    answer = "the butler in the hall"
+    asked = f"- {answer}\n" * 5000
+
+    assert set(_seen(("a", None, _row(f"{asked}It was {answer}.", answer=answer)))) == {"answer-in-prompt"}
+    assert _seen(("a", None, _row(asked, answer=answer))) == {}
+
+
 def test_one_tool_with_two_schemas_is_found(composed: Compose, write_rows: Write) -> None:
     """
     Across environments; within one, the code is what rows are held against.
