@@ -18,9 +18,11 @@ from typing import IO, Any
 
 from gymcore.chat import InexpressibleError
 from gymcore.composition import Composition
+from gymcore.documents import encode_json
 from gymcore.errors import DataError, Problem, RequestError, nearest
 from gymcore.integrations.composed_row import ComposedRow
-from gymcore.integrations.formats import MESSAGES, LineFormat, TableFormat
+from gymcore.integrations.first_types import READER_CHUNK, FirstTypes
+from gymcore.integrations.formats import MESSAGES, LineFormat, TableFormat, Uniform
 from gymcore.integrations.tables import PLAIN_KEYS, need_pyarrow, write_table
 from gymcore.run_folder import (
     DATASET_NAME,
@@ -94,7 +96,7 @@ def load_format(name: str) -> LineFormat | TableFormat:
     return found
 
 
-def export(composition: Composition, to: str, out: Path) -> Export:
+def export(composition: Composition, to: str, out: Path, *, reader_chunk: int = READER_CHUNK) -> Export:
     """
     Write a composition as the rows that a trainer reads.
 
@@ -104,6 +106,8 @@ def export(composition: Composition, to: str, out: Path) -> Export:
         composition: What is to be exported.
         to: The format, one of `FORMATS`.
         out: The file; one that is there is replaced once the new one is whole.
+        reader_chunk: How many bytes of JSON lines are looked at before their types are settled on, by whoever reads
+            them: the `chunksize` of `datasets`.
 
     Raises:
         RequestError: no format has that name, its files are called otherwise, or it needs a package.
@@ -124,7 +128,7 @@ def export(composition: Composition, to: str, out: Path) -> Export:
     _refuse_to_replace(composition, form, out)
     if isinstance(form, TableFormat):
         need_pyarrow()
-    writing = _Writing(composition, form)
+    writing = _Writing(composition, form, reader_chunk)
     try:
         with _whole(out) as file:
             writing.write(file)
@@ -190,12 +194,17 @@ def _sweep(path: Path, own: Path) -> None:
                 part.unlink()
 
 
+def _write_record(file: IO[bytes], record: dict[str, Any]) -> int:
+    return file.write(encode_json(record) + b"\n")
+
+
 @dataclass
 class _Writing:
     """One call of `export`: gathers mistakes and remarks while it writes."""
 
     composition: Composition
     form: LineFormat | TableFormat
+    reader_chunk: int
     problems: list[Problem] = field(default_factory=list)
     bad: int = 0
     remarks: dict[str, int] = field(default_factory=dict)
@@ -228,18 +237,65 @@ class _Writing:
         Raises:
             DataError: the format has no words for some of them.
         """
-        is_wide = False
+        uniform = form.uniform
+        if uniform is None:
+            for row in self._remarked(self._rows()):
+                line = self._turned(row, form.line)
+                if line is not None and not self.bad:
+                    file.write(line + b"\n")
+            self._raise_problems()
+            return
+        types, is_wide = FirstTypes(self.reader_chunk), False
         for row in self._remarked(self._rows()):
-            line = self._turned(row, form.line)
-            is_wide = is_wide or (line is not None and form.is_wide(row))
-            if line is not None and not self.bad and not is_wide:
-                file.write(line + b"\n")
+            record = self._turned(row, uniform.record)
+            if record is not None and not self.bad:
+                is_wide = is_wide or uniform.is_wide(row)
+                types.see(record, _write_record(file, record))
         self._raise_problems()
-        if is_wide and form.wide_line is not None:
-            file.seek(0)
-            file.truncate()
-            file.writelines(form.wide_line(row) + b"\n" for row in self._rows())
-            self.further.append(form.wide_note)
+        if is_wide or types.late:
+            numbers, is_marked = types.mixed_numbers, uniform.column in types.late
+            types = self._write_uniform(file, uniform, numbers, is_wide=is_wide, is_marked=is_marked)
+            if uniform.column in types.late and not is_marked:
+                is_marked = True
+                types = self._write_uniform(file, uniform, numbers, is_wide=is_wide, is_marked=True)
+            self.further += [uniform.wide_note] * is_wide + [uniform.mark_note] * is_marked
+        if types.late:
+            columns = ", ".join(sorted(types.late))
+            self.further.append(
+                f"load_dataset needs chunksize={types.sufficient}: rows after its first chunk hold values in {columns} "
+                "of a kind that the rows before them lack"
+            )
+
+    def _write_uniform(
+        self, file: IO[bytes], uniform: Uniform, numbers: set[str], *, is_wide: bool, is_marked: bool
+    ) -> FirstTypes:
+        """
+        Write all lines again, of types that are the same from the first to the last as far as there are such.
+
+        Args:
+            file: Where to, in the place of what it holds.
+            uniform: What makes them alike.
+            numbers: The columns whose integers are written as other numbers are.
+            is_wide: Whether all rows are wide.
+            is_marked: Whether the first row says that objects may have different keys.
+
+        Returns:
+            What a reader takes them for.
+        """
+        file.seek(0)
+        file.truncate()
+        types = FirstTypes(self.reader_chunk)
+        for row in self._rows():
+            record = uniform.record(row)
+            if is_wide:
+                record = uniform.widened(record)
+            for key in numbers & record.keys():
+                if type(record[key]) is int and abs(record[key]) < 1 << 53:  # those that every reader holds exactly
+                    record[key] = float(record[key])
+            if is_marked and (mark := uniform.marked(record)) is not None:
+                record, is_marked = mark, False
+            types.see(record, _write_record(file, record))
+        return types
 
     def notes(self) -> list[str]:
         """Return what a reader of the file should know."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from gymcore.integrations.composed_row import ComposedRow
 
-__all__ = ["INTEGER", "MESSAGES", "TEXT", "Columns", "LineFormat", "TableFormat"]
+__all__ = ["INTEGER", "MESSAGES", "TEXT", "Columns", "LineFormat", "TableFormat", "Uniform"]
 
 TEXT = "text"
 INTEGER = "integer"
@@ -22,6 +22,26 @@ MESSAGES = "messages"
 
 Columns: TypeAlias = Mapping[str, Any]
 """The type of each column: one of the words above, a list of one type, or columns again for an object."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """What makes the lines of a file alike for a reader that settles on types by the first of them."""
+
+    record: Callable[[ComposedRow], dict[str, Any]]
+    """Return the values of the row's line; raises as `LineFormat.line` does."""
+    is_wide: Callable[[ComposedRow], bool]
+    """Whether the row needs a type of its own for some key; one that does makes all rows wide."""
+    widened: Callable[[dict[str, Any]], dict[str, Any]]
+    """Return values with types that are the same in all wide rows."""
+    wide_note: str
+    """What a reader should know about a file of wide rows."""
+    column: str
+    """The column whose objects may have different keys."""
+    marked: Callable[[dict[str, Any]], dict[str, Any] | None]
+    """Return values of which a reader sees that they may; None where there is nothing to see it by."""
+    mark_note: str
+    """What a reader should know about a file whose first row is marked."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +55,8 @@ class LineFormat:
     """Return the row's line, without its end; raises `InexpressibleError` where the format has no words for it."""
     remarks: Callable[[ComposedRow], Iterable[str]] = lambda row: ()
     """Yield what a reader should know about the row, in words that are the same for all such rows; they are counted."""
-    is_wide: Callable[[ComposedRow], bool] = lambda row: False
-    """Whether the row needs a type of its own for some key; one that does makes all rows wide."""
-    wide_line: Callable[[ComposedRow], bytes] | None = None
-    """Return the line with types that are the same in all wide lines."""
-    wide_note: str = ""
-    """What a reader should know about a file of wide lines."""
+    uniform: Uniform | None = None
+    """How its lines are written where readers settle on types; None where they do not."""
 
     @property
     def file_name(self) -> str:

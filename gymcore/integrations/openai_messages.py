@@ -12,15 +12,25 @@ from typing import Any
 from gymcore.chat import WITHOUT_MEANING, to_chat_options
 from gymcore.documents import encode_json
 from gymcore.integrations.composed_row import ComposedRow
-from gymcore.integrations.formats import LineFormat
-from gymcore.responses import Item
+from gymcore.integrations.formats import LineFormat, Uniform
 
 __all__ = ["FORMAT"]
 
 
 def line(row: ComposedRow) -> bytes:
+    """Return the row's values as JSON."""
+    return encode_json(record(row))
+
+
+def record(row: ComposedRow) -> dict[str, Any]:
     """Return `messages`, `tools` where there are any, how to answer, and the route."""
-    return _line(row, row.messages)
+    tools = row.tools
+    chat: dict[str, Any] = {"messages": row.messages}
+    if tools:
+        chat["tools"] = tools
+    chat.update(to_chat_options(row.params, has_tools=bool(tools)))
+    route = {"environment": row.environment, "task_id": row.task_id, "agent_ref": row.row.value["agent_ref"]}
+    return {**chat, **route}
 
 
 def is_wide(row: ComposedRow) -> bool:
@@ -28,23 +38,24 @@ def is_wide(row: ComposedRow) -> bool:
     return any(isinstance(said["content"], list) for said in row.messages)
 
 
-def wide_line(row: ComposedRow) -> bytes:
-    """Return the line with every content as a list of parts."""
-    return _line(row, [{**said, "content": _parts_of(said["content"])} for said in row.messages])
+def widened(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with every content as a list of parts."""
+    messages = [{**said, "content": _parts_of(said["content"])} for said in values["messages"]]
+    return {**values, "messages": messages}
 
 
 def _parts_of(content: Any) -> Any:  # a text, parts, or None
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _line(row: ComposedRow, messages: list[Item]) -> bytes:
-    tools = row.tools
-    chat: dict[str, Any] = {"messages": messages}
-    if tools:
-        chat["tools"] = tools
-    chat.update(to_chat_options(row.params, has_tools=bool(tools)))
-    route = {"environment": row.environment, "task_id": row.task_id, "agent_ref": row.row.value["agent_ref"]}
-    return encode_json({**chat, **route})
+def marked(values: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the values with a first message that has a key more than it needs, so that messages differ from it."""
+    if not values["messages"]:
+        return None
+    first, *others = values["messages"]
+    # Any key would do; these are the API's own, and chat templates do not ask for them.
+    key = "refusal" if "name" in first else "name"
+    return {**values, "messages": [{**first, key: None}, *others]}
 
 
 def remarks(row: ComposedRow) -> Iterator[str]:
@@ -59,8 +70,14 @@ FORMAT = LineFormat(
     "openai-messages",
     line,
     remarks,
-    is_wide,
-    wide_line,
-    "some messages hold parts, such as images, so the content of every message is a list of parts; "
-    "load_dataset needs a chunksize above the size of the file, to see them all before it settles on types",
+    Uniform(
+        record,
+        is_wide,
+        widened,
+        "some messages hold parts, such as images, so the content of every message is a list of parts",
+        "messages",
+        marked,
+        "some later messages hold other keys than the first ones, so the very first has a key that is null: "
+        "by that load_dataset sees that messages differ",
+    ),
 )

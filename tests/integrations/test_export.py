@@ -181,6 +181,31 @@ def test_one_image_makes_every_content_a_list(echoing: Composed, tmp_path: Path)
     assert "the content of every message is a list of parts" in mixed.notes[0]
 
 
+def test_lines_are_alike_for_a_reader_that_settles_on_types_early(echoing: Composed, tmp_path: Path) -> None:
+    """
+    Where something new comes late: numbers have one type, and messages differ from the first one on; what cannot be
+    alike is told. A file that is all looked at is written as it is.
+    """
+    said_first = {"input": [{"role": "user", "content": "Hi. " * 20}], "temperature": 1}
+    calling = [*said_first["input"], function_call("repeat", "{}", "c1"), function_call_output("c1", "a")]
+    late = {"input": calling, "temperature": 0.5, "top_p": 0.9}
+    composition = echoing(*[said_first] * 9, late)
+
+    short = export(composition, "openai-messages", tmp_path / "short.jsonl")
+    long = export(composition, "openai-messages", tmp_path / "long.jsonl", reader_chunk=1000)
+
+    assert short.notes == ()
+    assert [row["messages"][0].keys() for row in lines(short.path)] == [{"role", "content"}] * 10
+    first, *others = lines(long.path)
+    assert first["messages"] == [{**said_first["input"][0], "name": None}]
+    assert others == lines(short.path)[1:]
+    assert [type(row["temperature"]) for row in lines(short.path)] == [int] * 9 + [float]
+    assert [type(row["temperature"]) for row in (first, *others)] == [float] * 10
+    assert "the very first has a key that is null" in long.notes[0]
+    assert f"load_dataset needs chunksize={long.path.stat().st_size}: " in long.notes[1]
+    assert "in top_p of a kind" in long.notes[1]
+
+
 @pytest.mark.parametrize(
     ("form", "route", "place"),
     [

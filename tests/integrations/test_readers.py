@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ def mix(composed: Composed) -> Composition:
 
 
 @pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], Any]:
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """
     Load a file as trainers do, with `datasets`, from this machine alone.
     """
@@ -40,9 +41,9 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     datasets = pytest.importorskip("datasets", reason="datasets is not installed: pip install --group trainers")
 
-    def run(kind: str, file: Path) -> Any:
+    def run(kind: str, file: Path, **options: Any) -> Any:
         cache = str(tmp_path / "cache")
-        return datasets.load_dataset(kind, data_files=str(file), split="train", cache_dir=cache)
+        return datasets.load_dataset(kind, data_files=str(file), split="train", cache_dir=cache, **options)
 
     return run
 
@@ -84,6 +85,82 @@ def test_datasets_loads_lines(mix: Composition, tmp_path: Path, load: Callable[[
 
     assert [row["task_id"] for row in rows] == [row.identity[1] for row in mix.dataset]
     assert [row["agent_ref"]["name"] for row in rows] == [f"{row.identity[0]}_simple_agent" for row in mix.dataset]
+
+
+LONG = {"role": "user", "content": "word " * 40}
+CALLING = [LONG, function_call("repeat", "{}", "c1"), function_call_output("c1", "5")]
+IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA"}
+LOOKING = [{"role": "user", "content": [{"type": "input_text", "text": "Look:"}, IMAGE]}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "late", "notes"),
+    [
+        ({"input": [LONG]}, {"input": CALLING}, ["a key that is null"]),
+        ({"input": [LONG]}, {"input": LOOKING}, ["a list of parts", "a key that is null"]),
+        ({"input": CALLING}, {"input": [{"role": "system", "content": "Be brief."}, LONG]}, []),
+        ({"input": [LONG], "temperature": 1}, {"input": [LONG], "temperature": 0.5}, []),
+        ({"input": [LONG], "temperature": 0.5}, {"input": [LONG], "temperature": 1}, []),
+        ({"input": [LONG], "top_p": 0.5}, {"input": [LONG]}, []),
+        ({"input": [LONG]}, {"input": [LONG], "top_p": 0.5}, ["chunksize="]),
+        ({"input": [LONG], "tools": []}, {"input": CALLING}, ["a key that is null", "chunksize="]),
+        ({"input": [LONG], "tool_choice": "auto"}, {"input": [LONG], "tool_choice": "none"}, []),
+        (
+            {"input": [LONG], "tool_choice": "auto"},
+            {"input": [LONG], "tool_choice": {"type": "function", "name": "repeat"}},
+            ["chunksize="],
+        ),
+        ({"input": [LONG], "metadata": {"a": "x"}}, {"input": [LONG], "metadata": {"b": "x"}}, ["chunksize="]),
+    ],
+)
+def test_datasets_loads_lines_that_are_longer_than_what_it_looks_at_first(
+    echoing: Composed,
+    tmp_path: Path,
+    load: Callable[..., Any],
+    first: dict[str, Any],
+    late: dict[str, Any],
+    notes: list[str],
+) -> None:
+    """
+    Every value is read as it was written, whatever comes after the first chunk, which is 10 MB unless somebody says
+    otherwise; where that cannot be, a note says how large it must be.
+    """
+    datasets = pytest.importorskip("datasets")
+    composition = echoing(*[first] * 30, *[late] * 30)
+
+    written = export(composition, "openai-messages", tmp_path / "mix.jsonl", reader_chunk=4000)
+
+    assert len(written.notes) == len(notes), written.notes
+    assert all(any(told in note for note in written.notes) for told in notes), written.notes
+    needed = re.search(r"chunksize=(\d+)", " ".join(written.notes))
+    if needed is not None:
+        with pytest.raises((datasets.exceptions.DatasetGenerationError, AssertionError)):
+            _same(load("json", written.path, chunksize=4000), written.path)
+    _same(load("json", written.path, chunksize=int(needed[1]) if needed else 4000), written.path)
+
+
+def _same(loaded: Any, path: Path) -> None:
+    """Check that rows were read as they are; a column that a row lacks is None."""
+    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [{key: value for key, value in row.items() if value is not None} for row in loaded] == rows
+
+
+@pytest.mark.slow
+def test_datasets_loads_lines_of_more_than_ten_megabytes(
+    echoing: Composed, tmp_path: Path, load: Callable[..., Any]
+) -> None:
+    """
+    With no other word than the name of the file: tool calls, and a number that is none of whole ones, come last.
+    """
+    long = {"role": "user", "content": "word " * 40_000}
+    rows = [{"input": [long], "temperature": 1}] * 60
+    composition = echoing(*rows, {"input": [long, *CALLING], "temperature": 0.5})
+
+    written = export(composition, "openai-messages", tmp_path / "mix.jsonl")
+
+    assert written.path.stat().st_size > 11_000_000
+    _same(load("json", written.path), written.path)
 
 
 # -- skyrl_gym ---------------------------------------------------------------------------------------------------------
