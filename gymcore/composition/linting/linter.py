@@ -327,9 +327,8 @@ class Linter:
             return
         self._prompts.setdefault(key, place)
         if is_close and not is_short:
-            near = self._near.add(owner.number, rest, place, asked, owner.others)
-            if near is not None:
-                self._see_near(owner, near, where)
+            for token, near in self._near.add(owner.number, rest, place, asked, owner.others):
+                self._see_near(token, near)
 
     def _look_for_leaks(self, owner: _Owner, task: int, asked: int | None, where: str, place: int) -> None:
         """Hold a row that is no duplicate against the other splits of its environment."""
@@ -369,7 +368,8 @@ class Linter:
         if len(self._pairs) < REMEMBERED_PAIRS:
             self._pairs.append(_Pair(name, told, example, owner, other, asked, near))
 
-    def _see_near(self, owner: _Owner, near: Near, where: str) -> None:
+    def _see_near(self, place: int, near: Near) -> None:
+        owner, where = self._owner_of(place), self._places[place]
         other, other_where = self._by_number[near.owner], self._places[near.token]
         if other.environment == owner.environment:
             told = f"prompts of {owner.name} are nearly the same as prompts of {other.name}"
@@ -434,6 +434,8 @@ class Linter:
         Args:
             drifts: Rows that describe tools otherwise than the code does.
         """
+        for token, near in self._near.rest():
+            self._see_near(token, near)
         pairs: dict[tuple[WarningName, str], _Seen] = {}
         for pair in self._pairs:
             if not self._is_template(pair):

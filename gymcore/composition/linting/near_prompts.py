@@ -11,9 +11,10 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["COMMON", "Near", "NearPrompts", "sketch_of"]
+__all__ = ["COMMON", "Near", "NearPrompts", "sketch_of", "words_of"]
 
 SKETCH = 16
 """Hashes kept of a prompt."""
@@ -27,6 +28,8 @@ CUT = 500
 """Of a text that is longer than twice this many characters, the first and the last so many are looked at."""
 COMMON = 4
 """A hash that more prompts of one owner have belongs to a template and leads nowhere."""
+WAITING, LEARNED = 8, 64
+"""So many prompts of an owner wait until its template is known, and from so many it is learned."""
 ROWS = 30_000
 """How many sketches are kept, of all owners together."""
 
@@ -43,9 +46,9 @@ class _WordCodes(dict[str, int]):
         return code
 
 
-def sketch_of(text: str, codes: dict[str, int]) -> list[int] | None:
+def words_of(text: str, codes: dict[str, int]) -> list[int] | None:
     """
-    Return the lowest hashes of a text's word triples in order, or None where it has too few words.
+    Return the numbers of a text's words in order, or None where it has too few.
 
     Args:
         text: The text; upper and lower case are the same.
@@ -58,15 +61,31 @@ def sketch_of(text: str, codes: dict[str, int]) -> list[int] | None:
     if len(words) * 20 < len(text):  # type: ignore[arg-type] # a script without spaces
         words = text.replace(" ", "")
     numbers = list(map(codes.__getitem__, words))
-    count = len(numbers)
-    if count < LEAST_WORDS:
-        return None
+    return None if len(numbers) < LEAST_WORDS else numbers
+
+
+def sketch_of(words: list[int], common: set[int], reach: float = 1.0) -> tuple[list[int], float]:
+    """
+    Return the lowest hashes of a text's word triples in order.
+
+    Args:
+        words: The numbers of its words.
+        common: Triples that are left out, unless hardly any others are left.
+        reach: How many times as many triples as usual are looked at.
+
+    Returns:
+        The hashes, and the `reach` that such texts need.
+    """
     # A triple is ordered by its first word, so that most are left out by one comparison; all of those stand above.
-    bound = (_CODES * 3 * SKETCH // 2) // count if count > 2 * SKETCH else _CODES
-    hashes = _triples(numbers, bound)
-    if len(hashes) < SKETCH and bound < _CODES:
-        hashes = _triples(numbers, _CODES)
-    return sorted(hashes)[:SKETCH]
+    count = len(words)
+    bound = min(int(_CODES * 3 * SKETCH // 2 * reach) // count, _CODES) if count > 2 * SKETCH else _CODES
+    hashes = _triples(words, bound)
+    own = hashes - common
+    if len(own) < SKETCH and bound < _CODES:
+        hashes = _triples(words, _CODES)
+        own = hashes - common
+        reach = len(hashes) / (len(own) or 1)
+    return sorted(own if len(own) > LEAST_WORDS - 3 else hashes)[:SKETCH], reach
 
 
 def _triples(numbers: list[int], bound: int) -> set[int]:
@@ -85,8 +104,34 @@ class Near(NamedTuple):
     """The hashes that led to it."""
 
 
+class _Prompt(NamedTuple):
+    """A prompt that waits until it is known what it shares with others of its owner."""
+
+    rest: int
+    token: int
+    words: list[int]
+    others: Iterable[tuple[int, bool]]
+
+
+@dataclass
+class _Learning:
+    """What is known of the template of an owner's prompts."""
+
+    seen: int = 0
+    counts: dict[int, int] = field(default_factory=dict)
+    """How many of the first prompts have each triple."""
+    waiting: list[_Prompt] = field(default_factory=list)
+    reach: float = 1.0
+    """How many times as many triples as usual are looked at, because so many are of the template."""
+
+
 class NearPrompts:
-    """The sketches of many prompts; some 600 bytes each."""
+    """
+    The sketches of many prompts; some 600 bytes each.
+
+    What more than `COMMON` of an owner's first prompts have belongs to its template, and is left out of every sketch,
+    so that the same questions are found under other instructions. Its very first prompts wait until that is known.
+    """
 
     def __init__(self) -> None:
         self.codes = _WordCodes()
@@ -96,10 +141,15 @@ class NearPrompts:
         self._tokens = array("Q")
         self._index: dict[int, dict[int, int]] = {}
         """For each owner, and each hash: the number of the first prompt with it, times eight, and how many have it."""
+        self._learning: dict[int, _Learning] = {}
+        self._common: set[int] = set()
+        """The triples of templates, of all owners."""
 
-    def add(self, owner: int, rest: int, token: int, text: str, others: Iterable[tuple[int, bool]]) -> Near | None:
+    def add(
+        self, owner: int, rest: int, token: int, text: str, others: Iterable[tuple[int, bool]]
+    ) -> Iterable[tuple[int, Near]]:
         """
-        Look for a prompt that is nearly this one among those of other owners, and keep this one.
+        Look for prompts that are nearly this one among those of other owners, and keep this one.
 
         Args:
             owner: The number of whose prompt it is.
@@ -109,13 +159,47 @@ class NearPrompts:
             others: Whose prompts to compare with, and whether `rest` must be the same.
 
         Returns:
-            The one that is most like it, or None. Whether both are only of one template is known in the end.
+            The token of this prompt, or of one that waited, and the other that is most like it; none where no other is.
+            Whether both are only of one template is known in the end.
         """
-        sketch = sketch_of(text, self.codes)
-        if sketch is None:
-            return None
+        words = words_of(text, self.codes)
+        if words is None:
+            return ()
+        learning = self._learning.get(owner)
+        if learning is None:
+            learning = self._learning[owner] = _Learning()
+        prompt = _Prompt(rest, token, words, others)
+        if learning.seen >= LEARNED:
+            near = self._compared(owner, prompt, learning)
+            return () if near is None else ((token, near),)
+        self._learn(learning, words)
+        learning.waiting.append(prompt)
+        return () if learning.seen < WAITING else self._settled(owner, learning)
+
+    def rest(self) -> list[tuple[int, Near]]:
+        """Return what is nearly the same among the prompts that still wait, as `add` does."""
+        return [found for owner, learning in self._learning.items() for found in self._settled(owner, learning)]
+
+    def _learn(self, learning: _Learning, words: list[int]) -> None:
+        counts = learning.counts
+        for triple in _triples(words, _CODES):
+            count = counts[triple] = counts.get(triple, 0) + 1
+            if count == COMMON + 1:
+                self._common.add(triple)
+        learning.seen += 1
+        if learning.seen == LEARNED:
+            learning.counts = {}
+
+    def _settled(self, owner: int, learning: _Learning) -> list[tuple[int, Near]]:
+        waiting, learning.waiting = learning.waiting, []
+        found = ((prompt.token, self._compared(owner, prompt, learning)) for prompt in waiting)
+        return [(token, near) for token, near in found if near is not None]
+
+    def _compared(self, owner: int, prompt: _Prompt, learning: _Learning) -> Near | None:
+        """Return the prompt of another owner that is most like one, and keep the one."""
+        sketch, learning.reach = sketch_of(prompt.words, self._common, learning.reach)
         best, near = 0.0, None
-        for other, same in others:
+        for other, same in prompt.others:
             index = self._index.get(other)
             if index is None:
                 continue
@@ -123,14 +207,14 @@ class NearPrompts:
                 if number & 7 > COMMON:
                     continue
                 place = number >> 3
-                if same and self._rests[place] != rest:
+                if same and self._rests[place] != prompt.rest:
                     continue
                 alike = _alike(sketch, self._sketches[place * SKETCH : (place + 1) * SKETCH])
                 if alike >= ALIKE and alike > best:
                     features = tuple(feature for feature in sketch[:INDEXED] if index.get(feature) == number)
                     best, near = alike, Near(other, self._tokens[place], features)
         if len(self._rests) < ROWS:
-            self._keep(owner, sketch, rest, token, self._index.setdefault(owner, {}))
+            self._keep(owner, sketch, prompt.rest, prompt.token, self._index.setdefault(owner, {}))
         return near
 
     def is_template(self, owner: int, near: Near) -> bool:

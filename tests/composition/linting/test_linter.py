@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gymcore.composition import Composition, compose
 from gymcore.composition.linting import linter as linter_module
 from gymcore.composition.linting.linter import Linter
-from gymcore.composition.linting.near_prompts import ALIKE, NearPrompts, sketch_of
+from gymcore.composition.linting.near_prompts import ALIKE, NearPrompts, sketch_of, words_of
 from gymcore.discovery import discover
 from gymcore.errors import PlanError, RequestError
 from gymcore.plan import Plan, WarningName
@@ -71,6 +71,56 @@ def test_nearly_the_same_question_in_two_environments_is_found() -> None:
     found = _seen(("a", None, _row(" ".join(words))), ("b", None, _row(other)))
 
     assert found["shared-prompt"].message == "prompts stand nearly the same in both a and b (1 row)"
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+@pytest.mark.parametrize("other", ["{}", "{}\n\nLet us think about it step by step, and end with: the answer is"])
+def test_the_same_questions_under_other_instructions_are_found(other: str, is_reversed: bool) -> None:
+    """
+    What more than four prompts share is a template, whose words count for nothing; in whatever order files are read,
+    and from the first row to the last.
+    """
+    task = "Solve the following math problem. Think step by step, and put the final answer in \\boxed{{}}.\n\n{}"
+    rows = [("a", None, _row(task.format(_text(number)))) for number in range(100)]
+    rows += [("b", None, _row(other.format(_text(number)) + " please")) for number in range(100)]
+
+    found = _seen(*(reversed(rows) if is_reversed else rows))
+
+    assert found["shared-prompt"].count >= 95  # it is an estimate
+
+
+@pytest.mark.parametrize("validated", [3, 30])
+def test_a_leak_is_found_whatever_the_template(validated: int) -> None:
+    """
+    Also where one split has too few rows to tell what their template is.
+    """
+    task = f"{_text(99, 60)}: {{}}"
+    rows = [("a", "validation", _row(task.format(f"{_text(number)} now"))) for number in range(validated)]
+    rows += [("a", "train", _row(task.format(_text(number)))) for number in range(50)]
+
+    assert _seen(*rows)["leaked-prompt"].count == validated
+    assert _seen(*reversed(rows))["leaked-prompt"].count == validated
+
+
+def test_rows_of_one_template_with_other_values_are_not_taken_for_each_other() -> None:
+    """
+    However many words they share, and some of the values.
+    """
+    chance = random.Random(4)
+
+    def story() -> str:
+        one, other = chance.sample(WORDS, 2)
+        numbers = [chance.randint(2, 60) for _ in range(3)]
+        return (
+            f"{one} has {numbers[0]} apples in a big basket and buys {numbers[1]} more of them at the market before "
+            f"giving {numbers[2]} of all these to {other} who lives next door. How many are left in the basket now?"
+        )
+
+    for splits in (("a", "train"), ("a", "validation")), (("a", None), ("b", None)):
+        for size in (6, 30, 300):
+            rows = [(*splits[number % 5 == 0], _row(story())) for number in range(size)]
+
+            assert _seen(*rows) == {}
 
 
 def test_different_questions_are_not_taken_for_each_other() -> None:
@@ -273,8 +323,11 @@ def test_a_sketch_is_the_same_in_every_case_and_spacing(words: list[str]) -> Non
     And a text is nearly itself.
     """
     codes = NearPrompts().codes
+    one, other = words_of(" ".join(words), codes), words_of("\n ".join(words).title(), codes)
 
-    assert sketch_of(" ".join(words), codes) == sketch_of("\n ".join(words).title(), codes)
+    assert one is not None
+    assert one == other
+    assert sketch_of(one, set()) == sketch_of(list(other or ()), set())
 
 
 @pytest.mark.parametrize("changed", [0, 1, 2, 20, 40])
@@ -289,7 +342,8 @@ def test_sketches_tell_how_much_is_common(changed: int) -> None:
         near.add(0, 0, 1, " ".join(words), ())
         for place in random.Random(seed).sample(range(80), changed):
             words[place] = f"new{place}"
-        found += near.add(1, 0, 2, " ".join(words), [(0, True)]) is not None
+        near.add(1, 0, 2, " ".join(words), [(0, True)])
+        found += len(near.rest())
 
     assert found >= 80 if changed <= 2 else found <= 5, (changed, ALIKE)
 
