@@ -47,6 +47,12 @@ LOOKED_AT, LOOKED_OVER = 1_000_000, 5
 """So many characters, and so many times its prompt, are read for all answers of a row; most are read once or twice."""
 PLACE_COST = 200
 """As so many characters counts a place where an answer stands and is none."""
+SAMPLED_ANSWERS, SAMPLED_EACH, SAMPLE_LENGTH = 8, 2, 2000
+"""Of so many answers of a key, so many prompts each are kept, their first and last so many characters."""
+SAMPLED_LENGTH = 5_000_000
+"""So many characters are kept of all of them."""
+CHOICE_LENGTH, TOLD = 1000, 200
+"""No choice of a list is longer, and of so many is asked in the end whether they are choices."""
 KEY_LENGTH = 200
 """Of a longer key the start is looked at: it is no name."""
 
@@ -92,6 +98,48 @@ class _Seen:
 
 
 @dataclass
+class _Answers:
+    """The values of a key that speaks of answers, in the rows of one owner."""
+
+    samples: dict[str, list[str]] = field(default_factory=dict)
+    """For some values, prompts of rows that have them."""
+    told: dict[str, _Seen] = field(default_factory=dict)
+    """For each value that stands in prompts of its own rows, these rows."""
+    further: _Seen = field(default_factory=_Seen)
+    """The rows of values beyond those."""
+
+    def wants(self, value: str) -> bool:
+        """Whether another prompt of a value is to be kept."""
+        prompts = self.samples.get(value)
+        return len(self.samples) < SAMPLED_ANSWERS if prompts is None else len(prompts) < SAMPLED_EACH
+
+    def add(self, value: str, where: str) -> None:
+        """Remember a row whose prompt holds its own value."""
+        if value in self.told or (len(value) <= CHOICE_LENGTH and len(self.told) < TOLD):
+            self.told.setdefault(value, _Seen()).add(where)
+        elif not self.is_choice(value):
+            self.further.add(where)
+
+    def is_choice(self, value: str) -> bool:
+        """Whether a value stands in most prompts of rows that have another one: they list what may be answered."""
+        others = [prompt for other, prompts in self.samples.items() if other != value for prompt in prompts]
+        missed = 0
+        for prompt in others:
+            missed += not _tells(prompt, value, LOOKED_AT)[0]
+            if 2 * missed >= len(others):
+                return False
+        return bool(others)
+
+    def leaks(self) -> _Seen:
+        """Return the rows whose prompts hold their own value, which is no choice."""
+        found = _Seen()
+        for seen in (*(seen for value, seen in self.told.items() if not self.is_choice(value)), self.further):
+            found.count += seen.count
+            found.examples += seen.examples[: EXAMPLES - len(found.examples)]
+        return found
+
+
+@dataclass
 class _Owner:
     """The rows of one environment and one split."""
 
@@ -106,6 +154,8 @@ class _Owner:
     constants: dict[str, Any] | None = None
     """What has been the same in all rows."""
     answers: dict[str, bool] = field(default_factory=dict)
+    """Whether a key speaks of answers."""
+    known_answers: dict[str, _Answers] = field(default_factory=dict)
     others: list[tuple[int, bool]] = field(default_factory=list)
     """The owners whose prompts are compared with these, and whether what stands around them must be the same."""
     siblings: list[_Owner] = field(default_factory=list)
@@ -187,6 +237,7 @@ class Linter:
         self._prompts: dict[int, int] = {}
         """Where each was seen first."""
         self._near = NearPrompts()
+        self._sampled_left = SAMPLED_LENGTH
         self._shapes: dict[str, dict[bytes, dict[str, str]]] = {}
         """For each tool, the environments and places of each of its schemas."""
         self._ranges: dict[str, tuple[float, float]] = {}
@@ -413,12 +464,26 @@ class Linter:
             if len(owner.answers) < REMEMBERED_FIELDS:
                 owner.answers[key] = is_answer
         if is_answer and _is_telling(value):
+            answers = owner.known_answers.get(key)
+            if answers is None:
+                if len(owner.known_answers) >= REMEMBERED_FIELDS:
+                    return left
+                answers = owner.known_answers[key] = _Answers()
+            if answers.wants(value):
+                self._keep_sample(answers, value, asked, around)
             for text in (asked, around):
                 is_told, left = _tells(text, value, left)
                 if is_told:
-                    self._see("answer-in-prompt", f"prompts of {owner.name} hold the row's own {key!r}", where)
+                    answers.add(value, where)
                     break
         return left
+
+    def _keep_sample(self, answers: _Answers, value: str, asked: str, around: str) -> None:
+        prompt = f"{_ends(asked)}\n{_ends(around)}"
+        length = len(value) + len(prompt)
+        if length <= self._sampled_left and len(value) <= CHOICE_LENGTH:
+            self._sampled_left -= length
+            answers.samples.setdefault(value, []).append(prompt)
 
     def _see(self, name: WarningName, told: str, where: str, other: str | None = None) -> None:
         if name in self._ignored:
@@ -440,6 +505,11 @@ class Linter:
         for pair in self._pairs:
             if not self._is_template(pair):
                 pairs.setdefault((pair.name, pair.told), _Seen()).add(pair.example)
+        for owner in self._by_number:
+            for key, answers in owner.known_answers.items():
+                seen = answers.leaks()
+                if seen.count:
+                    pairs["answer-in-prompt", f"prompts of {owner.name} hold the row's own {key!r}"] = seen
         found = [
             LintWarning(name, _counted(seen.count, told), seen.count, tuple(seen.examples))
             for (name, told), seen in (*self._found.items(), *pairs.items())
@@ -530,6 +600,13 @@ def _keep_constants(owner: _Owner, row: Mapping[str, Any]) -> None:
 def _is_telling(value: str) -> bool:
     """Whether a text is long enough that its standing in a prompt is no accident."""
     return len(value) >= 16 or (len(value) >= 8 and value.count(" ") >= 2)
+
+
+def _ends(text: str) -> str:
+    """Return a text, or of a long one the beginning and the end."""
+    if len(text) <= 2 * SAMPLE_LENGTH:
+        return text
+    return f"{text[:SAMPLE_LENGTH]}\n{text[-SAMPLE_LENGTH:]}"
 
 
 def _is_identity(key: str) -> bool:

@@ -443,6 +443,53 @@ def test_an_answer_is_found_after_very_many_options() -> None:
     assert _seen(("a", None, _row(asked, answer=answer))) == {}
 
 
+CLASSES = ("natural language processing", "computer vision research", "reinforcement learning theory")
+
+
+@pytest.mark.parametrize("is_sorted", [False, True])
+@pytest.mark.parametrize("around", ["", f"The classes are {' and '.join(CLASSES)}."])
+def test_what_prompts_list_as_choices_is_no_leak(around: str, is_sorted: bool) -> None:
+    """
+    A value that stands in most prompts of rows with another answer is one of those that may be given; whether the rows
+    of one answer follow each other or not.
+    """
+    order = sorted(range(60), key=lambda number: number % 3) if is_sorted else range(60)
+    listed = "Which of them is it?" if around else f"Is it one of {', '.join(CLASSES)}?"
+    rows = [("a", None, _row(f"{_text(number)} {listed}", around, label=CLASSES[number % 3])) for number in order]
+
+    assert _seen(*rows) == {}
+
+
+def test_an_answer_that_other_prompts_do_not_hold_is_found_among_choices() -> None:
+    """
+    A class that only its own rows name, beside others that all do.
+    """
+    listed = f"Is it one of {CLASSES[0]}, {CLASSES[1]}?"
+    rows = [("a", None, _row(f"{_text(number)} {listed}", label=CLASSES[number % 2])) for number in range(30)]
+    rows += [
+        ("a", None, _row(f"{_text(number)} {listed} It is {CLASSES[2]}.", label=CLASSES[2])) for number in (98, 99)
+    ]
+
+    found = _seen(*rows)
+
+    assert (found["answer-in-prompt"].count, found["answer-in-prompt"].examples) == (2, ("a.jsonl:31", "a.jsonl:32"))
+
+
+def test_very_many_different_answers_are_all_counted() -> None:
+    """
+    Also those beyond what is remembered until the end.
+    """
+    answers = [f"the number {number} of them" for number in range(linter_module.TOLD + 50)]
+    rows = [("a", None, _row(f"{_text(number)} It is {text}.", answer=text)) for number, text in enumerate(answers)]
+
+    linter = Linter(is_thorough=True)
+    for number, (environment, split, row) in enumerate(rows):
+        linter.add(environment, split, row, f"a:{number}")
+
+    assert [found.count for found in linter.warnings()] == [len(answers)]
+    assert [found.count for found in linter.warnings()] == [len(answers)]
+
+
 def test_one_tool_with_two_schemas_is_found(composed: Compose, write_rows: Write) -> None:
     """
     Across environments; within one, the code is what rows are held against.
