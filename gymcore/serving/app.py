@@ -51,6 +51,9 @@ class Served:
     """Environments of which nothing can be played as long as this process lives, and why."""
 
 
+LONGEST_PAUSE_S = 5.0
+"""So long, at most, no long body is read after one that was refused."""
+
 Answer = Callable[[Request], Awaitable[Response]]
 
 CALLS: Mapping[str, Mapping[str, str]] = {
@@ -101,6 +104,8 @@ class _Wire:
         self._down = served.down
         self._aggregating = asyncio.Lock()
         self._reading = asyncio.Lock()
+        self._may_read = 0.0
+        """When the next long body may be read, in seconds of the event loop's clock."""
 
     async def answer(self, request: Request) -> Response:
         """Answer any call of the protocol; every other name is that of a tool."""
@@ -225,12 +230,23 @@ class _Wire:
         return scored(sent, response, score.stop, score.reward)
 
     async def _read(self, request: Request, read: Callable[[bytes], Result]) -> Result:
-        """Read a body; a long one in a thread, one at a time, so that the calls of others go on meanwhile."""
+        """
+        Read a body; a long one in a thread, one at a time, so that the calls of others go on meanwhile.
+
+        Long ones that are refused cost no more than a tenth of the time: what is sent for nothing may be sent for ever.
+        """
         body = await request.body()
         if len(body) <= LONG_BODY:
             return read(body)
+        now = asyncio.get_running_loop().time
         async with self._reading:
-            return await asyncio.to_thread(read, body)
+            await asyncio.sleep(self._may_read - now())
+            begun = now()
+            try:
+                return await asyncio.to_thread(read, body)
+            except Refusal:
+                self._may_read = now() + min(9 * (now() - begun), LONGEST_PAUSE_S)
+                raise
 
     async def close_session(self, request: Request) -> Response:
         found = self._find(request)

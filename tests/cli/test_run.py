@@ -440,7 +440,7 @@ def test_fewer_repeats_than_there_are_do_not_make_good_what_is_missing(gym: Gym)
 
     assert fewer.code == 1
     assert "not finished: 1 of 4, see run/failures.jsonl" in fewer.err
-    assert re.search(r"^ *total +9 \(4 planned\) ", shown.out, re.MULTILINE)
+    assert re.search(r"^ *total +9 \(4 planned, 1 owed\) ", shown.out, re.MULTILINE)
     assert mended.code == 0
     assert gym.noted("played") == {"played t0": 3, "played t1": 3, "played t2": 3, "played t3": 5}
 

@@ -541,6 +541,27 @@ async def test_a_long_row_is_read_as_a_short_one(composed: Composed, wire: Servi
     assert all(line["note"] == row["note"] for line in served.lines())
 
 
+async def test_long_bodies_that_are_refused_leave_most_of_the_time_to_others(composed: Composed, wire: Serving) -> None:
+    """
+    Whoever sends them over and over waits for nine times as long as each took; a row of usual length does not.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        loop = asyncio.get_running_loop()
+        nobody = {"agent_ref": {"name": "nobody"}, "texts": ["ab"] * 500_000}
+        begun = loop.time()
+        first = await served.post("/seed_session", nobody)
+        first_s = loop.time() - begun
+        second = asyncio.create_task(served.post("/seed_session", nobody))
+        played = await served.post("/run", served.rows()[0])
+        is_answered_first = not second.done()
+        refused = await second
+        second_s = loop.time() - begun - first_s
+
+    assert (first.status_code, played.status_code, refused.status_code) == (404, 200, 404)
+    assert is_answered_first
+    assert second_s > 1.5 * first_s
+
+
 async def test_a_row_of_too_many_keys_is_refused_before_it_is_looked_at(composed: Composed, wire: Serving) -> None:
     """
     Each of them would be looked at several times while everybody waits.
