@@ -233,7 +233,7 @@ class _Wire:
         """
         Read a body; a long one in a thread, one at a time, so that the calls of others go on meanwhile.
 
-        Long ones that are refused cost no more than a tenth of the time: what is sent for nothing may be sent for ever.
+        Long ones that are refused cost no more than a twentieth of the time: what is sent for nothing may be sent for ever.
         """
         body = await request.body()
         if len(body) <= LONG_BODY:
@@ -245,7 +245,7 @@ class _Wire:
             try:
                 return await asyncio.to_thread(read, body)
             except Refusal:
-                self._may_read = now() + min(9 * (now() - begun), LONGEST_PAUSE_S)
+                self._may_read = now() + min(19 * (now() - begun), LONGEST_PAUSE_S)
                 raise
 
     async def close_session(self, request: Request) -> Response:

@@ -543,7 +543,7 @@ async def test_a_long_row_is_read_as_a_short_one(composed: Composed, wire: Servi
 
 async def test_long_bodies_that_are_refused_leave_most_of_the_time_to_others(composed: Composed, wire: Serving) -> None:
     """
-    Whoever sends them over and over waits for nine times as long as each took; a row of usual length does not.
+    Whoever sends them over and over waits for nineteen times as long as each took; a row of usual length does not.
     """
     async with wire(composed({"a": (World, 1)}, Says)) as served:
         loop = asyncio.get_running_loop()
