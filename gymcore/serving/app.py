@@ -233,7 +233,7 @@ class _Wire:
         """
         Read a body; a long one in a thread, one at a time, so that the calls of others go on meanwhile.
 
-        Long ones that are refused cost no more than a twentieth of the time: what is sent for nothing may be sent for ever.
+        Those that are refused get a twentieth of the time at most: what is sent for nothing may be sent for ever.
         """
         body = await request.body()
         if len(body) <= LONG_BODY:
