@@ -23,7 +23,7 @@ from gymcore.plan import AgentPlan, EnvironmentPlan, ModelPlan, Plan, PromptPlan
 if TYPE_CHECKING:
     from gymcore.interpreters.describer import Describer
 
-__all__ = ["DEFAULT_SPLIT", "ModelChoice", "Resolver", "Route", "with_argument", "written_sources"]
+__all__ = ["DEFAULT_SPLIT", "ModelChoice", "Resolver", "Route", "prompt_plan", "with_argument", "written_sources"]
 
 DEFAULT_SPLIT = "example"
 """The split an environment brings where the plan names neither a split nor data."""
@@ -177,7 +177,7 @@ class Resolver:
         split = self._checked_split(name, plugin, where)
         options = self._options(environment_class, plugin, entry.config, f"{where}.config")
         asked, is_own = self._asked_agent(entry, plugin, agent)
-        asked_prompt = entry.prompt if entry.prompt is not None else _prompt_of(plugin)
+        asked_prompt = prompt_plan(plugin, entry)
         place = f"{where}.prompt" if entry.prompt is not None else f"the manifest of {plugin.qualified}: prompt"
         prompt, mistakes = compile_prompt(asked_prompt, place)
         chosen, further = compile_filter(entry.filter, f"{where}.filter")
@@ -440,8 +440,10 @@ def with_argument(
     return bare.model_copy(update={"config": {**entry.config, option: argument}}), problem
 
 
-def _prompt_of(plugin: Plugin) -> PromptPlan | None:
-    """Return the prompt that a plugin's manifest gives its rows."""
+def prompt_plan(plugin: Plugin, entry: EnvironmentPlan | None = None) -> PromptPlan | None:
+    """Return what an entry of a plan asks with, or else the manifest of its environment, if one of them does."""
+    if entry is not None and entry.prompt is not None:
+        return entry.prompt
     return PromptPlan(**plugin.manifest.prompt) if plugin.manifest.prompt else None
 
 

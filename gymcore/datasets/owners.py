@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gymcore.composition.routes import prompt_plan
 from gymcore.composition.rows.prompts import Prompt, compile_prompt
 from gymcore.discovery import Plugin
-from gymcore.plan import EnvironmentPlan, PromptPlan
+from gymcore.plan import EnvironmentPlan
 
 __all__ = ["FURTHER", "NAME_LETTERS", "OWNERS", "RouteError", "prompt_of", "route_name", "shown_route"]
 
@@ -51,8 +52,5 @@ def shown_route(name: str) -> str:
 
 
 def prompt_of(plugin: Plugin, entry: EnvironmentPlan | None = None) -> Prompt | None:
-    """Return what an entry of a plan asks with, or else the manifest of its environment, if one of them does."""
-    asked = entry.prompt if entry is not None else None
-    if asked is None and plugin.manifest.prompt:
-        asked = PromptPlan(**plugin.manifest.prompt)
-    return compile_prompt(asked, "prompt")[0]
+    """Return the prompt of `prompt_plan`, to be put into rows."""
+    return compile_prompt(prompt_plan(plugin, entry), "prompt")[0]
