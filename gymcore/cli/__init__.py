@@ -7,6 +7,7 @@ used; 4 a chosen plugin is broken; 5 the disk failed, or stdout did; 70 a bug of
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ import click
 from gymcore.cli.lazy_group import LazyGroup
 from gymcore.cli.output import be_courteous, lost_output
 from gymcore.cli.printable import printable
+from gymcore.cli.signals import NUMBERS
 from gymcore.errors import GymcoreError, PluginError
 
 __all__ = ["COMMANDS", "command_line", "main"]
@@ -69,14 +71,21 @@ def command_line() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
     be_courteous()
+    atexit.register(_hear_nothing)  # the first to be registered is the last to be called
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # else somebody switched it off, as `nohup` does
             signal.signal(number, signal.default_int_handler)
     code = _exit_code(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in NUMBERS:
         signal.signal(number, lambda number, frame: os._exit(code))  # all is said
     _leave_hanging_threads(code)
     sys.exit(code)
+
+
+def _hear_nothing() -> None:
+    """Let no signal give the process another exit code in the moment that Python takes to end: it drops handlers."""
+    for number in NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _leave_hanging_threads(code: int) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from gymcore.cli.printable import printable
+from gymcore.cli.signals import interrupted_once
 from gymcore.discovery import discover
 from gymcore.discovery.requirements import Installed
 from gymcore.doctor import Check, examine
@@ -40,6 +41,7 @@ __all__ = ["command"]
 )
 @click.option("--seed", type=int, default=0, metavar="N", help="Where to interrupt it; 0, where nothing is said.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@interrupted_once()
 def command(
     folder: Path,
     endpoint: str | None,

@@ -4,18 +4,61 @@ Ctrl-C, TERM and HUP: while a run plays they are told to it one by one, before a
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["Signals"]
+__all__ = ["Signals", "interrupted_once"]
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 3
 """How many signals end the process whatever it does."""
+CLEANING = 5
+"""The same where there is something to clean up first."""
+
+
+@contextmanager
+def interrupted_once() -> Iterator[None]:
+    """
+    Raise KeyboardInterrupt at the first signal alone, so that the next ones do not stop what cleans up after it.
+
+    The fifth ends the process. Once one has come it stays so: the process is about to end.
+    """
+    count = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count >= CLEANING:
+            os._exit(130)
+        if count == 1:
+            raise KeyboardInterrupt
+
+    with _handled(handle, lambda: not count):
+        yield
+
+
+@contextmanager
+def _handled(handle: Callable[[int, FrameType | None], None], is_over: Callable[[], bool]) -> Iterator[None]:
+    """
+    Handle all signals that ask to stop.
+
+    What whoever started us has switched off stays so, as `nohup` does with HUP; Ctrl-C is always heard.
+
+    Args:
+        handle: What is called at each.
+        is_over: Whether they are handled as before afterwards.
+    """
+    heard = [n for n in NUMBERS if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heard}
+    try:
+        yield
+    finally:
+        if is_over():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class Signals:
@@ -38,16 +81,9 @@ class Signals:
     def caught(self) -> Iterator[None]:
         """
         Raise KeyboardInterrupt at the first two, until `told` says otherwise, and end the process at the third.
-
-        A signal that whoever started us has switched off stays so, as `nohup` does with HUP; Ctrl-C is always heard.
         """
-        heard = [n for n in NUMBERS if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, self._handle) for number in heard}
-        try:
+        with _handled(self._handle, lambda: True):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     @contextmanager
     def told(self, listener: Callable[[int], None]) -> Iterator[None]:
@@ -59,6 +95,8 @@ class Signals:
         Raises:
             KeyboardInterrupt: one came before, and was lost where Python has no use for exceptions.
         """
+        import asyncio
+
         if self.count:
             raise KeyboardInterrupt
         loop = asyncio.get_running_loop()

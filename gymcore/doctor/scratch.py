@@ -21,13 +21,12 @@ _SETTLED_S = 60.0
 """After so long without a lock a folder is nobody's: a doctor takes the lock as soon as it has made one."""
 
 _REMOVAL_S = 5.0
-_PATIENCE = 5
 
 
 @contextmanager
 def scratch_in(folder: Path) -> Iterator[Path]:
     """
-    Make a scratch folder, and remove it afterwards, also when asked to stop a second time meanwhile.
+    Make a scratch folder, and remove it afterwards, also when asked to stop meanwhile.
 
     What a doctor left that was killed here is removed as well.
 
@@ -41,10 +40,14 @@ def scratch_in(folder: Path) -> Iterator[Path]:
     _sweep(folder)
     scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
     try:
-        with only_writer(scratch):
-            yield scratch
-    finally:
+        try:
+            with only_writer(scratch):
+                yield scratch
+        finally:
+            _remove(scratch)
+    except KeyboardInterrupt:  # which may have come while it was removed
         _remove(scratch)
+        raise
 
 
 def _remove(scratch: Path) -> None:
@@ -52,22 +55,16 @@ def _remove(scratch: Path) -> None:
     Remove a folder, though a process that was killed in it may be writing its last file.
 
     Raises:
-        KeyboardInterrupt: somebody asked to stop meanwhile; it is raised when all is gone, or at the fifth time.
         OSError: the folder cannot be removed.
     """
-    asked = 0
     end = time.monotonic() + _REMOVAL_S
-    while scratch.exists() and asked < _PATIENCE:
+    while scratch.exists():
         try:
             shutil.rmtree(scratch)
-        except KeyboardInterrupt:
-            asked += 1
         except OSError:
             if time.monotonic() > end:
                 raise
             time.sleep(0.01)
-    if asked:
-        raise KeyboardInterrupt
 
 
 def _sweep(folder: Path) -> None:

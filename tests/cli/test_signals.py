@@ -15,7 +15,7 @@ NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 SCRIPT = """
 import asyncio, os, signal, sys, time
-from gymcore.cli.signals import Signals
+from gymcore.cli.signals import Signals, interrupted_once
 
 def send(number=signal.{number}):
     os.kill(os.getpid(), number)
@@ -96,6 +96,30 @@ def test_who_is_started_with_hup_switched_off_never_hears_it() -> None:
         assert outcome(signal.SIGHUP, "send()") == (0, "end 0", "")
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_only_the_first_interrupts_where_there_is_something_to_clean_up(number: signal.Signals) -> None:
+    """
+    The next ones are not heard, also when all is cleaned up; the fifth ends the process.
+    """
+    body = """
+try:
+    with interrupted_once():
+        try:
+            send()
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        send()
+        print("cleaned up", flush=True)
+finally:
+    send()
+    send()
+    print("said so", flush=True)
+    send()
+"""
+
+    assert outcome(number, body) == (130, "interrupted\ncleaned up\nsaid so", "")
 
 
 @pytest.mark.parametrize("number", NUMBERS)
