@@ -324,9 +324,11 @@ class Sessions:
         self._count += 1
         try:
             await session.opened()
-        except BaseException:
+        except BaseException as error:
             self._sessions.pop(name, None)
             self._close(session)
+            if self._recorder.is_stopping and isinstance(error, Refusal) and not isinstance(error, FailedRollout):
+                raise stopping() from None  # it waited for what is gone, and was withdrawn
             raise
         return self._signer.sign(name.encode()).decode(), session
 
@@ -375,9 +377,14 @@ class Sessions:
         return sum(session.busy > 0 or (not session.is_over and session.heard > since) for session in sessions)
 
     async def drain(self, limit_s: float) -> None:
-        """Wait a while until what is unfinished is scored or closed, or somebody says `cancel`."""
+        """
+        Wait a while until what is unfinished is scored or closed, or somebody says `cancel`.
+
+        What is not open yet, because its environment waits for what is gone, is not waited for.
+        """
         until = time.monotonic() + limit_s
-        while time.monotonic() < until and not self._is_cancelled and self.unfinished(limit_s):  # noqa: ASYNC110
+        while time.monotonic() < until and not self._is_cancelled and self.unfinished(limit_s):
+            self._executor.withdraw()
             await asyncio.sleep(0.05)
 
     def cancel(self) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import errno
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -655,6 +656,45 @@ async def test_who_waits_for_room_is_told_at_once_that_the_server_stops(composed
     assert sorted(reply.status_code for reply in replies) == [200, 503, 503, 503, 503]
     assert late.status_code == 503
     assert all("stopping" in reply.json()["error"]["message"] for reply in replies if reply.status_code == 503)
+
+
+async def test_who_waits_for_what_is_gone_is_told_at_once_that_the_server_stops(
+    composed: Composed, wire: Serving
+) -> None:
+    """
+    Their rollouts have not begun; those of others are waited for, also where that is found while they finish.
+    """
+    served_on = asyncio.Event()
+
+    class Gone(World):
+        async def open(self) -> None:
+            await served_on.wait()
+            self.is_waiting = True
+            await asyncio.Event().wait()
+
+    class Slow(World):
+        async def open(self) -> None:
+            served_on.set()
+            await asyncio.sleep(0.5)
+
+    composition = composed({"a": (Slow, 2), "b": (Gone, 3)}, Says, collect={"concurrency": 8})
+    async with wire(composition) as served:
+        row = next(row for row in served.rows() if row["environment"] == "b")
+        asked = [asyncio.create_task(served.post("/run", row)) for row in served.rows()]
+        asked.append(asyncio.create_task(served.post("/seed_session", row)))
+        while len(served.served.sessions) == 0 or served.served.on_demand.in_flight.total() < 5:
+            await asyncio.sleep(0.001)
+        stopped = time.monotonic()
+        await asyncio.gather(served.served.on_demand.close(30), served.served.sessions.drain(30))
+        took_s = time.monotonic() - stopped
+        replies = await asyncio.gather(*asked)
+
+    assert [reply.status_code for reply in replies] == [
+        {"a": 200, "b": 503}[row["environment"]] for row in served.rows()
+    ] + [503]
+    assert all("stopping" in reply.json()["error"]["message"] for reply in replies if reply.status_code == 503)
+    assert took_s < 15
+    assert [line["environment"] for line in served.lines()] == ["a", "a"]
 
 
 async def test_rollouts_that_nobody_waits_for_any_more_are_not_begun(composed: Composed, wire: Serving) -> None:
