@@ -28,7 +28,7 @@ from gymcore.composition.rows.rejects import Rejects
 from gymcore.composition.rows.values import MISSING, key_path, keys_near, value_at
 from gymcore.composition.sources.opening import SourceLines, open_source
 from gymcore.composition.sources.plugin_rows import plugin_rows
-from gymcore.composition.tokens import TokenCounter, prompt_of, token_counter
+from gymcore.composition.tokens import TokenCounter, prompt_text, token_counter
 from gymcore.discovery import Catalog
 from gymcore.discovery.manifest import PluginRows
 from gymcore.documents import DocumentError, decode_json, encode_json
@@ -133,8 +133,7 @@ def compose(
         RequestError: there are warnings, and the plan is strict.
         StorageError: the disk is full.
     """
-    with closing(_resolver(plan, catalog, os.environ if environ is None else environ)) as resolver:
-        resolver.is_played = is_played
+    with closing(_resolver(plan, catalog, os.environ if environ is None else environ, is_played)) as resolver:
         return _compose(resolver, catalog)
 
 
@@ -163,12 +162,12 @@ def _compose(resolver: Resolver, catalog: Catalog) -> Composition:
         ) from None
 
 
-def _resolver(plan: Plan | PlanText, catalog: Catalog, environ: Mapping[str, str]) -> Resolver:
+def _resolver(plan: Plan | PlanText, catalog: Catalog, environ: Mapping[str, str], is_played: bool) -> Resolver:
     if isinstance(plan, Plan):
-        return Resolver(plan, catalog, environ)
+        return Resolver(plan, catalog, environ, is_played=is_played)
     if plan.plan is None:
         raise PlanError(plan.problems, source=plan.source)
-    resolver = Resolver(plan.plan, catalog, environ, plan.locate, plan.source)
+    resolver = Resolver(plan.plan, catalog, environ, plan.locate, plan.source, is_played=is_played)
     resolver.errors.extend(PlanError([problem]) for problem in plan.problems)
     return resolver
 
@@ -457,7 +456,7 @@ class _Composer:
         if self.linter.add(route.environment, self.split, row, where):
             self.linter.offered(route.environment, route.environment_class.tool_schemas(), "its code")
         if self.count_tokens is not None:
-            self.tokens[route.environment] += self.count_tokens(prompt_of(row["responses_create_params"]))
+            self.tokens[route.environment] += self.count_tokens(prompt_text(row["responses_create_params"]))
             self.counted[route.environment] += 1
 
     def _is_wanted(self, row: dict[str, Any], route: Route) -> bool:

@@ -358,8 +358,8 @@ def open_composition(
         raise RunFolderError("there is no composition in this folder", where=str(folder), hints=hints)
     written = Plan.from_file(folder / PLAN_NAME)
     plan = _changed_plan(folder / PLAN_NAME, settings, for_all or {})
-    with closing(Resolver(plan, catalog, os.environ if environ is None else environ)) as resolver:
-        resolver.is_played = is_played
+    environ = os.environ if environ is None else environ
+    with closing(Resolver(plan, catalog, environ, is_played=is_played)) as resolver:
         resolver.resolve_models()
         resolver.find_hooks()
         for name in in_order_of(written, lock):

@@ -75,8 +75,6 @@ class Resolver:
             says whom to ask for `${secret:NAME}`, and else the plan's hook plugins are asked.
         locate: Completes a key path by the place where it stands.
         source: How messages name the plan.
-
-    Attributes:
         is_played: Whether tasks are going to be played; where they are not, a model that cannot play an environment is
             remarked upon, and no mistake.
     """
@@ -88,9 +86,10 @@ class Resolver:
         environ: Mapping[str, str],
         locate: Callable[[str], str] = lambda where: where,
         source: str = "the plan",
+        *,
+        is_played: bool = True,
     ) -> None:
         self.source = source
-        self.is_played = True
         self.plan = plan
         self.locate = locate
         self.catalog = catalog
@@ -101,6 +100,7 @@ class Resolver:
         self.routes: dict[str, Route] = {}
         self.remarks: list[str] = []
         """What is to be known although it is no mistake, one line each."""
+        self._is_played = is_played
         self._written: dict[str, Route] = {}
         self._hooks: list[str] = []
         self._describers: dict[str, Describer] = {}
@@ -399,7 +399,7 @@ class Resolver:
             return
         if objection is None:
             return
-        if self.is_played:
+        if self._is_played:
             self.complain(Problem(objection, where=where))
         else:
             self.remarks.append(f"{objection} ({self.locate(where)})")

@@ -13,7 +13,7 @@ from typing import Any
 from gymcore.errors import PlanError, Problem
 from gymcore.responses import text_of
 
-__all__ = ["WORDS", "TokenCounter", "prompt_of", "token_counter"]
+__all__ = ["WORDS", "TokenCounter", "prompt_text", "token_counter"]
 
 WORDS = "words"
 
@@ -60,7 +60,7 @@ def token_counter(name: str, where: str) -> TokenCounter:
     return TokenCounter(lambda text: len(tokenizer.encode(text).ids), hashlib.sha256(content).hexdigest())
 
 
-def prompt_of(params: Mapping[str, Any]) -> str:
+def prompt_text(params: Mapping[str, Any]) -> str:
     """Return all that a model is told at first, joined by line breaks: instructions, messages, calls and results."""
     instructions, given = params.get("instructions"), params.get("input")
     told = [instructions] if isinstance(instructions, str) else []

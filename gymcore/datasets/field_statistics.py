@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from gymcore.composition.tokens import prompt_of
+from gymcore.composition.tokens import prompt_text
 from gymcore.documents import encode_json
 from gymcore.records import ROUTE_KEYS
 
@@ -148,7 +148,7 @@ class RowStatistics:
         """
         params = row["responses_create_params"]
         if tokens is None:
-            tokens = self._count_tokens(prompt_of(params))
+            tokens = self._count_tokens(prompt_text(params))
         self.rows += 1
         self.bytes.add(size)
         self.prompt.add(tokens)

@@ -11,7 +11,7 @@ from typing import Any
 
 from gymcore.chat import HELD_ELSEWHERE, InexpressibleError, joins_replies, to_chat_tool, to_messages
 from gymcore.composition import Route
-from gymcore.composition.tokens import prompt_of
+from gymcore.composition.tokens import prompt_text
 from gymcore.documents import decode_exactly, encode_json
 from gymcore.records import Row
 from gymcore.responses import Item, message
@@ -72,7 +72,7 @@ class ComposedRow:
     @property
     def prompt(self) -> str:
         """All that a model is told at first, as one text."""
-        return prompt_of(self.params)
+        return prompt_text(self.params)
 
     @cached_property
     def params(self) -> dict[str, Any]:

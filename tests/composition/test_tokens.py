@@ -14,7 +14,7 @@ import pytest
 
 from gymcore.composition import Composition, compose, open_composition, write_composition
 from gymcore.composition.locking.locked import plan_of, refuse_what_moved
-from gymcore.composition.tokens import prompt_of, token_counter
+from gymcore.composition.tokens import prompt_text, token_counter
 from gymcore.discovery import Catalog
 from gymcore.documents import YamlDocument
 from gymcore.errors import PlanError, RunFolderError
@@ -41,7 +41,7 @@ def test_all_that_a_model_is_told_is_counted(params: dict[str, Any], words: int)
     """
     Instructions, messages, earlier calls and what came of them; a part that is no text counts nothing.
     """
-    assert token_counter("words", "here")(prompt_of(params)) == words
+    assert token_counter("words", "here")(prompt_text(params)) == words
 
 
 def write_tokenizer(path: Path, *words: str) -> Path:

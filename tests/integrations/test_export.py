@@ -16,7 +16,7 @@ import pytest
 
 from gymcore.chat import InexpressibleError
 from gymcore.composition import Composition, open_composition, write_composition
-from gymcore.composition.tokens import prompt_of
+from gymcore.composition.tokens import prompt_text
 from gymcore.discovery import Catalog
 from gymcore.errors import DataError, RequestError, RunFolderError, StorageError
 from gymcore.integrations import FORMATS, export
@@ -269,7 +269,7 @@ def test_parquet_keeps_every_row_in_full(composed: Composed, tmp_path: Path) -> 
     assert max(row["epoch"] for row in rows) == 2
     assert {row["route"] for row in rows} == {"echo_simple_agent", "shout_voice"}
     assert [row["prompt"] for row in rows] == [
-        prompt_of(row.value["responses_create_params"]) for row in composition.dataset
+        prompt_text(row.value["responses_create_params"]) for row in composition.dataset
     ]
 
 
