@@ -20,7 +20,7 @@ import click
 from gymcore.cli.lazy_group import LazyGroup
 from gymcore.cli.output import be_courteous, lost_output
 from gymcore.cli.printable import printable
-from gymcore.cli.signals import NUMBERS
+from gymcore.cli.signals import NUMBERS, Interrupts
 from gymcore.errors import GymcoreError, PluginError
 
 __all__ = ["COMMANDS", "command_line", "main"]
@@ -72,13 +72,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
     be_courteous()
     atexit.register(_hear_nothing)  # the first to be registered is the last to be called
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # else somebody switched it off, as `nohup` does
-            signal.signal(number, signal.default_int_handler)
-    code = _exit_code(arguments)
+    interrupts = Interrupts()
+    for number in NUMBERS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # else it was switched off
+            signal.signal(number, interrupts)
+    code = _exit_code(arguments, interrupts)
     for number in NUMBERS:
         signal.signal(number, lambda number, frame: os._exit(code))  # all is said
     _leave_hanging_threads(code)
+    # Python takes an interrupt of a text that it executed, as dataclasses has it do, for one that nobody caught, and
+    # would end `python -m gymcore` by a signal; only the next text that it executes makes it forget that.
+    exec("")
     sys.exit(code)
 
 
@@ -101,10 +105,13 @@ def _leave_hanging_threads(code: int) -> None:
             os._exit(code)
 
 
-def _exit_code(arguments: list[str] | None) -> int:
+def _exit_code(arguments: list[str] | None, interrupts: Interrupts) -> int:
     """Run the command line; whatever comes of it is one line and a documented code."""
     try:
-        code = command_line.main(arguments, prog_name="gym", standalone_mode=False)
+        try:
+            code = command_line.main(arguments, prog_name="gym", standalone_mode=False)
+        finally:
+            interrupts.is_over = True
         return _with_output(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show()

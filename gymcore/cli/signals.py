@@ -10,13 +10,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["Signals", "interrupted_once"]
+__all__ = ["NUMBERS", "Interrupts", "Signals", "interrupted_once"]
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 3
 """How many signals end the process whatever it does."""
-CLEANING = 5
-"""The same where there is something to clean up first."""
+IMPATIENCE = 4
+"""The same where nothing is left but to clean up, or to say how it ended."""
+
+
+class Interrupts:
+    """
+    A signal handler that raises KeyboardInterrupt as long as there is something to be interrupted.
+
+    Args:
+        is_once: Whether the first signal is the last that does.
+
+    Attributes:
+        is_over: Whether there is nothing more to be interrupted; the fourth signal from then on ends the process.
+    """
+
+    def __init__(self, *, is_once: bool = False) -> None:
+        self.is_over = False
+        self._is_once = is_once
+        self._ignored = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        if not self.is_over:
+            self.is_over = self._is_once
+            raise KeyboardInterrupt
+        self._ignored += 1
+        if self._ignored >= IMPATIENCE:
+            os._exit(130)
 
 
 @contextmanager
@@ -24,19 +50,10 @@ def interrupted_once() -> Iterator[None]:
     """
     Raise KeyboardInterrupt at the first signal alone, so that the next ones do not stop what cleans up after it.
 
-    The fifth ends the process. Once one has come it stays so: the process is about to end.
+    Once one has come it stays so: the process is about to end.
     """
-    count = 0
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal count
-        count += 1
-        if count >= CLEANING:
-            os._exit(130)
-        if count == 1:
-            raise KeyboardInterrupt
-
-    with _handled(handle, lambda: not count):
+    interrupts = Interrupts(is_once=True)
+    with _handled(interrupts, lambda: not interrupts.is_over):
         yield
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -123,18 +124,35 @@ finally:
 
 
 @pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("times", [1, 4])
 @pytest.mark.parametrize("command", ["list", "report"])
-def test_every_command_ends_cleanly(number: signal.Signals, command: str) -> None:
+def test_every_command_ends_cleanly(tmp_path: Path, number: signal.Signals, command: str, times: int) -> None:
     """
-    A signal while a command is being loaded ends it with 130 and one word.
+    A signal while a command is being loaded ends it with 130 and one word, as do further ones while it says so.
     """
-    code = (
-        "import os, sys, gymcore.cli as cli\n"
-        "class Interrupts(dict):\n"
-        f"    def __contains__(self, name): os.kill(os.getpid(), {int(number)}); return True\n"
-        "cli.command_line.lazy = Interrupts(cli.COMMANDS)\n"
-        f"cli.main(['{command}', 'nowhere'])\n"
+    (tmp_path / "loading.py").write_text(f"""
+import os, sys, gymcore.cli as cli
+
+class Interrupts(dict):
+    def __contains__(self, name):
+        exec("os.kill(os.getpid(), {int(number)}); str()")
+
+class Telling:
+    left = {times - 1}
+    def write(self, text):
+        if self.left and "interrupted" in text:
+            self.left -= 1
+            os.kill(os.getpid(), {int(number)})
+        sys.__stderr__.write(text)
+    def flush(self):
+        sys.__stderr__.flush()
+
+cli.command_line.lazy = Interrupts(cli.COMMANDS)
+cli.be_courteous = lambda: setattr(sys, "stderr", Telling())
+cli.main(['{command}', 'nowhere'])
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "loading"], cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
 
     assert (done.returncode, done.stderr.strip()) == (130, "interrupted")
