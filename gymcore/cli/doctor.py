@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from gymcore.cli.printable import printable
+from gymcore.cli.seconds import Seconds
 from gymcore.cli.signals import interrupted_once
 from gymcore.discovery import discover
 from gymcore.discovery.requirements import Installed
@@ -31,7 +32,7 @@ __all__ = ["command"]
 @click.option("--set", multiple=True, metavar="KEY=VALUE", help="Set anything in the plan of what is asked.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.1, max=3600),
+    type=Seconds(min=0.1, max=3600),
     default=30.0,
     metavar="SECONDS",
     help="How long a model may take to answer; 30, where nothing is said.",

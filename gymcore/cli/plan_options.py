@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from gymcore.cli.seconds import Seconds
 from gymcore.composition.asked_names import key_of, shown_name
 from gymcore.discovery.catalog import bare_name, split_argument
 from gymcore.documents import YamlDocument
@@ -271,7 +272,7 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--executor", type=click.Choice(["local", "ray"]), help="Play in this process, or on Ray."),
         click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes that play, on Ray."),
         click.option("--max-failures", metavar="N|N%", help="Stop an environment alone when more of it fail."),
-        click.option("--drain", type=click.FloatRange(min=0), metavar="SECONDS", help="Time to finish after Ctrl-C."),
+        click.option("--drain", type=Seconds(min=0), metavar="SECONDS", help="Time to finish after Ctrl-C."),
         click.option("--seed", type=int, metavar="N", help="The source of all chance."),
         click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out, and write them to rejects.jsonl."),
         click.option("--ignore-warning", multiple=True, metavar="NAME", help="A warning to silence; again for each."),

@@ -23,6 +23,7 @@ from gymcore.cli.locked import locked_option
 from gymcore.cli.plan_options import PlanFlags, plan_options
 from gymcore.cli.printable import printable
 from gymcore.cli.report import print_report
+from gymcore.cli.seconds import Seconds
 from gymcore.cli.signals import Signals
 from gymcore.cli.talk import talk_shown
 from gymcore.composition import Composition, write_composition
@@ -63,7 +64,7 @@ __all__ = ["command"]
 @click.option("--allow-host", multiple=True, metavar="NAME", help="A further name by which clients may call it.")
 @click.option(
     "--keep-answers",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -71,7 +72,7 @@ __all__ = ["command"]
 )
 @click.option(
     "--idle",
-    type=click.FloatRange(min=1),
+    type=Seconds(min=1),
     default=900.0,
     show_default=True,
     metavar="SECONDS",

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gymcore.serving.refusals import Refusal
 from gymcore.serving.sessions import named_by, set_cookie
 
-__all__ = ["BODY_BYTES", "BODY_S", "Guard", "is_loopback"]
+__all__ = ["BODY_BYTES", "BODY_S", "Guard", "is_loopback", "name_of"]
 
 BODY_BYTES = 16 * 2**20
 """The longest body that is read, where nothing is said: understanding one takes the server's time from all others."""
@@ -164,7 +164,7 @@ class Guard:
             raise Refusal(400, "a header that says who asks stands twice")
         host = headers.get(b"host", b"").decode("latin-1")
         # A page in a browser may reach this machine under a name of its own; it cannot choose what stands here.
-        if self._hosts is not None and _name_of(host) not in self._hosts:
+        if self._hosts is not None and name_of(host) not in self._hosts:
             told = f"this server is not called {host[:100]!r}" if host else "the request names no host"
             raise Refusal(421, told, hints=["try: the address that it has printed, or `gym serve --allow-host NAME`"])
         origin = headers.get(b"origin")
@@ -337,7 +337,7 @@ _ONCE = (b"host", b"origin", b"authorization", b"content-length")
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:@/?#\s]+))(?::\d{1,5})?")
 
 
-def _name_of(host: str) -> str | None:
+def name_of(host: str) -> str | None:
     """Return the name in a Host header, without its port; None where it is none."""
     found = _HOST.fullmatch(host.lower())
     return None if found is None else (found[1] or found[2]).rstrip(".")

@@ -5,6 +5,7 @@ The file in which a server writes its port, for whoever waits for it.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,8 +23,11 @@ def check_port_file(path: Path) -> None:
     Look whether a port may be written to a file: it is not there, is empty, or holds a port already.
 
     Raises:
-        RequestError: it is something else, which would be lost.
+        RequestError: it is something else, which would be lost; or there is no folder for it.
     """
+    if not path.parent.is_dir():
+        hints = [f"try: mkdir -p {shlex.quote(str(path.parent))}"]
+        raise RequestError("there is no folder for the port file", where=str(path), hints=hints)
     if path.exists() and not _is_port(path):
         hints = ["try: another name, or remove it; a number and a line break is what is replaced"]
         raise RequestError("there is something else than the port of an earlier server", where=str(path), hints=hints)

@@ -26,7 +26,7 @@ from gymcore.runtime.attempt import directed
 from gymcore.runtime.brackets import Say, log
 from gymcore.runtime.executor import open_local
 from gymcore.serving.app import CALLS, Served, application
-from gymcore.serving.guard import BODY_BYTES, Guard, is_loopback
+from gymcore.serving.guard import BODY_BYTES, Guard, is_loopback, name_of
 from gymcore.serving.models import Endpoints
 from gymcore.serving.on_demand import KEPT_BYTES, KEPT_S, OnDemand
 from gymcore.serving.outages import Enduring
@@ -62,8 +62,15 @@ class Address:
     """Further names by which clients may call it."""
 
     def __post_init__(self) -> None:
-        if self.token is not None and (len(self.token) < 16 or not self.token.isascii() or " " in self.token):
-            raise RequestError("a token has at least 16 letters, digits or signs of ASCII, and no spaces")
+        token = self.token
+        if token is not None and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
+            raise RequestError(
+                "a token has at least 16 letters, digits or signs of ASCII, no spaces and no line breaks"
+            )
+        for name in self.names:
+            if name.lower() not in (name_of(name), name_of(f"[{name}]")):
+                hints = ["try: the name alone, without a port, as NAME in http://NAME:11000/"]
+                raise RequestError(f"clients cannot call it {name!r}: that is no name of a host", hints=hints)
         if self.token is None and not is_loopback(self.host):
             raise RequestError(
                 f"{self.host} can be reached from other machines, and no token keeps them out",

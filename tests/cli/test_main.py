@@ -62,7 +62,7 @@ def test_help_and_version_import_no_stage() -> None:
     What only prints does not pay for pydantic, YAML or plugins.
     """
     heavy = "{'pydantic', 'yaml', 'orjson', 'rich', 'pluggy', 'asyncio', 'gymcore.interfaces'}"
-    code = "import sys; from gymcore.cli import _exit_code; _exit_code(['--help'])"
+    code = "import sys; from gymcore.cli import Interrupts, _exit_code; _exit_code(['--help'], Interrupts())"
 
     done = python(f"{code}; print(sorted({heavy} & set(sys.modules)))")
 

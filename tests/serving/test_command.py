@@ -229,6 +229,8 @@ def _installed(folder: Path) -> Path:
         (["--env", "example_multi_step", "--executor", "ray"], 2, "--executor local"),
         (["nowhere"], 2, "no composition"),
         (["--env", "example_multi_step", "--port", "70000"], 2, "70000"),
+        (["--env", "example_multi_step", "--idle", "nan"], 2, "'nan' is no number of seconds"),
+        (["--env", "example_multi_step", "--keep-answers", "inf"], 2, "'inf' is no number of seconds"),
         (
             ["--env", "example_multi_step", "--host", "203.0.113.7", "--token-from", "TOKEN"],
             2,
@@ -265,6 +267,22 @@ def test_a_file_that_is_no_port_file_is_kept(tmp_path: Path, kept: str) -> None:
     assert done.returncode == 2
     assert f"there is something else than the port of an earlier server ({file})" in done.stderr
     assert file.is_dir() if kept == "folder" else file.read_text() == kept
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_port_file_without_a_folder_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    """
+    With what makes the folder.
+    """
+    command = [sys.executable, "-m", "gymcore", "serve", "--env", "example_multi_step", "--port", "0", "--out", "x"]
+
+    done = subprocess.run(
+        [*command, "--port-file", "no where/port.txt"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 2
+    assert f"there is no folder for the port file ({tmp_path}/no where/port.txt)" in done.stderr
+    assert f"try: mkdir -p '{tmp_path}/no where'" in done.stderr
     assert not (tmp_path / "x").exists()
 
 

@@ -139,13 +139,32 @@ def test_others_are_let_in_only_with_a_token(host: str, is_inside: bool) -> None
             Address(host)
 
 
-@pytest.mark.parametrize("token", ["", "short", "with spaces in it, which end it", "ünïcödé-ünïcödé-ünïcödé"])
+@pytest.mark.parametrize(
+    "token", ["", "short", "with spaces in it, which end it", "ünïcödé-ünïcödé-ünïcödé", "from-a-file-as-it-is\n"]
+)
 def test_a_token_that_cannot_be_sent_or_can_be_guessed_is_refused(token: str) -> None:
     """
     It must fit into a header, and be long.
     """
     with pytest.raises(RequestError, match="at least 16"):
         Address("0.0.0.0", token=token)
+
+
+@pytest.mark.parametrize("name", ["trainer", "Trainer-1.example", "10.0.0.7", "fe80::1"])
+def test_a_further_name_is_one_that_a_client_can_say(name: str) -> None:
+    """
+    Whatever its case.
+    """
+    assert name.lower() in (Address(names=[name]).hosts() or ())
+
+
+@pytest.mark.parametrize("name", ["", "trainer:8000", "trainer.", "http://trainer", "two words", "[fe80::1]", "a/b"])
+def test_a_name_under_which_nobody_can_call_is_refused(name: str) -> None:
+    """
+    Before every client gets 421.
+    """
+    with pytest.raises(RequestError, match="that is no name of a host"):
+        Address(names=[name])
 
 
 def test_a_port_that_is_taken_is_told_so() -> None:
