@@ -123,6 +123,9 @@ def command(
                 check_port_file(place)
             address = Address(host, port, _token(token_from, load_environ()), tuple(allow_host))
             with bind(address) as listening:  # a port that is taken is told before anything slow is done
+                if place is not None:
+                    with suppress(OSError):
+                        place.unlink()  # it holds the port of a server that was killed
                 catalog = discover()
                 composition, folder = chosen_composition(folder, flags, out, locked, catalog)
                 if composition.plan.collect.executor != "local":

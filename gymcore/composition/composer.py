@@ -578,8 +578,10 @@ class _Composer:
             return Problem(told, f"{where}.data", ("try: other data, or leave it out",))
         route = next(route for route in self.resolver.routes.values() if route.environment == name)
         if route.plan.split is None:
-            hint = f"try: leave it out, or --set {where}.split={DEFAULT_SPLIT} for its own rows"
-            return Problem("no row is routed to this environment", where, (hint,))
+            more = f"--set {where}.split={DEFAULT_SPLIT} for its own rows"
+            if not route.environment_plugin.manifest.splits:
+                more = f"--set {where}.data=FILE for all rows of a file, whatever they say"
+            return Problem("no row is routed to this environment", where, (f"try: leave it out, or {more}",))
         others = [split for split in route.environment_plugin.manifest.splits if split != route.plan.split]
         hint = f"try: leave it out, or --set {where}.split={others[0]}" if others else "try: leave it out"
         return Problem(f"its split {route.plan.split!r} holds no rows", f"{where}.split", (hint,))

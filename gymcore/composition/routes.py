@@ -245,7 +245,7 @@ class Resolver:
             close = nearest(split, plugin.manifest.splits)
             hint = f"try: {close[0]}" if close else f"its splits: {', '.join(plugin.manifest.splits) or 'none'}"
             if not plugin.manifest.splits:
-                hint = "it brings no rows; try: --data FILE, or `data` here"
+                hint = f"it brings no rows; try: --set {where}.data=FILE, and no split"
             self.complain(Problem(f"{plugin.name!r} has no split {split!r}", f"{where}.split", (hint,)))
         return split
 

@@ -335,7 +335,7 @@ def test_two_environments_cannot_have_one_route(composed: Compose) -> None:
             {"environments": {"mute": {}}, "models": {"policy": "nop"}},
             PlanError,
             "'mute' has no split 'example' (environments.mute.split)\n"
-            "  it brings no rows; try: --data FILE, or `data` here",
+            "  it brings no rows; try: --set environments.mute.data=FILE, and no split",
         ),
         ({"environments": {"mute": {}}}, PlanError, "Mute has no reference solution"),
         (
@@ -443,6 +443,21 @@ def test_an_environment_that_rows_do_not_name_is_refused(composed: Compose, writ
 
     assert "no row is routed to this environment (environments.shout)" in str(error)
     assert "--set environments.shout.split=example" in str(error)
+
+
+def test_one_without_rows_of_its_own_that_rows_do_not_name_may_have_a_whole_file(
+    composed: Compose, write_rows: Write
+) -> None:
+    """
+    No hint leads to another that leads back.
+    """
+    plan = {"environments": {"mute": {}}, "models": {"policy": "nop"}}
+    rows = write_rows(_row())
+
+    error = _refused(composed, {**plan, "data": rows})
+
+    assert "or --set environments.mute.data=FILE for all rows of a file, whatever they say" in str(error)
+    assert len(composed({**plan, "environments": {"mute": {"data": str(rows)}}}).dataset) == 1
 
 
 def test_an_environment_whose_own_data_are_empty_is_told_of_them(composed: Compose, write_rows: Write) -> None:

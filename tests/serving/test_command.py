@@ -301,6 +301,19 @@ def test_the_port_file_of_an_earlier_server_is_replaced(tmp_path: Path, left: st
     assert taken.read_text() == "11001\n"
 
 
+def test_the_port_of_a_server_that_was_killed_is_gone_before_the_next_one_answers(tmp_path: Path) -> None:
+    """
+    Whoever waits for the file does not read the old port.
+    """
+    (tmp_path / "port").write_text("1\n")
+    command = [sys.executable, "-m", "gymcore", "serve", "--env", "nobody_has_this", "--port", "0"]
+
+    done = subprocess.run([*command, "--port-file", "port"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 2
+    assert not (tmp_path / "port").exists()
+
+
 def test_a_port_that_is_taken_is_told_before_anything_is_written(gym_serve: Serve, tmp_path: Path) -> None:
     """
     With the address, and nothing composed.
