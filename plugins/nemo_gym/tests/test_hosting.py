@@ -287,10 +287,10 @@ def test_a_server_that_dies_makes_its_rollouts_failures(fake: FakeNemoGym) -> No
     assert time.monotonic() - began < 20
 
 
-def _numbered(folder: Path) -> str:
-    """Write six tasks that are told apart by what they ask, and return the file."""
+def _numbered(folder: Path, count: int = 6) -> str:
+    """Write tasks that are told apart by what they ask, and return the file."""
     tools = ROW["responses_create_params"]["tools"]  # type: ignore[index]
-    rows = [{"responses_create_params": {"input": f"{n}", "tools": tools}, "goal": 2} for n in range(6)]
+    rows = [{"responses_create_params": {"input": f"{n}", "tools": tools}, "goal": 2} for n in range(count)]
     data = folder / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(data)
@@ -331,11 +331,11 @@ def test_a_run_stops_when_its_server_ends_again_and_again_and_goes_on_another_ti
     fake: FakeNemoGym, tmp_path: Path
 ) -> None:
     """
-    Three times in a row, without a rollout that was scored between them: it is said how it ended, and what it printed.
+    Three times in a row, each before it has scored a rollout: it is said how it ended, and what it printed.
     """
-    policy = Deadly("2", "3", "4", "5")
+    policy = Deadly("2", "3", "4", "5", "6")
     with LoopbackEndpoint(policy) as endpoint:
-        plan = {**_plan(fake, endpoint, data=_numbered(tmp_path)), "collect": {"concurrency": 1}}
+        plan = {**_plan(fake, endpoint, data=_numbered(tmp_path, 7)), "collect": {"concurrency": 1}}
         with pytest.raises(
             EndpointError, match=r"has ended \(exit status 7\); it printed last: .*last words"
         ) as caught:
@@ -346,7 +346,7 @@ def test_a_run_stops_when_its_server_ends_again_and_again_and_goes_on_another_ti
 
     assert "it is not started again: 3 times in a row it ended before it scored a rollout" in str(caught.value)
     assert (caught.value.stage, len(before)) == ("open", 2)
-    assert (report.total.finished, report.total.failed) == (6, 0)
+    assert (report.total.finished, report.total.failed) == (7, 0)
 
 
 def test_a_server_that_does_not_start_again_is_told_so(fake: FakeNemoGym) -> None:
@@ -423,7 +423,7 @@ def test_a_server_that_is_killed_is_served_again(fake: FakeNemoGym, gym_serve: C
         told = kill().json()["error"]
         again = client.post(f"{served.url}/run", json=row, timeout=60)
         ready = [client.get(f"{served.url}/ready").status_code]
-        for _ in range(3):
+        for _ in range(4):  # the first of them has scored
             kill()
         dead = client.post(f"{served.url}/run", json=row, timeout=60)
         unready = client.get(f"{served.url}/ready")

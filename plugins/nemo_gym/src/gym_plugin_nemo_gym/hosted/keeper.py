@@ -19,7 +19,7 @@ __all__ = ["Keeper"]
 APART_S = 3.0
 """At least so long lies between two starts, in seconds."""
 MOST_ENDS = 3
-"""After so many ends in a row, with no rollout that was scored between them, it is started no more."""
+"""After so many ends in a row before a rollout was scored, it is started no more."""
 
 
 class Keeper(AbstractAsyncContextManager["Keeper"]):
@@ -44,7 +44,7 @@ class Keeper(AbstractAsyncContextManager["Keeper"]):
         self._sleep = sleep
         self._loop = asyncio.get_running_loop()
         self._ends = 0
-        """How often it has ended in a row."""
+        """How often in a row it has ended before it scored a rollout."""
         self._started = 0.0
         self._wire: HostedWire
         self._life = AsyncExitStack()
@@ -101,7 +101,7 @@ class Keeper(AbstractAsyncContextManager["Keeper"]):
         """
         fault = ended.fault
         assert fault is not None
-        self._ends = 1 if ended.has_scored else self._ends + 1
+        self._ends = 0 if ended.has_scored else self._ends + 1
         while self._ends < MOST_ENDS:
             log(f"{fault}; it is started again")
             await self._life.aclose()
