@@ -17,7 +17,7 @@ from gym_plugin_nemo_gym.wire import Patience, ServerUnreachable, Wire, over_tcp
 
 from gymcore import EndpointError
 
-from .conftest import Answer, Server
+from .conftest import Answer, Heard, Server
 
 Serving = Callable[..., Server]
 
@@ -52,9 +52,13 @@ class Far:
             if self.now in self.events:
                 self.events.pop(self.now)()
 
+    def rollout(self) -> Remote:
+        """Return one rollout, which is not open yet."""
+        return Remote(ServedTask.model_validate(ROW), self._config, resources=self.outage)
+
     async def begin(self) -> None:
         """Open one rollout, and close it."""
-        environment: Remote = Remote(ServedTask.model_validate(ROW), self._config, resources=self.outage)
+        environment = self.rollout()
         try:
             await environment.open()
         finally:
@@ -137,3 +141,57 @@ def test_rollouts_that_begin_one_after_the_other_wait_for_a_server_together(serv
 
     assert len(ended) == 2
     assert max(ended) < 15.0
+
+
+def test_a_rollout_that_somebody_may_have_begun_waits_no_more(serving: Serving) -> None:
+    """
+    From the moment that its request goes out: until then nobody can have received it.
+    """
+    seen: list[bool] = []
+
+    def seed(heard: Heard) -> Answer:
+        seen.append(environment.is_waiting)
+        return Answer()
+
+    server = serving(seed)
+    far = Far(server.url, 86_400.0)
+    environment = far.rollout()
+    server.go()
+
+    def come_back() -> None:
+        seen.append(environment.is_waiting)
+        server.come_back(0.0)
+
+    far.events[7.0] = come_back
+
+    async def begin(far: Far) -> None:
+        await environment.open()
+        seen.append(environment.is_waiting)
+        await environment.close()
+
+    _play(far, begin)
+
+    assert seen == [True, False, False]
+
+
+def test_a_rollout_that_nobody_waits_for_while_it_is_begun_is_closed_over_there(serving: Serving) -> None:
+    """
+    Its session is there as soon as the server answers, although nobody has the answer.
+    """
+    cookie = {"set-cookie": "gymcore_session=s1; Path=/"}
+    server = serving(lambda heard: Answer(headers=cookie, delay_s=0.5 if heard.path == "/seed_session" else 0.0))
+    far = Far(server.url, 10.0)
+
+    async def leave(far: Far) -> None:
+        environment = far.rollout()
+        opening = asyncio.create_task(environment.open())
+        while not server.heard:  # noqa: ASYNC110, a server in another thread
+            await asyncio.sleep(0.01)
+        opening.cancel()
+        await asyncio.wait([opening])
+        await environment.close()
+
+    _play(far, leave)
+
+    assert server.paths() == ["/seed_session", "/close_session"]
+    assert server.heard[1].headers["cookie"] == "gymcore_session=s1"

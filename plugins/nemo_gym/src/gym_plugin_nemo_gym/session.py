@@ -7,7 +7,7 @@ Source: the HTTP interface of the resources servers of nemo-gym 0.4.0.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -54,16 +54,29 @@ class Session:
         self._row = row
         self._line = wire.line()
         self._turn = asyncio.Lock()
+        self._seeding: asyncio.Task[Reply] | None = None
+        self._may_be_begun = False
+        """Whether somebody over there may have begun it."""
         self.failed_calls = 0
 
-    async def seed(self) -> None:
+    async def seed(self, on_sending: Callable[[], None] = lambda: None) -> None:
         """
-        Begin it.
+        Begin it; where nobody waits for that any more, `close` does, so that what is begun over there is ended.
+
+        Args:
+            on_sending: Called when there is a connection: the server may begin it from then on.
 
         Raises:
             ServerUnavailable, ServerFault: the server could not be asked, or did not begin it.
         """
-        reply = await self._post("seed_session", encode_json(self._row), most_bytes=MOST_OF_A_ROW)
+
+        def sending() -> None:
+            self._may_be_begun = True
+            on_sending()
+
+        how: dict[str, Any] = {"most_bytes": MOST_OF_A_ROW, "on_sending": sending}
+        self._seeding = asyncio.create_task(self._post("seed_session", encode_json(self._row), **how))
+        reply = await asyncio.shield(self._seeding)
         reply.refuse("/seed_session")
         value = reply.value()
         if isinstance(value, dict) and value.get("mcp"):
@@ -127,13 +140,18 @@ class Session:
 
     async def close(self) -> None:
         """End it, where the server knows how to, and close its connection; what goes wrong changes nothing."""
+        limit_s = min(CLOSE_S, self._wire.patience.request_s)
         try:
-            if OURS in self._line.jar:
-                limit_s = min(CLOSE_S, self._wire.patience.request_s)
-                with suppress(ServerUnavailable, ServerFault, TimeoutError):
-                    async with asyncio.timeout(limit_s):
+            with suppress(ServerUnavailable, ServerFault, TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    if self._seeding is not None and self._may_be_begun:
+                        await asyncio.wait([self._seeding])
+                    if OURS in self._line.jar:
                         await self._post("close_session", b"{}", most_bytes=MOST_OF_A_TOOL, limit_s=limit_s, retries=0)
         finally:
+            if self._seeding is not None:
+                self._seeding.cancel()
+                await asyncio.wait([self._seeding])
             await self._line.aclose()
 
     async def _post(self, path: str, body: bytes, **how: Any) -> Reply:

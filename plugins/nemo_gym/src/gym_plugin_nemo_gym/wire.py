@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import httpx
@@ -225,6 +226,7 @@ class Line:
         most_bytes: int,
         limit_s: float | None = None,
         retries: int | None = None,
+        on_sending: Callable[[], None] | None = None,
     ) -> Reply:
         """
         Send a request, and read its reply to the end.
@@ -237,6 +239,7 @@ class Line:
             most_bytes: The longest reply; a longer one is not read to its end.
             limit_s: How long one try may take; what `patience` says where it is None.
             retries: How often it may be sent again; what `patience` says where it is None.
+            on_sending: Called when there is a connection and the request goes out: somebody may have it from then on.
 
         Raises:
             ServerUnreachable: no connection to the server could be made.
@@ -248,7 +251,7 @@ class Line:
         wait_s = FIRST_WAIT_S
         while True:
             try:
-                return await self._exchange(path, body, most_bytes, limit_s or patience.request_s)
+                return await self._exchange(path, body, most_bytes, limit_s or patience.request_s, on_sending)
             except _NotSent as error:
                 if not left:
                     raise ServerUnreachable(f"nobody could be asked at {self._wire.url}: {error}") from None
@@ -259,10 +262,14 @@ class Line:
             await self._wire.sleep(wait_s * (0.5 + 0.5 * self._wire.chance()))
             wait_s = min(MAX_WAIT_S, 2 * wait_s)
 
-    async def _exchange(self, path: str, body: bytes | None, most_bytes: int, limit_s: float) -> Reply:
+    async def _exchange(
+        self, path: str, body: bytes | None, most_bytes: int, limit_s: float, on_sending: Callable[[], None] | None
+    ) -> Reply:
         """Send a request once."""
         told = f"{'GET' if body is None else 'POST'} /{path}"
         request = self._request(path, body, limit_s)
+        if on_sending is not None:
+            request.extensions["trace"] = partial(_trace, on_sending)
         try:
             async with asyncio.timeout(limit_s) as limit:
                 response = await self._transport.handle_async_request(request)
@@ -301,6 +308,12 @@ class Line:
             content=body,
             extensions={"timeout": bounds},
         )
+
+
+async def _trace(on_sending: Callable[[], None], event: str, info: object) -> None:
+    """Take what httpcore tells of a request while it carries it."""
+    if event.endswith(".send_request_headers.started"):
+        on_sending()
 
 
 async def _read(response: httpx.Response, most_bytes: int, told: str) -> bytes:

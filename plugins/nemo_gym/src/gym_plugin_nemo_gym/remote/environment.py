@@ -96,18 +96,21 @@ class Remote(Served[RemoteConfig]):
         Raises:
             EndpointError: no connection could be made for longer than `patience_s`; the run can be resumed.
         """
-        self.is_waiting = self.resources.is_told
+        self.is_waiting = self.resources.is_gone
         with self.resources.bridged() as next_wait_s:
             while True:
+                session = await self._begun()
                 try:
-                    await super().open()
-                    break
+                    return await session.seed(self._go_on)
                 except ServerUnreachable as error:
                     wait_s = next_wait_s(error)
                 self.is_waiting = True
                 await self.close()
                 await self.resources.wire.sleep(wait_s)
-        self.is_waiting = False
+
+    def _go_on(self) -> None:
+        """Take note that somebody is there again, and may begin this rollout."""
+        self.resources.is_gone = self.is_waiting = False
 
 
 async def _reach(wire: Wire) -> None:

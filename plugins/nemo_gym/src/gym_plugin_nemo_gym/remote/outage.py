@@ -27,12 +27,14 @@ class Outage:
         say: Told when the waiting begins, and when the server answers again.
 
     Attributes:
-        is_told: Whether it was said that the server is gone, and no rollout was begun since.
+        is_gone: Whether no connection could be made when that was last tried.
     """
 
     def __init__(self, wire: Wire, patience_s: float, say: Callable[[str], None] = log) -> None:
         self.wire = wire
-        self.is_told = False
+        self.is_gone = False
+        self._is_told = False
+        """Whether it was said that the server is gone, and no rollout was begun since."""
         self._patience_s = patience_s
         self._say = say
         self._waiting: set[object] = set()
@@ -50,13 +52,14 @@ class Outage:
 
         def wait_s(error: ServerUnreachable) -> float:
             self._waiting.add(rollout)
+            self.is_gone = True
             return self._wait_s(began, error)
 
         try:
             yield wait_s
-            if self.is_told:
+            if self._is_told:
                 self._say(f"{self.wire.url} answers again")
-            self.is_told, self._since = False, None
+            self._is_told, self._since = False, None
         finally:
             self._waiting.discard(rollout)
             if not self._waiting:
@@ -65,8 +68,8 @@ class Outage:
     def _wait_s(self, began: float, error: ServerUnreachable) -> float:
         if self._since is None:
             self._since = began
-        if not self.is_told:
-            self.is_told = True
+        if not self._is_told:
+            self._is_told = True
             self._say(f"{error}; waiting for it, up to {self._patience_s:g} s")
         # It may answer on connections of before, and refuse new ones: that is no outage for all.
         self._since = max(self._since, self.wire.heard or self._since)
