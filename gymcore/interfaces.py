@@ -383,11 +383,8 @@ class Environment(Generic[TaskT, ConfigT]):
     """All models of the plan by name, for judges: `await self.models["judge"].ask("...")`; the policy is among them."""
     resources: Any  # whatever the author's `shared` yields
     """What `shared()` yielded, the same object for all rollouts of the run."""
-    is_waiting: bool = False
-    """
-    True while `open` waits for what is gone, such as a server that nobody can reach: a run that is stopped does not
-    give such a rollout `drain_s` to finish, because it has not begun.
-    """
+    _is_waiting = False
+    _on_waiting: Callable[[bool], None] | None = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -415,6 +412,22 @@ class Environment(Generic[TaskT, ConfigT]):
         self.seed = seed
         self.models = {} if models is None else models
         self.resources = resources
+
+    @property
+    def is_waiting(self) -> bool:
+        """
+        Whether `open`, which says so, waits for what is gone, such as a server that nobody can reach.
+
+        A run that is stopped does not give such a rollout `drain_s` to finish, because it has not begun.
+        """
+        return self._is_waiting
+
+    @is_waiting.setter
+    def is_waiting(self, is_waiting: bool) -> None:
+        if is_waiting is not self._is_waiting:
+            self._is_waiting = is_waiting
+            if self._on_waiting is not None:
+                self._on_waiting(is_waiting)
 
     @classmethod
     def tool_schemas(cls) -> list[dict[str, Any]]:

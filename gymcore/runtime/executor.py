@@ -38,7 +38,7 @@ class Executor(Protocol):
         """
 
     def withdraw(self) -> None:
-        """Stop every rollout that has not begun, because its environment waits for what is gone."""
+        """Stop, now and later, every rollout that has not begun because its environment waits for what is gone."""
 
     def cancel(self) -> None:
         """Stop every rollout that is being played; each is closed before its `play` ends."""
@@ -58,18 +58,24 @@ class LocalExecutor:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self._sessions: set[Session] = set()
+        self._is_withdrawing = False
 
     async def play(self, planned: Planned) -> Rollout:
         """Play one rollout to its end."""
-        session = Session(self.stage, planned)
+        session = Session(self.stage, planned, self._on_waiting)
         self._sessions.add(session)
         try:
             return await session.play()
         finally:
             self._sessions.discard(session)
 
+    def _on_waiting(self, session: Session, is_waiting: bool) -> None:
+        if is_waiting and self._is_withdrawing:
+            session.cancel()
+
     def withdraw(self) -> None:
-        """Stop every rollout whose environment waits for what is gone."""
+        """Stop, now and later, every rollout that has not begun because its environment waits for what is gone."""
+        self._is_withdrawing = True
         for session in self._sessions:
             if session.is_waiting:
                 session.cancel()

@@ -19,7 +19,7 @@ from gymcore.records import Failure, Reward, Task, ToolCall, Trajectory, Turn
 from gymcore.responses import Request
 from gymcore.runtime.abandon import GRACE_S
 from gymcore.runtime.faults import Late
-from gymcore.runtime.placement import Instance, Models
+from gymcore.runtime.placement import Instance, Models, OnWaiting
 from gymcore.runtime.schedule import Planned
 
 __all__ = ["InProcess", "TimeLimits"]
@@ -126,12 +126,13 @@ class _Local:
             return request
         return replace(request, params={**request.params, "tools": self.environment.tool_schemas()})
 
-    async def open(self) -> None:
+    async def open(self, on_waiting: OnWaiting) -> None:
         place = self._place
         # Parsed anew: the repeats of a task share their row, and a plugin may change what it is given.
         task = place.environment_class.task_model.model_validate(decode_json(self._row))
         self.environment = place.environment_class(task, place.config, seed=self._seed, resources=place.resources)
         self.environment.models = self._models(self.environment)
+        self.environment._on_waiting = on_waiting
         await self.environment.open()
 
     async def call(self, call: ToolCall) -> str:

@@ -14,10 +14,13 @@ from gymcore.records import Failure, Reward, Task, ToolCall, Trajectory, Turn
 from gymcore.responses import Request
 from gymcore.runtime.schedule import Planned
 
-__all__ = ["SET_ASIDE", "Instance", "Models", "Placement", "is_set_aside"]
+__all__ = ["SET_ASIDE", "Instance", "Models", "OnWaiting", "Placement", "is_set_aside"]
 
 SET_ASIDE = "SetAside"
 """The `error` of a failure of the stage `worker` after which no rollout of its environment can be played here."""
+
+OnWaiting = Callable[[bool], None]
+"""Told whether an environment waits for what is gone."""
 
 Models = Callable[[Environment[Any, Any]], Mapping[str, BoundModel]]
 """Gives the models that an environment may ask, bound to its rollout."""
@@ -43,8 +46,13 @@ class Instance(Protocol):
     def request(self) -> Request:
         """What the task asks first, with the tools that are offered."""
 
-    async def open(self) -> None:
-        """Build it and prepare the rollout."""
+    async def open(self, on_waiting: OnWaiting) -> None:
+        """
+        Build it and prepare the rollout.
+
+        Args:
+            on_waiting: Told when it begins to wait for what is gone, and when it goes on.
+        """
 
     async def call(self, call: ToolCall) -> str:
         """Carry out a tool call; what the model did wrong is told in the text."""

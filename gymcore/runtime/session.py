@@ -201,6 +201,8 @@ class Session:
     Args:
         stage: What all rollouts share.
         planned: Which one to play.
+        on_waiting: Told when its environment begins to wait for what is gone, before it has begun, and when that is
+            over.
     """
 
     __slots__ = (
@@ -214,7 +216,9 @@ class Session:
         "_is_late",
         "_is_over",
         "_is_stopped",
+        "_is_waiting",
         "_limits",
+        "_on_waiting",
         "_planned",
         "_reward",
         "_route",
@@ -234,7 +238,9 @@ class Session:
     _task: asyncio.Task[None]
     _to_close: list[Callable[[], Awaitable[None]]]
 
-    def __init__(self, stage: Stage, planned: Planned) -> None:
+    def __init__(
+        self, stage: Stage, planned: Planned, on_waiting: Callable[[Session, bool], None] | None = None
+    ) -> None:
         self._stage = stage
         self._planned = planned
         self._route = planned.route
@@ -244,18 +250,22 @@ class Session:
         self._reward: Reward | None = None
         self._failure: Failure | None = None
         self._error: BaseException | None = None
-        self._is_late = self._is_stopped = self._is_closing = self._is_over = False
+        self._is_late = self._is_stopped = self._is_closing = self._is_over = self._is_waiting = False
+        self._on_waiting = on_waiting
         self._grace: asyncio.TimerHandle | None = None
         self._stop: asyncio.TimerHandle | None = None
 
     @property
     def is_waiting(self) -> bool:
         """Whether it has not begun, because its environment waits for what is gone."""
-        if self._is_closing or self._is_over:
-            return False
-        # There is no environment before its turn comes, and a plugin may mean something else by the name.
-        environment = getattr(self._instance, "environment", None)
-        return getattr(environment, "is_waiting", False) is True
+        return self._is_waiting and not self._is_closing and not self._is_over
+
+    def _wait(self, is_waiting: bool) -> None:
+        """Take note that the environment waits for what is gone, or goes on."""
+        if is_waiting is not self._is_waiting and not self._is_closing and not self._is_over:
+            self._is_waiting = is_waiting
+            if self._on_waiting is not None:
+                self._on_waiting(self, is_waiting)
 
     def cancel(self) -> None:
         """Stop playing; what is being closed or cleaned up already goes on, and after a while it is left behind."""
@@ -475,7 +485,8 @@ class Session:
     async def _play_open(self) -> tuple[Trajectory, Reward]:
         instance = self._instance
         with during("open"):
-            await instance.open()
+            await instance.open(self._wait)
+            self._wait(False)
             request = instance.request
         context = RolloutContext(instance.environment, self._planned.key, self._seed, self._stack, clock=self._clock)
         policy = BoundToRollout(self._stage.models[self._route.model], context)

@@ -43,9 +43,6 @@ START_TOGETHER = 32
 """So many rollouts are started before those that have started get a turn, and a signal is looked at."""
 
 
-WITHDRAW_S = 0.2
-"""So often it is looked, while a run stops, who waits for what is gone."""
-
 WAITING = 64
 """How many rollouts may have left their slots and wait to be taken."""
 
@@ -79,7 +76,6 @@ class RolloutStream:
         self._is_over = False
         self._is_cancelled = False
         self._drain: asyncio.TimerHandle | None = None
-        self._withdrawal: asyncio.TimerHandle | None = None
 
     def status(self) -> Status:
         """Return where the run stands; may be asked from any thread."""
@@ -100,17 +96,11 @@ class RolloutStream:
         self._schedule.close()
         self._end_drain()
         self._drain = asyncio.get_running_loop().call_later(drain_s, self.cancel)
-        self._withdraw()
-
-    def _withdraw(self) -> None:
-        """End what waits for what is gone; what is in flight may find that it has to wait while it drains."""
         self._executor.withdraw()
-        self._withdrawal = asyncio.get_running_loop().call_later(WITHDRAW_S, self._withdraw)
 
     def _end_drain(self) -> None:
-        for timer in (self._drain, self._withdrawal):
-            if timer is not None:
-                timer.cancel()
+        if self._drain is not None:
+            self._drain.cancel()
 
     def cancel(self) -> None:
         """Cancel what is in flight, which is owed again; its environments are closed, but waited for only a while."""

@@ -18,7 +18,6 @@ from gymcore.records import POISON, Failure, Rollout, RolloutKey
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.schedule import Planned
-from gymcore.runtime.stream import WITHDRAW_S
 from gymcore.serving.refusals import FailedRollout, Refusal, refusal_of_error
 from gymcore.serving.replies import scored
 from gymcore.serving.rows import SentRow
@@ -278,10 +277,9 @@ class OnDemand:
     async def close(self, drain_s: float) -> None:
         """Begin nothing more, wait a while for what is being played and not for who is gone, and cancel the rest."""
         self.stop()
-        until = self._loop.time() + drain_s
-        while self._answering and (left_s := until - self._loop.time()) > 0:
-            self._executor.withdraw()
-            await asyncio.wait(self._answering, timeout=min(left_s, WITHDRAW_S))
+        self._executor.withdraw()
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=drain_s)
         self.cancel()
         if self._answering:
             await asyncio.wait(self._answering)

@@ -66,7 +66,7 @@ class Enduring:
         return rollout
 
     def withdraw(self) -> None:
-        """Stop every rollout that has not begun, because its environment waits for what is gone."""
+        """Stop, now and later, every rollout that has not begun because its environment waits for what is gone."""
         self._executor.withdraw()
 
     def cancel(self) -> None:

@@ -382,9 +382,9 @@ class Sessions:
 
         What is not open yet, because its environment waits for what is gone, is not waited for.
         """
+        self._executor.withdraw()
         until = time.monotonic() + limit_s
-        while time.monotonic() < until and not self._is_cancelled and self.unfinished(limit_s):
-            self._executor.withdraw()
+        while time.monotonic() < until and not self._is_cancelled and self.unfinished(limit_s):  # noqa: ASYNC110, time passes
             await asyncio.sleep(0.05)
 
     def cancel(self) -> None:

@@ -88,11 +88,14 @@ class Rig:
 
     async def play(self, how: str, model: Model, number: int = 0) -> Rollout:
         """Play one task with a model."""
+        models = {**self.stage.models, "policy": model}
+        return await Session(replace(self.stage, models=models), self.planned(how, number)).play()
+
+    def planned(self, how: str, number: int = 0) -> Planned:
+        """Return a rollout of one task."""
         (route,) = self.composition.routes.values()
         row = {"responses_create_params": {"input": "hi"}, "how": how, "environment": "w", "task_id": f"w/{number}"}
-        models = {**self.stage.models, "policy": model}
-        planned = Planned(number, route, Row(encode_json(row)), 0)
-        return await Session(replace(self.stage, models=models), planned).play()
+        return Planned(number, route, Row(encode_json(row)), 0)
 
 
 @pytest.fixture
@@ -181,6 +184,26 @@ PLAYED: list[tuple[str, Model]] = [
     ("is judged", ScriptedModel(says("hm"))),
 ]
 """What is played in both places: a task and a policy."""
+
+
+def test_that_a_rollout_waits_is_known_in_another_process(
+    worlds: ModuleType, rig: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    When it begins to wait and when it goes on, and what is said for a person meanwhile.
+    """
+
+    async def played(isolated: bool) -> list[bool]:
+        told: list[bool] = []
+        async with rig(worlds.World, isolated=isolated) as opened:
+            planned = opened.planned("waits in open")
+            stage = replace(opened.stage, models={"policy": Oracle()})
+            await Session(stage, planned, lambda session, is_waiting: told.append(is_waiting)).play()
+        return told
+
+    assert asyncio.run(played(False)) == [True, False]
+    assert asyncio.run(played(True)) == [True, False]
+    assert caplog.messages == ["nobody is there"] * 2
 
 
 def test_a_rollout_is_the_same_in_another_process(worlds: ModuleType, rig: Any) -> None:

@@ -10,10 +10,11 @@ import asyncio
 import faulthandler
 import importlib
 import itertools
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
@@ -27,7 +28,7 @@ from gymcore.records import Failure, FailureStage, ToolCall, Turn
 from gymcore.responses import Request, Response, message
 from gymcore.runtime import in_process
 from gymcore.runtime.abandon import abandon
-from gymcore.runtime.faults import Fault, cancelled_by_plugin, describe_fault, during, is_from_outside
+from gymcore.runtime.faults import MESSAGE_LENGTH, Fault, cancelled_by_plugin, describe_fault, during, is_from_outside
 from gymcore.runtime.in_process import InProcess, TimeLimits
 from gymcore.runtime.isolation.channel import Channel, FrameError, Message, connect, socket_of
 from gymcore.runtime.isolation.orphans import end_with
@@ -247,7 +248,7 @@ class _Player:
                 self._instance = self._worker.place.instance_of(
                     encode_json(asked["row"]), asked["seed"], lambda _: models
                 )
-                await self._instance.open()
+                await self._instance.open(self._tell_waiting)
                 return request_to_json(self._instance.request)
         instance = self._instance
         assert instance is not None
@@ -262,6 +263,9 @@ class _Player:
                 reward = await instance.verify(trajectory_from_json(asked["trajectory"]))
                 return reward.model_dump()
         return None
+
+    def _tell_waiting(self, is_waiting: bool) -> None:
+        self._worker.send({"is": "waits", "rollout": self._number, "value": is_waiting})
 
     async def _step(self, instance: Instance, value: Any) -> Any:
         if self._solution is None:
@@ -323,6 +327,7 @@ class _Worker:
     async def serve(self, descriptor: int) -> None:
         """Open the environment, play until the run is over, and close it."""
         await connect(socket_of(descriptor), self._channel)
+        logging.getLogger("gymcore").addHandler(_Sayings(lambda line: self.send({"is": "says", "line": line})))
         hello = await self._hello
         number = hello["number"]
         try:
@@ -425,6 +430,20 @@ class _Worker:
         if not self._over.is_set():
             sys.stderr.write(f"the connection ended{'' if nonsense is None else f': the run sent {nonsense}'}\n")
             os._exit(1)
+
+
+class _Sayings(logging.Handler):
+    """Has the run say what is said here for a person: what a worker prints nobody sees."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._loop = asyncio.get_running_loop()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it there, from whatever thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody is left who could
+            self._loop.call_soon_threadsafe(self._say, record.getMessage()[:MESSAGE_LENGTH])
 
 
 def _bound_memory(size: int) -> None:

@@ -47,16 +47,16 @@ class Crew:
         launch: How workers are started, and how many.
         hello: What each is told first.
         limits: How long the parts of a rollout may take.
-        on_ask: Given what a worker asks of a model.
+        on_news: Given what a worker asks of a model, and what it says of a rollout.
     """
 
     def __init__(
-        self, launch: Launch, hello: Message, limits: TimeLimits, on_ask: Callable[[Worker, Message], None]
+        self, launch: Launch, hello: Message, limits: TimeLimits, on_news: Callable[[Worker, Message], None]
     ) -> None:
         self._launch = launch
         self._hello = hello
         self._limits = limits
-        self._on_ask = on_ask
+        self._on_news = on_news
         self._seats = [_Seat() for _ in range(launch.workers)]
         self._is_closing = False
         self._changed = asyncio.Event()
@@ -146,7 +146,7 @@ class Crew:
         return [seat.worker for seat in self._seats if seat.worker is not None]
 
     async def _start(self, seat: _Seat) -> None:
-        worker = Worker(self._launch, self._on_ask, partial(self._on_death, seat))
+        worker = Worker(self._launch, self._on_news, partial(self._on_death, seat))
         await worker.start(self._hello, self._limits)
         if worker.death is not None:
             raise WorkerDied(worker.death)

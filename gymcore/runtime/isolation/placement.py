@@ -33,7 +33,7 @@ from gymcore.runtime.isolation.wire import (
     turn_to_json,
 )
 from gymcore.runtime.isolation.worker import SLACK_S, Worker, WorkerDied
-from gymcore.runtime.placement import Instance, Models
+from gymcore.runtime.placement import Instance, Models, OnWaiting
 from gymcore.runtime.schedule import Planned
 
 __all__ = ["Isolated", "open_isolated"]
@@ -81,7 +81,7 @@ class Isolated:
         self.task_model: type[Task] = Task if is_elsewhere else environment_class.task_model
         self.config = config
         self.limits = limits
-        self.crew = Crew(launch, hello, limits, self._on_ask)
+        self.crew = Crew(launch, hello, limits, self._on_news)
         self.shown_class: type[_Shown] = type(environment_class.__name__, (_Shown,), {})
         """Called as the real one, because messages name it."""
         self.instances: dict[int, _Remote] = {}
@@ -95,10 +95,10 @@ class Isolated:
         """Say what a person should know at this moment."""
         return self.crew.status()
 
-    def _on_ask(self, worker: Worker, message: Message) -> None:
+    def _on_news(self, worker: Worker, message: Message) -> None:
         instance = self.instances.get(message["rollout"])
         if instance is not None:
-            instance.on_ask(worker, message)
+            instance.on_news(worker, message)
 
 
 class _Shown(Environment[Any, Any]):
@@ -135,6 +135,7 @@ class _Remote:
         "_data",
         "_models",
         "_number",
+        "_on_waiting",
         "_place",
         "_task",
         "_worker",
@@ -143,6 +144,7 @@ class _Remote:
     )
 
     request: Request
+    _on_waiting: OnWaiting
 
     def __init__(self, place: Isolated, data: bytes, seed: int, models: Models) -> None:
         self._place = place
@@ -168,8 +170,9 @@ class _Remote:
             return None
         return Failure(stage="worker", error=WorkerDied.__name__, message=worker.death[:2000], retryable=True)
 
-    async def open(self) -> None:
+    async def open(self, on_waiting: OnWaiting) -> None:
         place = self._place
+        self._on_waiting = on_waiting
         worker = await place.crew.worker()
         self._worker = worker
         worker.in_flight += 1
@@ -231,8 +234,15 @@ class _Remote:
             failure = Failure(stage="worker", error=WorkerDied.__name__, message=str(error)[:2000], retryable=True)
             raise told(failure) from None
 
-    def on_ask(self, worker: Worker, message: Message) -> None:
-        """Put what the environment asks a model to that model; keys and connections are here, and not there."""
+    def on_news(self, worker: Worker, message: Message) -> None:
+        """
+        Pass on whether the environment waits, and put what it asks a model to that model.
+
+        Keys and connections of models are here, and not there.
+        """
+        if message["is"] == "waits":
+            self._on_waiting(message["value"])
+            return
         number = message["ask"]
         if message["is"] == "unasks":
             if (asked := self._asked.get(number)) is not None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gymcore import __version__
+from gymcore.runtime.brackets import log
 from gymcore.runtime.faults import Late
 from gymcore.runtime.in_process import TimeLimits
 from gymcore.runtime.isolation.channel import Channel, Message, connect, connected_pair
@@ -81,7 +82,7 @@ class Worker:
 
     Args:
         launch: How it is started.
-        on_ask: Given what it asks of a model.
+        on_news: Given what it asks of a model, and what it says of a rollout.
         on_death: Called when it has ended.
 
     Attributes:
@@ -90,12 +91,12 @@ class Worker:
     """
 
     def __init__(
-        self, launch: Launch, on_ask: Callable[[Worker, Message], None], on_death: Callable[[Worker], None]
+        self, launch: Launch, on_news: Callable[[Worker, Message], None], on_death: Callable[[Worker], None]
     ) -> None:
         self.in_flight = 0
         self.death: str | None = None
         self._launch = launch
-        self._on_ask = on_ask
+        self._on_news = on_news
         self._on_death = on_death
         self._loop = asyncio.get_running_loop()
         self._channel = Channel(self._on_message, self._on_hang_up)
@@ -292,8 +293,10 @@ class Worker:
         self._heard_at = self._loop.time()
         self._suspect = None
         told = message.get("is")
-        if told in ("asks", "unasks"):
-            self._on_ask(self, message)
+        if told in ("asks", "unasks", "waits"):
+            self._on_news(self, message)
+        elif told == "says":
+            log(message["line"])
         else:
             waiting = self._waiting.get(message.get("number", 0))
             if waiting is None or waiting.answer.done():

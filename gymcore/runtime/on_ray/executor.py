@@ -151,7 +151,7 @@ class RayExecutor:
         # Where there is more than one worker, one at least plays what need not be alone.
         self._alone = asyncio.Semaphore(max(1, len(self._seats) - 1))
         self._error: Exception | None = None
-        self._is_cancelled = False
+        self._is_cancelled = self._is_withdrawing = False
         self._overdue: asyncio.TimerHandle | None = None
 
     @property
@@ -286,6 +286,8 @@ class RayExecutor:
                 return raised
             raise raised
         seat.pid, seat.is_open, seat.notes = told, True, ()
+        if self._is_withdrawing:
+            seat.actor.withdraw.remote()
         self._notify()
         return None
 
@@ -438,7 +440,8 @@ class RayExecutor:
         )
 
     def withdraw(self) -> None:
-        """Stop every rollout that has not begun, because its environment waits for what is gone."""
+        """Stop, now and later, every rollout that has not begun because its environment waits for what is gone."""
+        self._is_withdrawing = True
         for seat in self._seats:
             if seat.is_open:
                 seat.actor.withdraw.remote()

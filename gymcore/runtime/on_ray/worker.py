@@ -269,7 +269,7 @@ class RayWorker:
             return (f"status() of a model raised {type(error).__name__}: {error}",)
 
     async def withdraw(self) -> None:
-        """Stop every rollout that has not begun, because its environment waits for what is gone."""
+        """Stop, now and later, every rollout that has not begun because its environment waits for what is gone."""
         if self._executor is not None:
             self._executor.withdraw()
 

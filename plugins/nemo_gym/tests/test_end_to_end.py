@@ -191,7 +191,10 @@ def test_a_server_that_comes_back_is_waited_for(gym_serve: GymServe, tmp_path: P
     assert report.total.failed <= 2
 
 
-def test_the_first_signal_ends_a_run_whose_rollouts_only_wait_for_a_server(gym_serve: GymServe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolation", ["none", "process"])
+def test_the_first_signal_ends_a_run_whose_rollouts_only_wait_for_a_server(
+    gym_serve: GymServe, tmp_path: Path, isolation: str
+) -> None:
     """
     What is not begun is owed again at once, and not after the time that what is in flight may take.
     """
@@ -200,6 +203,7 @@ def test_the_first_signal_ends_a_run_whose_rollouts_only_wait_for_a_server(gym_s
         arguments += ["--model", "openai_model", "--set", f"models.policy.config.base_url={endpoint.base_url}"]
         arguments += ["--repeats", "30", "--concurrency", "8", "--drain", "60"]
         arguments += ["--set", "environments.remote.config.retries=0"]
+        arguments += ["--set", f"environments.remote.isolation={isolation}"]
         command = [sys.executable, "-u", "-m", "gymcore", "run", *arguments]
         with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
             assert running.stderr is not None

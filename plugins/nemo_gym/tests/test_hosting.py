@@ -20,6 +20,7 @@ import httpx
 import pytest
 from gym_plugin_nemo_gym.hosted.environment import NemoGym, NemoGymConfig
 from gym_plugin_nemo_gym.hosted.process import HostedWire
+from gym_plugin_nemo_gym.served import ServedTask
 
 from gymcore import EndpointError, PluginError, Rollout, read_rollouts, run_sync
 from gymcore.errors import GymcoreError, PlanError
@@ -370,6 +371,30 @@ def test_a_server_that_does_not_start_again_is_told_so(fake: FakeNemoGym) -> Non
     assert [type(error) for error in found] == [EndpointError] * 6
     assert {str(error) for error in found} == {str(found[0])}
     assert "'brittle' cannot be hosted: ValueError: it is broken" in str(found[0])
+
+
+def test_a_rollout_waits_for_a_server_that_is_started_again(fake: FakeNemoGym) -> None:
+    """
+    It says so: it has not begun, and whoever stops need not wait for it.
+    """
+
+    async def opened() -> list[bool]:
+        async with NemoGym.shared(_config(fake, "noting")) as keeper:
+            wire = await keeper.wire()
+            reply = await wire.line().send("about", b"{}", most_bytes=2**20)
+            environment = NemoGym(ServedTask.model_validate(ROW), _config(fake, "noting"), resources=keeper)
+            seen = [environment.is_waiting]
+            os.kill(reply.value()["pids"][0], signal.SIGKILL)
+            assert await wire.ended(10) is not None
+            opening = asyncio.create_task(environment.open())
+            await asyncio.sleep(0)
+            seen.append(environment.is_waiting)
+            await opening
+            seen.append(environment.is_waiting)
+            await environment.close()
+            return seen
+
+    assert asyncio.run(opened()) == [False, True, False]
 
 
 @pytest.mark.parametrize("starts", [1, 2])

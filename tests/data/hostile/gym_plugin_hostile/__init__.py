@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
+import logging
 import os
 import re
 import signal
@@ -73,6 +74,11 @@ class World(Environment[WorldTask, WorldConfig]):
             pass
         if self.task.how == "takes its time":
             await asyncio.sleep(2.0)
+        if self.task.how == "waits in open":
+            logging.getLogger("gymcore").warning("nobody is there")
+            self.is_waiting = True
+            await asyncio.sleep(0.1)
+            self.is_waiting = False
         if self.task.how == "stays in open":
             await _stay()
         if self.task.how == "cancels itself in open":

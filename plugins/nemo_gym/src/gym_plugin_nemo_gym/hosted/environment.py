@@ -143,7 +143,9 @@ class NemoGym(Served[NemoGymConfig]):
 
     async def wire(self) -> HostedWire:
         """Return the way to the server, which is started again where it has ended."""
+        self.is_waiting = self.resources.is_gone
         self._hosted = await self.resources.wire()
+        self.is_waiting = False
         return self._hosted
 
     async def open(self) -> None:

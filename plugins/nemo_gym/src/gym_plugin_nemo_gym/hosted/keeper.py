@@ -71,6 +71,11 @@ class Keeper(AbstractAsyncContextManager["Keeper"]):
             await asyncio.wait([self._starting])
         await self._life.aclose()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no server at this moment, and one may be started."""
+        return self._given_up is None and (self._starting is not None or self._wire.fault is not None)
+
     async def wire(self) -> HostedWire:
         """
         Return the connection to the server, which is started again where it has ended; all who ask wait for one start.
