@@ -59,22 +59,22 @@ class Session:
         """Whether somebody over there may have begun it."""
         self.failed_calls = 0
 
-    async def seed(self, on_sending: Callable[[], None] = lambda: None) -> None:
+    async def seed(self, on_waiting: Callable[[bool], None] = lambda _: None) -> None:
         """
         Begin it; where nobody waits for that any more, `close` does, so that what is begun over there is ended.
 
         Args:
-            on_sending: Called when there is a connection: the server may begin it from then on.
+            on_waiting: Told that no connection could be made, and that the request goes out: the server may begin it.
 
         Raises:
             ServerUnavailable, ServerFault: the server could not be asked, or did not begin it.
         """
 
-        def sending() -> None:
-            self._may_be_begun = True
-            on_sending()
+        def told(is_waiting: bool) -> None:
+            self._may_be_begun = not is_waiting
+            on_waiting(is_waiting)
 
-        how: dict[str, Any] = {"most_bytes": MOST_OF_A_ROW, "on_sending": sending}
+        how: dict[str, Any] = {"most_bytes": MOST_OF_A_ROW, "on_waiting": told}
         self._seeding = asyncio.create_task(self._post("seed_session", encode_json(self._row), **how))
         reply = await asyncio.shield(self._seeding)
         reply.refuse("/seed_session")

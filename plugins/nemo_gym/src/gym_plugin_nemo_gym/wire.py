@@ -226,7 +226,7 @@ class Line:
         most_bytes: int,
         limit_s: float | None = None,
         retries: int | None = None,
-        on_sending: Callable[[], None] | None = None,
+        on_waiting: Callable[[bool], None] | None = None,
     ) -> Reply:
         """
         Send a request, and read its reply to the end.
@@ -239,7 +239,7 @@ class Line:
             most_bytes: The longest reply; a longer one is not read to its end.
             limit_s: How long one try may take; what `patience` says where it is None.
             retries: How often it may be sent again; what `patience` says where it is None.
-            on_sending: Called when there is a connection and the request goes out: somebody may have it from then on.
+            on_waiting: Told that no connection could be made, and that the request goes out: until then nobody has it.
 
         Raises:
             ServerUnreachable: no connection to the server could be made.
@@ -251,8 +251,10 @@ class Line:
         wait_s = FIRST_WAIT_S
         while True:
             try:
-                return await self._exchange(path, body, most_bytes, limit_s or patience.request_s, on_sending)
+                return await self._exchange(path, body, most_bytes, limit_s or patience.request_s, on_waiting)
             except _NotSent as error:
+                if on_waiting is not None:
+                    on_waiting(True)
                 if not left:
                     raise ServerUnreachable(f"nobody could be asked at {self._wire.url}: {error}") from None
             except ServerUnavailable:
@@ -263,13 +265,13 @@ class Line:
             wait_s = min(MAX_WAIT_S, 2 * wait_s)
 
     async def _exchange(
-        self, path: str, body: bytes | None, most_bytes: int, limit_s: float, on_sending: Callable[[], None] | None
+        self, path: str, body: bytes | None, most_bytes: int, limit_s: float, on_waiting: Callable[[bool], None] | None
     ) -> Reply:
         """Send a request once."""
         told = f"{'GET' if body is None else 'POST'} /{path}"
         request = self._request(path, body, limit_s)
-        if on_sending is not None:
-            request.extensions["trace"] = partial(_trace, on_sending)
+        if on_waiting is not None:
+            request.extensions["trace"] = partial(_trace, on_waiting)
         try:
             async with asyncio.timeout(limit_s) as limit:
                 response = await self._transport.handle_async_request(request)
@@ -310,10 +312,10 @@ class Line:
         )
 
 
-async def _trace(on_sending: Callable[[], None], event: str, info: object) -> None:
+async def _trace(on_waiting: Callable[[bool], None], event: str, info: object) -> None:
     """Take what httpcore tells of a request while it carries it."""
     if event.endswith(".send_request_headers.started"):
-        on_sending()
+        on_waiting(False)
 
 
 async def _read(response: httpx.Response, most_bytes: int, told: str) -> bytes:

@@ -101,16 +101,15 @@ class Remote(Served[RemoteConfig]):
             while True:
                 session = await self._begun()
                 try:
-                    return await session.seed(self._go_on)
+                    return await session.seed(self._wait)
                 except ServerUnreachable as error:
                     wait_s = next_wait_s(error)
-                self.is_waiting = True
                 await self.close()
                 await self.resources.wire.sleep(wait_s)
 
-    def _go_on(self) -> None:
-        """Take note that somebody is there again, and may begin this rollout."""
-        self.resources.is_gone = self.is_waiting = False
+    def _wait(self, is_waiting: bool) -> None:
+        """Take note that nobody is there, or that somebody is, and may begin this rollout."""
+        self.resources.is_gone = self.is_waiting = is_waiting
 
 
 async def _reach(wire: Wire) -> None:

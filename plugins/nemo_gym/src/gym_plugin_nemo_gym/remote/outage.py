@@ -27,7 +27,7 @@ class Outage:
         say: Told when the waiting begins, and when the server answers again.
 
     Attributes:
-        is_gone: Whether no connection could be made when that was last tried.
+        is_gone: Whether no connection could be made when that was last tried; whoever tries says so.
     """
 
     def __init__(self, wire: Wire, patience_s: float, say: Callable[[str], None] = log) -> None:
@@ -52,7 +52,6 @@ class Outage:
 
         def wait_s(error: ServerUnreachable) -> float:
             self._waiting.add(rollout)
-            self.is_gone = True
             return self._wait_s(began, error)
 
         try:
