@@ -418,7 +418,8 @@ class Environment(Generic[TaskT, ConfigT]):
         """
         Whether `open`, which says so, waits for what is gone, such as a server that nobody can reach.
 
-        A run that is stopped does not give such a rollout `drain_s` to finish, because it has not begun.
+        A run that is stopped does not give such a rollout `drain_s` to finish, because it has not begun. Where several
+        wait, all but one may be closed, and opened anew when that one goes on.
         """
         return self._is_waiting
 

@@ -76,6 +76,7 @@ class _Lane:
         "is_apart",
         "is_stopped",
         "model",
+        "outage",
         "returned",
         "room",
         "suspects",
@@ -100,6 +101,8 @@ class _Lane:
         """How many more may join the group in flight."""
         self._group_size = 0
         self.is_stopped = False
+        self.outage: asyncio.Future[None] | None = None
+        """Nothing is started until this is done."""
 
     @property
     def is_looking(self) -> bool:
@@ -132,7 +135,7 @@ class _Lane:
 
     def may_start(self) -> bool:
         """Whether there is a rollout, and room for it."""
-        if self.is_stopped or self.model.is_full:
+        if self.is_stopped or self.model.is_full or (self.outage is not None and not self.outage.done()):
             return False
         if self.accused:
             return self.room.in_flight == 0
@@ -314,6 +317,11 @@ class Schedule:
         """
         lane = self._lanes[planned.route.environment]
         (lane.suspects if deaths == 1 else lane.accused).append(planned)
+
+    def pause(self, environment: str, until: asyncio.Future[None]) -> None:
+        """Start nothing more of one environment until something is done; what was put back meanwhile comes first."""
+        self._lanes[environment].outage = until
+        until.add_done_callback(lambda _: self._changed.set())
 
     def stop(self, environment: str) -> None:
         """Start nothing more of one environment."""

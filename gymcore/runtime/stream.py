@@ -16,7 +16,7 @@ from gymcore.errors import EndpointError
 from gymcore.records import Failure, Rollout, RolloutKey, Trajectory
 from gymcore.runtime.brackets import Say, log
 from gymcore.runtime.budget import FailureBudgets, OverBudget
-from gymcore.runtime.executor import Executor, open_local
+from gymcore.runtime.executor import Executor, Withdrawn, open_local
 from gymcore.runtime.faults import is_cancelled
 from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.poison import WorkerDeaths
@@ -171,7 +171,7 @@ class RolloutStream:
         planned: Planned | None = given.pop()
         try:
             while planned is not None and not self._stopping:
-                rollout = self._judged(planned, await self._play(planned))
+                rollout = await self._attempt(planned)
                 if rollout is not None:
                     await self._hand_over(rollout)
                 over, planned = planned, None
@@ -189,6 +189,16 @@ class RolloutStream:
         finally:
             if planned is not None:
                 self._schedule.give_back(planned)
+
+    async def _attempt(self, planned: Planned) -> Rollout | None:
+        """Play a rollout; None where it is to be played once more, or later."""
+        try:
+            rollout = await self._play(planned)
+        except Withdrawn as withdrawn:
+            self._schedule.put_back(planned)
+            self._schedule.pause(planned.route.environment, withdrawn.outage)
+            return None
+        return self._judged(planned, rollout)
 
     async def _play(self, planned: Planned) -> Rollout:
         """Play a rollout; one that somebody else than the run has cancelled is a failure, and never nothing."""
@@ -280,4 +290,4 @@ def _open_executor(composition: Composition, say: Say) -> AbstractAsyncContextMa
         from gymcore.runtime.on_ray.executor import open_ray  # here, because few need it
 
         return open_ray(composition)
-    return open_local(composition, say)
+    return open_local(composition, say, makes_room=True)

@@ -6,18 +6,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from gymcore.collection import Journal, read_poisoned
 from gymcore.composition import Composition, Route
 from gymcore.documents import encode_json
-from gymcore.errors import GymcoreError
+from gymcore.errors import EndpointError, GymcoreError
 from gymcore.records import POISON, Failure, Rollout, RolloutKey
-from gymcore.runtime.executor import Executor
+from gymcore.runtime.executor import Executor, Withdrawn
 from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.schedule import Planned
+from gymcore.serving.outages import failure_of
 from gymcore.serving.refusals import FailedRollout, Refusal, refusal_of_error
 from gymcore.serving.replies import scored
 from gymcore.serving.rows import SentRow
@@ -303,10 +304,9 @@ class OnDemand:
         if (route.environment, sent.row.identity[1]) in self._poison:
             raise FailedRollout(_POISON)
         try:
-            async with self._room_for(route):
-                if await asked.is_orphan():
-                    raise Refusal(499, "nobody waits for this rollout any more")
-                rollout = await self._recorded(sent)
+            rollout = await self._in_turn(sent, asked)
+        except EndpointError as error:
+            raise FailedRollout(failure_of(error)) from None
         except GymcoreError as error:
             raise refusal_of_error(error) from None
         except asyncio.CancelledError:
@@ -324,22 +324,40 @@ class OnDemand:
         response = rollout.trajectory.to_response(route.model, params)
         return encode_json(scored(sent, response, rollout.trajectory.stop, rollout.reward))
 
+    async def _in_turn(self, sent: SentRow, asked: _Asked) -> Rollout:
+        """Play a rollout when there is room; one whose environment waits for what is gone leaves it to others."""
+        while True:
+            try:
+                async with self._room_for(sent.route):
+                    if await asked.is_orphan():
+                        raise Refusal(499, "nobody waits for this rollout any more")
+                    return await self._recorded(sent)
+            except Withdrawn as withdrawn:
+                with self._queueing():
+                    await withdrawn.over()
+
+    @contextmanager
+    def _queueing(self) -> Iterator[None]:
+        """Wait inside for what comes before a rollout is begun; `stop` ends that."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._queued.add(task)
+        try:
+            yield
+        finally:
+            self._queued.discard(task)
+        if self.is_stopping:
+            raise stopping()
+
     @asynccontextmanager
     async def _room_for(self, route: Route) -> AsyncIterator[None]:
         """Wait until a rollout of a route may be in flight, and let another in afterwards."""
         async with AsyncExitStack() as room:
-            task = asyncio.current_task()
-            assert task is not None
-            self._queued.add(task)
-            try:
+            with self._queueing():
                 for name in (("environment", route.environment), ("model", route.model)):
                     if name in self._rooms:
                         await room.enter_async_context(self._rooms[name])
                 await room.enter_async_context(self._room)
-            finally:
-                self._queued.discard(task)
-            if self.is_stopping:
-                raise stopping()
             yield
 
     async def _recorded(self, sent: SentRow) -> Rollout:

@@ -15,7 +15,13 @@ from gymcore.runtime.executor import Executor
 from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.schedule import Planned
 
-__all__ = ["Enduring"]
+__all__ = ["Enduring", "failure_of"]
+
+
+def failure_of(error: EndpointError) -> Failure:
+    """Return what an endpoint that nobody can use is for one rollout."""
+    stage = cast(FailureStage, error.stage or "model")
+    return Failure(stage=stage, error=type(error).__name__, message=error.message[:2000], retryable=True)
 
 
 class Enduring:
@@ -48,15 +54,13 @@ class Enduring:
         try:
             rollout = await self._executor.play(planned)
         except EndpointError as error:
-            stage = cast(FailureStage, error.stage or "model")
-            if error.is_lasting and stage != "model":
+            if error.is_lasting and error.stage not in (None, "model"):
                 self._note(environment, error.message)
-            failure = Failure(stage=stage, error=type(error).__name__, message=error.message[:2000], retryable=True)
             return Rollout(
                 planned.row,
                 planned.repeat,
                 Trajectory(),
-                failure=failure,
+                failure=failure_of(error),
                 started_at=started_at,
                 duration_s=time.perf_counter() - started,
                 provenance=self._provenance_of(planned),

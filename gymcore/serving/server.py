@@ -245,7 +245,7 @@ async def opened(
     Raises:
         StorageError: on leaving: the disk has failed.
     """
-    async with open_local(composition, say) as executor:
+    async with open_local(composition, say, makes_room=True) as executor:
         down: dict[str, str] = {}
         stage = executor.stage
         enduring = Enduring(executor, down, say, stage.provenance_of)

@@ -665,6 +665,7 @@ async def test_who_waits_for_what_is_gone_is_told_at_once_that_the_server_stops(
     Their rollouts have not begun; those of others are waited for, also where that is found while they finish.
     """
     served_on = asyncio.Event()
+    slow = 0
 
     class Gone(World):
         async def open(self) -> None:
@@ -674,6 +675,8 @@ async def test_who_waits_for_what_is_gone_is_told_at_once_that_the_server_stops(
 
     class Slow(World):
         async def open(self) -> None:
+            nonlocal slow
+            slow += 1
             served_on.set()
             await asyncio.sleep(0.5)
 
@@ -682,7 +685,7 @@ async def test_who_waits_for_what_is_gone_is_told_at_once_that_the_server_stops(
         row = next(row for row in served.rows() if row["environment"] == "b")
         asked = [asyncio.create_task(served.post("/run", row)) for row in served.rows()]
         asked.append(asyncio.create_task(served.post("/seed_session", row)))
-        while len(served.served.sessions) == 0 or served.served.on_demand.in_flight.total() < 5:
+        while len(served.served.sessions) == 0 or slow < 2 or served.served.on_demand.in_flight["b"] == 0:
             await asyncio.sleep(0.001)
         stopped = time.monotonic()
         await asyncio.gather(served.served.on_demand.close(30), served.served.sessions.drain(30))
