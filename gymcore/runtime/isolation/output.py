@@ -8,7 +8,7 @@ import asyncio
 import os
 from contextlib import suppress
 
-__all__ = ["Output"]
+__all__ = ["Output", "one_line"]
 
 KEPT_BYTES = 8192
 SHOWN_CHARACTERS = 600
@@ -62,11 +62,14 @@ class Output:
 
     def last(self) -> str:
         """Return the end of what was printed, on one line and without control characters."""
-        text = self._end.decode("utf-8", "replace")
-        plain = "".join(character if character.isprintable() else " " for character in text)
-        line = " ".join(plain.split())
+        line = one_line(self._end.decode("utf-8", "replace"))
         crash = line.rfind(CRASH)
         return line[crash:][:SHOWN_CHARACTERS] if crash >= 0 else line[-SHOWN_CHARACTERS:]
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line and without control characters."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def _widen(pipe: int) -> None:

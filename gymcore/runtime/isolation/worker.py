@@ -19,7 +19,7 @@ from gymcore.runtime.faults import Late
 from gymcore.runtime.in_process import TimeLimits
 from gymcore.runtime.isolation.channel import Channel, Message, connect, connected_pair
 from gymcore.runtime.isolation.launch import Launch
-from gymcore.runtime.isolation.output import Output
+from gymcore.runtime.isolation.output import Output, one_line
 from gymcore.runtime.isolation.wire import error_from_json
 
 __all__ = ["PRINTED", "SLACK_S", "Worker", "WorkerDied"]
@@ -296,7 +296,7 @@ class Worker:
         if told in ("asks", "unasks", "waits"):
             self._on_news(self, message)
         elif told == "says":
-            log(message["line"])
+            log(one_line(message["line"]))
         else:
             waiting = self._waiting.get(message.get("number", 0))
             if waiting is None or waiting.answer.done():

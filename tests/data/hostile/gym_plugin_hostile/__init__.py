@@ -75,7 +75,7 @@ class World(Environment[WorldTask, WorldConfig]):
         if self.task.how == "takes its time":
             await asyncio.sleep(2.0)
         if self.task.how == "waits in open":
-            logging.getLogger("gymcore").warning("nobody is there")
+            logging.getLogger("gymcore").warning("nobody\n\x1bis there")
             self.is_waiting = True
             await asyncio.sleep(0.1)
             self.is_waiting = False
