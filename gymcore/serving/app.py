@@ -24,6 +24,7 @@ from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError
 from gymcore.records import ToolCall, Trajectory
 from gymcore.serving.aggregate import aggregate
+from gymcore.serving.cookies import set_cookie
 from gymcore.serving.head import configuration, instances
 from gymcore.serving.models import Endpoints, streamed
 from gymcore.serving.on_demand import OnDemand, stopping
@@ -31,7 +32,7 @@ from gymcore.serving.openapi import describe
 from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error
 from gymcore.serving.replies import scored, trajectory_of
 from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, read_seed
-from gymcore.serving.sessions import ClientSession, Sessions, set_cookie
+from gymcore.serving.sessions import ClientSession, Sessions
 from gymcore.serving.steps import stepped
 
 __all__ = ["CALLS", "Served", "application"]

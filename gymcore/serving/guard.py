@@ -15,8 +15,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gymcore.serving.cookies import named_by, set_cookie
 from gymcore.serving.refusals import Refusal
-from gymcore.serving.sessions import named_by, set_cookie
 
 __all__ = ["BODY_BYTES", "BODY_S", "Guard", "is_loopback"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,14 +24,12 @@ from gymcore.runtime.attempt import Attempt, AttemptEnded
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.schedule import Planned
 from gymcore.runtime.session import Stage
+from gymcore.serving.cookies import COOKIE
 from gymcore.serving.on_demand import OnDemand, stopping
 from gymcore.serving.refusals import FailedRollout, Refusal
 from gymcore.serving.rows import SentRow
 
-__all__ = ["COOKIE", "ClientSession", "Score", "Sessions", "named_by", "set_cookie"]
-
-COOKIE = "gymcore_session"
-"""The cookie that names a session; it is signed, and every answer sends it again."""
+__all__ = ["ClientSession", "Score", "Sessions"]
 
 IDLE_S = 900.0
 """A session of which nothing was heard for so long is closed."""
@@ -239,20 +236,6 @@ class ClientSession:
             started_at=self._started_at,
             duration_s=time.perf_counter() - self._started,
         )
-
-
-_NAMED = re.compile(rf'(?:^|[;,])\s*{COOKIE}="?([\w.-]{{1,200}})"?\s*(?=[;,]|$)', re.ASCII)
-
-
-def named_by(cookies: str) -> str | None:
-    """Return the session that a Cookie header names, whether there is one or not; None where it names none."""
-    named = _NAMED.findall(cookies)
-    return named[-1] if named else None
-
-
-def set_cookie(name: str) -> str:
-    """Return the Set-Cookie header that names a session."""
-    return f"{COOKIE}={name}; Path=/; HttpOnly; SameSite=Strict"
 
 
 class Sessions:

@@ -24,7 +24,7 @@ from gymcore.errors import StorageError
 from gymcore.interfaces import tool
 from gymcore.records import Turn
 from gymcore.responses import function_call, function_call_output, message
-from gymcore.serving.sessions import COOKIE
+from gymcore.serving.cookies import COOKIE
 
 from .test_rollouts import FullDisk
 

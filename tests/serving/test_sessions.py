@@ -18,7 +18,7 @@ from gymcore.composition import Composition
 from gymcore.interfaces import tool
 from gymcore.records import Turn
 from gymcore.responses import function_call, function_call_output, message
-from gymcore.serving.sessions import COOKIE
+from gymcore.serving.cookies import COOKIE
 
 Composed = Callable[..., Composition]
 Serving = Callable[..., Any]
