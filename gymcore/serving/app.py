@@ -27,8 +27,10 @@ from gymcore.serving.aggregate import aggregate
 from gymcore.serving.cookies import set_cookie
 from gymcore.serving.head import configuration, instances
 from gymcore.serving.models import Endpoints, streamed
-from gymcore.serving.on_demand import OnDemand, stopping
+from gymcore.serving.on_demand import OnDemand
 from gymcore.serving.openapi import describe
+from gymcore.serving.outages import Unplayable
+from gymcore.serving.recorder import Recorder, stopping
 from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error
 from gymcore.serving.replies import scored, trajectory_of
 from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, read_seed
@@ -45,11 +47,11 @@ class Served:
     """What is served."""
 
     composition: Composition
+    recorder: Recorder
+    unplayable: Unplayable
     on_demand: OnDemand
     sessions: Sessions
     endpoints: Endpoints
-    down: dict[str, str]
-    """Environments of which nothing can be played as long as this process lives, and why."""
 
 
 LONGEST_PAUSE_S = 5.0
@@ -99,10 +101,11 @@ class _Wire:
     def __init__(self, served: Served) -> None:
         self._composition = served.composition
         self._routes = served.composition.routes
+        self._recorder = served.recorder
         self._on_demand = served.on_demand
         self._sessions = served.sessions
         self._endpoints = served.endpoints
-        self._down = served.down
+        self._down = served.unplayable.environments
         self._aggregating = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._may_read = 0.0
@@ -126,7 +129,7 @@ class _Wire:
         return json_response({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
-        if self._on_demand.is_stopping:
+        if self._recorder.is_stopping:
             raise stopping()
         if self._down:
             told = "; ".join(f"{name}: {why}" for name, why in self._down.items())
@@ -185,7 +188,7 @@ class _Wire:
     async def _opened(self, request: Request) -> str:
         """Open an environment for the row that was sent, and return the name of its session."""
         sent = await self._read(request, partial(read_seed, routes=self._routes))
-        if self._on_demand.is_stopping:
+        if self._recorder.is_stopping:
             raise stopping()
         with suppress(Refusal):  # a session of before may be closed by now
             if (found := self._find(request)) is not None:
@@ -219,7 +222,7 @@ class _Wire:
 
         It is kept nowhere: who has something judged asks for no rollout, and it may have been kept where it was played.
         """
-        if self._on_demand.is_stopping:
+        if self._recorder.is_stopping:
             raise stopping()
         name, session = await self._sessions.open(sent, is_recorded=False)
         try:

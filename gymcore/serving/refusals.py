@@ -14,7 +14,6 @@ from starlette.responses import Response
 from gymcore.documents import encode_json
 from gymcore.errors import EndpointError, GymcoreError, PluginError, StorageError
 from gymcore.records import Failure
-from gymcore.runtime.placement import is_set_aside
 
 __all__ = ["FailedRollout", "Refusal", "json_response", "refusal_of_error"]
 
@@ -67,10 +66,8 @@ class FailedRollout(Refusal):
         other = 504 if failure.error == TimeoutError.__name__ else 500
         status = {"model": 502, "timeout": 504, "worker": 503}.get(failure.stage, other)
         told = f"the rollout failed ({failure.stage}): {failure.error}: {failure.message}"
-        # Of an environment that is set aside nothing can be played as long as this process lives.
-        is_retryable = failure.retryable and not is_set_aside(failure)
-        further = {"stage": failure.stage, "type": failure.error, "retryable": is_retryable}
-        hints = [f"try: {again}"] if is_retryable else ["the same request will fail again"]
+        further = {"stage": failure.stage, "type": failure.error, "retryable": failure.retryable}
+        hints = [f"try: {again}"] if failure.retryable else ["the same request will fail again"]
         super().__init__(status, told, hints=hints, further=further)
 
     def answer(self, row: Mapping[str, Any]) -> dict[str, Any]:

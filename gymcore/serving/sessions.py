@@ -25,7 +25,8 @@ from gymcore.runtime.executor import Executor
 from gymcore.runtime.schedule import Planned
 from gymcore.runtime.session import Stage
 from gymcore.serving.cookies import COOKIE
-from gymcore.serving.on_demand import OnDemand, stopping
+from gymcore.serving.outages import Unplayable
+from gymcore.serving.recorder import Recorder, stopping
 from gymcore.serving.refusals import FailedRollout, Refusal
 from gymcore.serving.rows import SentRow
 
@@ -70,6 +71,7 @@ class ClientSession:
         sent: The row it is opened for.
         planned: Which rollout it is.
         recorder: Who keeps what becomes of it, and gave it its number; None where nothing is kept.
+        unplayable: Says which failures are worth another attempt.
 
     Attributes:
         sent: The row it was opened for.
@@ -83,7 +85,8 @@ class ClientSession:
         stage: Stage,
         sent: SentRow,
         planned: Planned,
-        recorder: OnDemand | None,
+        recorder: Recorder | None,
+        unplayable: Unplayable,
     ) -> None:
         self.sent = sent
         self.heard = time.monotonic()
@@ -93,6 +96,7 @@ class ClientSession:
         self._planned = planned
         self._provenance = {**stage.provenance_of(planned), **PLAYED_BY}
         self._recorder = recorder
+        self._unplayable = unplayable
         self._has_number = recorder is not None
         self._again = SAME
         self._started_at, self._started = time.time(), time.perf_counter()
@@ -161,7 +165,7 @@ class ClientSession:
         rollout: Rollout = await self._guarded(self._finished(trajectory))
         self.turns = []
         if rollout.failure is not None:
-            raise FailedRollout(rollout.failure, self._again)
+            raise self._told(rollout.failure)
         assert rollout.reward is not None  # a rollout has one of the two
         return Score(rollout.reward, trajectory.stop, digest)
 
@@ -224,7 +228,10 @@ class ClientSession:
 
     async def _failed(self, rollout: Rollout, failure: Failure) -> FailedRollout:
         await self._recorded(rollout)
-        return FailedRollout(failure, self._again)
+        return self._told(failure)
+
+    def _told(self, failure: Failure) -> FailedRollout:
+        return FailedRollout(self._unplayable.told(self.sent.row, failure), self._again)
 
     def _without_reward(self, failure: Failure) -> Rollout:
         """Return the rollout that it was, of which nothing else will be told: it is being ended."""
@@ -246,6 +253,7 @@ class Sessions:
         executor: What plays them; `directed` makes it.
         stage: What they share with all other rollouts.
         recorder: Who numbers what they come to, and keeps it.
+        unplayable: What is not played any more.
         idle_s: After how long an idle one is closed.
         most: How many there may be.
         scored_s: How long it is remembered what one was scored with.
@@ -255,7 +263,8 @@ class Sessions:
         self,
         executor: Executor,
         stage: Stage,
-        recorder: OnDemand,
+        recorder: Recorder,
+        unplayable: Unplayable,
         *,
         idle_s: float = IDLE_S,
         most: int = MOST,
@@ -264,6 +273,7 @@ class Sessions:
         self._executor = executor
         self._stage = stage
         self._recorder = recorder
+        self._unplayable = unplayable
         self._scored_s = scored_s
         self._idle_s = idle_s
         self._most = most
@@ -293,17 +303,20 @@ class Sessions:
             The signed name of the session, and the session.
 
         Raises:
-            Refusal: it could not be opened, there are too many, or the server has stopped.
+            Refusal: it could not be opened, its task ends its workers, there are too many, or the server has stopped.
         """
         if self._is_closed:
             raise stopping()
+        self._unplayable.refuse(sent.row)
         if len(self._sessions) >= self._most and len(self) >= self._most:
             told = f"{self._most:,} sessions are open, and no more may be"
             raise Refusal(503, told, hints=["try: again when some are closed"], headers={"retry-after": "1"})
         name = secrets.token_urlsafe(18)
         recorder = self._recorder if is_recorded else None
         planned = Planned(0, sent.route, sent.row, self._count) if recorder is None else recorder.take(sent)
-        session = self._sessions[name] = ClientSession(self._executor, self._stage, sent, planned, recorder)
+        session = self._sessions[name] = ClientSession(
+            self._executor, self._stage, sent, planned, recorder, self._unplayable
+        )
         self._count += 1
         try:
             await session.opened()

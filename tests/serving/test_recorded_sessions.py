@@ -348,7 +348,7 @@ async def test_nobody_waits_for_a_journal_that_is_closed(composed: Composed, wir
     async with wire(composed({"a": (Adds, 1)}, Policy)) as served:
         row = served.rows()[0]
         cookie = await seeded(served, row)
-        served.served.on_demand.finish()
+        served.served.recorder.finish()
         reply = await served.post("/verify", {**row, "response": episode(1)}, headers=cookie)
 
     assert reply.status_code == 503

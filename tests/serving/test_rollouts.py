@@ -370,7 +370,7 @@ async def test_a_task_that_ends_its_worker_is_not_played_again_and_again(compose
             return ()
 
     async with wire(composed({"a": (World, 1)}, Says)) as served:
-        served.served.on_demand._executor = Dies()
+        served.served.on_demand._executor = Enduring(Dies(), served.served.unplayable, lambda planned: {})
         row = served.rows()[0]
         first = await served.post("/run", row)
         second = await served.post("/run", row)
@@ -384,7 +384,8 @@ async def test_a_task_that_ends_its_worker_is_not_played_again_and_again(compose
 
 async def test_an_environment_that_is_down_is_no_model_that_failed(composed: Composed, wire: Serving) -> None:
     """
-    It is told as a failure of its own stage, in a session, too; `/ready` names it where it stays down.
+    It is told as a failure of its own stage, in a session, too; where it stays down, `/ready` names it, and nobody is
+    told to try again.
     """
     is_lasting = False
 
@@ -400,16 +401,20 @@ async def test_an_environment_that_is_down_is_no_model_that_failed(composed: Com
         ready = await served.client.get("/ready")
         is_lasting = True
         replies += [await served.post(path, down) for path in ("/run", "/seed_session")]
+        replies.append(await served.post("/verify", {**down, "response": {"output": [message("hi")]}}))
+        kept = await served.post("/run", {**down, "_ng_task_index": 0, "_ng_rollout_index": 9})
         others = await served.post("/run", up)
         unready = await served.client.get("/ready")
 
-    for reply in replies:
+    for reply, is_retryable in zip(replies, (True, True, False, False, False), strict=True):
         told = reply.json()["error"]
-        assert (reply.status_code, told["stage"], told["retryable"]) == (500, "open", True)
+        assert (reply.status_code, told["stage"], told["retryable"]) == (500, "open", is_retryable)
+        assert (told["hints"] == ["the same request will fail again"]) is not is_retryable
+    assert (kept.status_code, kept.json()["_ng_failure_terminal"]) == (200, True)
     failures = served.lines("failures.jsonl")
-    assert [line["stage"] for line in failures] == ["open"] * 4
+    assert [(line["stage"], line["retryable"]) for line in failures] == [("open", True)] * 5
     told = [(line["provenance"]["agent"], line["provenance"]["model"]) for line in failures]
-    assert told == [(agent, "policy"), ("client", "client")] * 2
+    assert told == [(agent, "policy"), ("client", "client"), (agent, "policy"), ("client", "client"), (agent, "policy")]
     assert {frozenset(line["provenance"]) for line in failures} == {frozenset(("lock", "agent", "model", "seed"))}
     assert (ready.status_code, others.status_code) == (200, 200)
     assert (unready.status_code, unready.json()["error"]["environments"]) == (503, ["a"])
@@ -438,7 +443,7 @@ async def test_an_environment_that_was_set_aside_is_not_ready(composed: Composed
 
     async with wire(composed({"a": (World, 1)}, Says)) as served:
         on_demand = served.served.on_demand
-        on_demand._executor = Enduring(SetAside(), served.served.down, lambda line: None, lambda planned: {})
+        on_demand._executor = Enduring(SetAside(), served.served.unplayable, lambda planned: {})
         await served.post("/run", served.rows()[0])
         unready = await served.client.get("/ready")
 
