@@ -349,7 +349,7 @@ async def test_what_is_no_number_does_not_number_a_request(composed: Composed, w
 
 async def test_a_task_that_ends_its_worker_is_not_played_again_and_again(composed: Composed, wire: Serving) -> None:
     """
-    After some deaths it is poison, and refused before it takes others with it.
+    After some deaths it is poison, and refused before it takes others with it, also to who would play it in a session.
     """
     played = 0
 
@@ -374,10 +374,11 @@ async def test_a_task_that_ends_its_worker_is_not_played_again_and_again(compose
         row = served.rows()[0]
         first = await served.post("/run", row)
         second = await served.post("/run", row)
+        session = await served.post("/seed_session", row)
 
     assert played == 3
-    assert first.status_code == second.status_code == 503
-    for reply in (first, second):
+    for reply in (first, second, session):
+        assert reply.status_code == 503
         assert reply.json()["error"]["retryable"] is False
         assert reply.json()["error"]["hints"] == ["the same request will fail again"]
 

@@ -88,20 +88,6 @@ async def test_a_task_that_ends_its_worker_in_sessions_is_opened_no_more(fragile
     assert [line["retryable"] for line in failures] == [True] * DEATHS  # another process may try it
 
 
-async def test_what_ended_its_worker_by_run_is_opened_for_no_session(fragile: Composition, wire: Serving) -> None:
-    """
-    Who asks for a rollout has its task played three times, and then nobody else does.
-    """
-    async with wire(fragile) as served:
-        poison, good = sorted(served.rows(), key=lambda row: str(row["how"]))
-        replies = [await served.post(path, poison) for path in ("/run", "/seed_session")]
-        other = await served.post("/run", good)
-
-    assert [reply.json()["error"]["type"] for reply in replies] == ["WorkerDied", "Poison"]
-    assert [reply.json()["error"]["retryable"] for reply in replies] == [False, False]
-    assert other.json()["reward"] == 1.0
-
-
 def ended(task_id: str, failure: Failure | None) -> Rollout:
     """Return a rollout that has ended."""
     row = Row(encode_json({"environment": "a", "task_id": task_id}))
