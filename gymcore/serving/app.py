@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -211,10 +211,9 @@ class _Wire:
         if found is None:
             return json_response(await self._verified_anew(sent, response, trajectory))
         _, session = found
-        _refuse_another(sent, session.sent)
+        _refuse_another(sent, session)
         score = await session.verify(trajectory, response)
-        own = replace(session.sent, sent=sent.sent)
-        return json_response(scored(own, response, score.stop, score.reward))
+        return json_response(scored(sent.sent, session.task, response, score.stop, score.reward))
 
     async def _verified_anew(self, sent: SentRow, response: Any, trajectory: Trajectory) -> dict[str, Any]:
         """
@@ -222,8 +221,6 @@ class _Wire:
 
         It is kept nowhere: who has something judged asks for no rollout, and it may have been kept where it was played.
         """
-        if self._recorder.is_stopping:
-            raise stopping()
         name, session = await self._sessions.open(sent, is_recorded=False)
         try:
             for made in trajectory.calls():
@@ -231,7 +228,7 @@ class _Wire:
             score = await session.verify(trajectory, response)
         finally:
             await self._sessions.end(name)
-        return scored(sent, response, score.stop, score.reward)
+        return scored(sent.sent, session.task, response, score.stop, score.reward)
 
     async def _read(self, request: Request, read: Callable[[bytes], Result]) -> Result:
         """
@@ -284,14 +281,14 @@ class _Wire:
         return found[1]
 
 
-def _refuse_another(sent: SentRow, seeded: SentRow) -> None:
+def _refuse_another(sent: SentRow, session: ClientSession) -> None:
     """
     Find that a row is not the one of its session.
 
     Raises:
         Refusal: it is another environment's, says another `task_id`, or, where one says none, another task.
     """
-    if sent.route.environment != seeded.route.environment or not sent.is_task_of(seeded):
+    if sent.route.environment != session.route.environment or not sent.is_task(session.told):
         raise Refusal(409, "this row is not the one of the session", hints=["try: /seed_session, for another"])
 
 

@@ -268,7 +268,7 @@ class OnDemand:
         route = sent.route
         try:
             async with self._room_for(route):
-                self._unplayable.refuse(sent.row)
+                self._unplayable.refuse(sent.row.identity)
                 if await asked.is_orphan():
                     raise Refusal(499, "nobody waits for this rollout any more")
                 rollout = await self._recorded(sent)
@@ -280,10 +280,10 @@ class OnDemand:
             raise
         if rollout.reward is None:
             assert rollout.failure is not None  # a rollout has one of the two
-            raise FailedRollout(self._unplayable.told(rollout.row, rollout.failure))
+            raise FailedRollout(self._unplayable.told(rollout.row.identity, rollout.failure))
         params = sent.row.value["responses_create_params"]
         response = rollout.trajectory.to_response(route.model, params)
-        return encode_json(scored(sent, response, rollout.trajectory.stop, rollout.reward))
+        return encode_json(scored(sent.sent, rollout.row.identity, response, rollout.trajectory.stop, rollout.reward))
 
     @asynccontextmanager
     async def _room_for(self, route: Route) -> AsyncIterator[None]:
@@ -321,7 +321,7 @@ class OnDemand:
             if (
                 failure is None
                 or failure.stage != "worker"
-                or not self._unplayable.told(planned.row, failure).retryable
+                or not self._unplayable.told(planned.key[:2], failure).retryable
             ):
                 break
             rollout = await self._executor.play(planned)

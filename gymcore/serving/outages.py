@@ -7,17 +7,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from gymcore.errors import EndpointError
-from gymcore.records import POISON, Failure, FailureStage, Rollout, RolloutKey, Row, Trajectory
+from gymcore.records import POISON, Failure, FailureStage, Rollout, RolloutKey, Trajectory
 from gymcore.runtime.brackets import Say
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.schedule import Planned
 from gymcore.serving.refusals import FailedRollout
 
-__all__ = ["DEATHS", "Enduring", "Unplayable"]
+__all__ = ["DEATHS", "Begun", "Enduring", "Unplayable"]
 
 DEATHS = 3
 """
@@ -25,6 +26,31 @@ After how many deaths of its worker in a row a task is not played again.
 
 A worker that dies takes innocent rollouts with it, so one death proves nothing.
 """
+
+
+TaskKey = tuple[str, str]
+"""Environment and task id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A rollout that has begun; where it is ended from here, nothing is told of it but how it failed."""
+
+    planned: Planned
+    started_at: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.perf_counter)
+
+    def failed(self, failure: Failure) -> Rollout:
+        """Return what it was, up to now."""
+        planned, duration_s = self.planned, time.perf_counter() - self.started
+        return Rollout(
+            planned.row,
+            planned.repeat,
+            Trajectory(),
+            failure=failure,
+            started_at=self.started_at,
+            duration_s=duration_s,
+        )
 
 
 class Unplayable:
@@ -42,29 +68,29 @@ class Unplayable:
     def __init__(self, poison: Iterable[RolloutKey], say: Say) -> None:
         self.environments: dict[str, str] = {}
         self._poison = {key[:2] for key in poison}
-        self._deaths: Counter[tuple[str, str]] = Counter()
+        self._deaths: Counter[TaskKey] = Counter()
         self._say = say
 
-    def refuse(self, row: Row) -> None:
+    def refuse(self, task: TaskKey) -> None:
         """
         Refuse a task that ends its workers.
 
         Raises:
             FailedRollout: it does.
         """
-        if row.identity in self._poison:
+        if task in self._poison:
             told = f"its worker died {DEATHS} times while this task was played, which is not played again"
             raise FailedRollout(Failure(stage="worker", error=POISON, message=told, retryable=False))
 
-    def told(self, row: Row, failure: Failure) -> Failure:
+    def told(self, task: TaskKey, failure: Failure) -> Failure:
         """Return what a client is told of a failure: another process may try again what this one does not."""
-        if row.identity in self._poison or row.identity[0] in self.environments:
+        if task in self._poison or task[0] in self.environments:
             return failure.model_copy(update={"retryable": False})
         return failure
 
-    def deaths(self, row: Row) -> int:
+    def deaths(self, task: TaskKey) -> int:
         """Return how often a worker has died of a task since one last lived."""
-        return self._deaths[row.identity]
+        return self._deaths[task]
 
     def judge(self, rollout: Rollout, deaths: int) -> None:
         """
@@ -113,8 +139,7 @@ class Enduring:
 
     async def play(self, planned: Planned) -> Rollout:
         """Play one rollout to its end; an endpoint that cannot be used is its failure."""
-        deaths = self._unplayable.deaths(planned.row)
-        started_at, started = time.time(), time.perf_counter()
+        begun, deaths = Begun(planned), self._unplayable.deaths(planned.key[:2])
         try:
             rollout = await self._executor.play(planned)
         except EndpointError as error:
@@ -122,15 +147,7 @@ class Enduring:
             if error.is_lasting and stage != "model":
                 self._unplayable.set_aside(planned.route.environment, error.message)
             failure = Failure(stage=stage, error=type(error).__name__, message=error.message[:2000], retryable=True)
-            return Rollout(
-                planned.row,
-                planned.repeat,
-                Trajectory(),
-                failure=failure,
-                started_at=started_at,
-                duration_s=time.perf_counter() - started,
-                provenance=self._provenance_of(planned),
-            )
+            return replace(begun.failed(failure), provenance=self._provenance_of(planned))
         self._unplayable.judge(rollout, deaths)
         return rollout
 

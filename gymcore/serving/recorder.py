@@ -98,6 +98,10 @@ class Recorder:
             if not waiting.done():
                 waiting.set_exception(error)
 
+    def interrupted(self) -> BaseException:
+        """Return what is said to whoever waits for what was ended because the server stops: that, or why it does."""
+        return stopping() if self.lost is None else self.lost
+
     def _on_written(self, rollouts: Sequence[Rollout]) -> None:
         for rollout in rollouts:
             waiting = self._unwritten.get(rollout.key)

@@ -31,7 +31,7 @@ _NO_TASK = {*INDICES, *ROLLOUT_KEYS, *FAILURE_KEYS}
 _BESIDE_A_SEED = {*ROLLOUT_KEYS, *FAILURE_KEYS}
 """What may come beside a row that a session is opened for; its numbers count."""
 
-_NOT_OWN = {*_NO_TASK, *ROUTE_KEYS, "response", "responses_create_params", "task_id"}
+_NOT_OWN = {*_NO_TASK, *ROUTE_KEYS, "response", "responses_create_params"}
 """What may change between the two times that a client sends the row of a session."""
 
 LONG_BODY = 2**18
@@ -81,17 +81,22 @@ class SentRow:
         index = self.sent.get("_ng_rollout_index")
         return index if type(index) is int and 0 <= index < 1 << 31 else 0
 
-    def is_task_of(self, seeded: SentRow) -> bool:
+    @property
+    def told(self) -> dict[str, Any]:
+        """What tells its task from others: its own keys, without what is asked and answered, which makes rows long."""
+        return {key: value for key, value in self.sent.items() if key == "task_id" or key not in _NOT_OWN}
+
+    def is_task(self, told: Mapping[str, Any]) -> bool:
         """
-        Whether nothing says that this is another task than that of a row that came before.
+        Whether nothing says that this is another task than that of which something was told before.
 
         Without a `task_id` in both their own keys tell: an agent may have changed what is asked, and added keys.
         """
-        own, other = seeded.sent, self.sent
-        if own.get("task_id") is not None and other.get("task_id") is not None:
-            return bool(own["task_id"] == other["task_id"])
-        both = own.keys() & other.keys() - _NOT_OWN
-        return all(own[key] == other[key] for key in both if own[key] is not None and other[key] is not None)
+        own = self.told
+        if own.get("task_id") is not None and told.get("task_id") is not None:
+            return bool(own["task_id"] == told["task_id"])
+        both = own.keys() & told.keys() - {"task_id"}
+        return all(own[key] == told[key] for key in both if own[key] is not None and told[key] is not None)
 
 
 def read_object(body: bytes) -> dict[str, Any]:

@@ -10,22 +10,22 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import itsdangerous
 
-from gymcore.composition import Route
 from gymcore.documents import encode_json
 from gymcore.interfaces import BoundModel, OpenEnvironment
-from gymcore.records import Failure, Reward, Rollout, ToolCall, Trajectory, Turn
+from gymcore.records import Failure, Reward, ToolCall, Trajectory, Turn
 from gymcore.runtime.attempt import Attempt, AttemptEnded
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.schedule import Planned
 from gymcore.runtime.session import Stage
 from gymcore.serving.cookies import COOKIE
-from gymcore.serving.outages import Unplayable
+from gymcore.serving.outages import Begun, Unplayable
 from gymcore.serving.recorder import Recorder, stopping
 from gymcore.serving.refusals import FailedRollout, Refusal
 from gymcore.serving.rows import SentRow
@@ -57,25 +57,29 @@ class Score:
 
     reward: Reward
     stop: str
-    response: bytes
-    """The digest of the response that was scored."""
 
 
 class ClientSession:
     """
     One environment in the hands of a client.
 
+    What it comes to is kept as soon as it is over, whoever waits for that; then little of it is left.
+
     Args:
         executor: What plays it.
         stage: What it shares with all other rollouts, such as how long one thing in it may take.
         sent: The row it is opened for.
         planned: Which rollout it is.
-        recorder: Who keeps what becomes of it, and gave it its number; None where nothing is kept.
+        recorder: Who keeps what becomes of it, where anything is kept, and gave it its number.
         unplayable: Says which failures are worth another attempt.
+        is_recorded: Whether anything is kept.
 
     Attributes:
-        sent: The row it was opened for.
+        route: Who serves it.
+        task: Environment and task id.
+        told: What its client told of the task.
         heard: When the client last wanted something, in seconds of the monotonic clock.
+        busy: How many things the client wants of it at this moment.
         turns: What a client that steps has done so far.
     """
 
@@ -85,30 +89,32 @@ class ClientSession:
         stage: Stage,
         sent: SentRow,
         planned: Planned,
-        recorder: Recorder | None,
+        recorder: Recorder,
         unplayable: Unplayable,
+        *,
+        is_recorded: bool,
     ) -> None:
-        self.sent = sent
+        self.route = sent.route
+        self.task = sent.row.identity
+        self.told = sent.told
         self.heard = time.monotonic()
         self.busy = 0
         self.turns: list[Turn] = []
         self._calls = 0
-        self._planned = planned
-        self._provenance = {**stage.provenance_of(planned), **PLAYED_BY}
         self._recorder = recorder
         self._unplayable = unplayable
-        self._has_number = recorder is not None
+        self._is_recorded = is_recorded
         self._again = SAME
-        self._started_at, self._started = time.time(), time.perf_counter()
         self._limits = stage.limits[planned.route.environment]
-        self._attempt = Attempt(executor, planned, self._limits.rollout_s)
-        self._scoring: asyncio.Task[Score] | None = None
-        self._recording: asyncio.Task[Rollout] | None = None
-
-    @property
-    def route(self) -> Route:
-        """Who serves it."""
-        return self.sent.route
+        self._late: Failure | None = None
+        """That it was ended because something in it took too long."""
+        self._scored: tuple[str, bytes] | None = None
+        """How what was scored has ended, and the digest of its response."""
+        attempt = Attempt(executor, planned, self._limits.rollout_s)
+        self._attempt: Attempt | None = attempt
+        provenance = {**stage.provenance_of(planned), **PLAYED_BY}
+        self._outcome = asyncio.create_task(self._ended(attempt, Begun(planned), provenance))
+        self._outcome.add_done_callback(_looked_at)
 
     async def opened(self) -> None:
         """
@@ -117,8 +123,8 @@ class ClientSession:
         Raises:
             Refusal: it could not be opened.
         """
-        await self._guarded(self._attempt.opened())
-        if self._recorder is not None:  # else its client knows of no session, and asks for all of it in one request
+        await self._wanted(Attempt.opened)
+        if self._is_recorded:  # else its client knows of no session, and asks for all of it in one request
             self._again = ANOTHER
 
     async def call(self, call: ToolCall) -> str:
@@ -128,7 +134,7 @@ class ClientSession:
         Raises:
             Refusal: the environment failed, or the session is over.
         """
-        text: str = await self._guarded(self._attempt.call(call))
+        text: str = await self._wanted(lambda attempt: attempt.call(call))
         return text
 
     async def do(self, wish: Callable[[OpenEnvironment, BoundModel], Awaitable[Any]]) -> Any:
@@ -138,7 +144,7 @@ class ClientSession:
         Raises:
             Refusal: the environment failed, or the session is over.
         """
-        return await self._guarded(self._attempt.do(wish))
+        return await self._wanted(lambda attempt: attempt.do(wish))
 
     async def verify(self, trajectory: Trajectory, response: Any) -> Score:
         """
@@ -153,96 +159,101 @@ class ClientSession:
             StorageError: it cannot be kept.
         """
         digest = hashlib.blake2b(encode_json(response), digest_size=16).digest()
-        if self._scoring is None:
-            self._scoring = asyncio.create_task(self._score(trajectory, digest))
-        score = await asyncio.shield(self._scoring)
-        if score.response != digest:
+        with self.in_use():
+            if self._scored is None:
+                self._scored = trajectory.stop, digest
+                if self._attempt is not None:
+                    with suppress(AttemptEnded):
+                        await self._attempt.finish(trajectory)
+            outcome = await asyncio.shield(self._outcome)
+        self.turns = []
+        if not isinstance(outcome, Reward):
+            raise self._refusal(outcome)
+        stop, scored = self._scored
+        if scored != digest:
             told = "the session was scored already, with another response"
             raise Refusal(409, told, hints=[f"try: {ANOTHER}"])
-        return score
-
-    async def _score(self, trajectory: Trajectory, digest: bytes) -> Score:
-        rollout: Rollout = await self._guarded(self._finished(trajectory))
-        self.turns = []
-        if rollout.failure is not None:
-            raise self._told(rollout.failure)
-        assert rollout.reward is not None  # a rollout has one of the two
-        return Score(rollout.reward, trajectory.stop, digest)
-
-    async def _finished(self, trajectory: Trajectory) -> Rollout:
-        return await self._recorded(await self._attempt.finish(trajectory))
-
-    async def _recorded(self, rollout: Rollout) -> Rollout:
-        """Have what became of it kept, once, and wait until it is safe."""
-        if self._recorder is None:
-            return rollout
-        if self._recording is None:
-            rollout = replace(rollout, provenance=self._provenance)
-            self._recording = asyncio.create_task(self._recorder.keep(self._planned, rollout))
-            self._recording.add_done_callback(lambda _: self._let_go())
-        return await asyncio.shield(self._recording)
-
-    def _let_go(self) -> None:
-        if self._recorder is not None and self._has_number:
-            self._has_number = False
-            self._recorder.give_back(self._planned)
+        return Score(outcome, stop)
 
     async def close(self) -> None:
-        """End it; nothing is scored any more, and what was scored is kept first."""
-        await self._attempt.abandon()
-        for last in (self._scoring, self._recording):
-            if last is not None:
-                await asyncio.wait([last])
-        self._let_go()
+        """End it; nothing is scored any more, and what it came to before is kept first."""
+        if self._attempt is not None:
+            await self._attempt.abandon()
+        await asyncio.wait([self._outcome])
 
     def count(self) -> int:
         """Count the client's calls: each gets a number of its own."""
         self._calls += 1
         return self._calls
 
-    @property
-    def is_scored(self) -> bool:
-        """Whether it was scored, or is being scored: `verify` tells then what comes of that."""
-        return self._scoring is not None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether its environment is closed."""
-        return self._attempt.playing.done()
-
-    async def _guarded(self, work: Awaitable[Any]) -> Any:
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Take note that its client wants something of it, so that it is not idle meanwhile."""
         self.busy += 1
         try:
-            return await work
-        except AttemptEnded as ended:
-            if ended.rollout is not None and ended.rollout.failure is not None:
-                raise await self._failed(ended.rollout, ended.rollout.failure) from None
-            raise Refusal(410, "the session is over", hints=[f"try: {ANOTHER}"]) from None
-        except TimeoutError as late:
-            told = f"{late} ({self._limits.rollout_option})"
-            failure = Failure(stage="timeout", error="TimeoutError", message=told, retryable=True)
-            raise await self._failed(self._without_reward(failure), failure) from None
+            yield
         finally:
             self.busy -= 1
             self.heard = time.monotonic()
 
-    async def _failed(self, rollout: Rollout, failure: Failure) -> FailedRollout:
-        await self._recorded(rollout)
-        return self._told(failure)
+    @property
+    def is_scored(self) -> bool:
+        """Whether it was scored, or is being scored: `verify` tells then what comes of that."""
+        return self._scored is not None
 
-    def _told(self, failure: Failure) -> FailedRollout:
-        return FailedRollout(self._unplayable.told(self.sent.row, failure), self._again)
+    @property
+    def is_over(self) -> bool:
+        """Whether its environment is closed."""
+        return self._attempt is None or self._attempt.playing.done()
 
-    def _without_reward(self, failure: Failure) -> Rollout:
-        """Return the rollout that it was, of which nothing else will be told: it is being ended."""
-        return Rollout(
-            self._planned.row,
-            self._planned.repeat,
-            Trajectory(),
-            failure=failure,
-            started_at=self._started_at,
-            duration_s=time.perf_counter() - self._started,
-        )
+    async def _ended(self, attempt: Attempt, begun: Begun, provenance: dict[str, Any]) -> Reward | Failure | None:
+        """
+        Wait until it is over and what it came to is kept, and give its number back; nobody else does any of this.
+
+        Returns:
+            What it came to; None where it was ended before that.
+        """
+        try:
+            await asyncio.wait([attempt.playing])
+            self._attempt = None
+            if not attempt.playing.cancelled():
+                rollout = attempt.playing.result()
+            elif self._late is not None:
+                rollout = begun.failed(self._late)
+            else:
+                return None
+            if self._is_recorded:
+                rollout = await self._recorder.keep(begun.planned, replace(rollout, provenance=provenance))
+            return rollout.reward if rollout.failure is None else rollout.failure
+        finally:
+            if self._is_recorded:
+                self._recorder.give_back(begun.planned)
+
+    async def _wanted(self, wish: Callable[[Attempt], Awaitable[Any]]) -> Any:
+        """Have something done in it, or raise why that cannot be."""
+        with self.in_use():
+            try:
+                if self._attempt is not None:
+                    return await wish(self._attempt)
+            except AttemptEnded:
+                pass
+            except TimeoutError as late:
+                told = f"{late} ({self._limits.rollout_option})"
+                self._late = Failure(stage="timeout", error="TimeoutError", message=told, retryable=True)
+            raise self._refusal(await asyncio.shield(self._outcome)) from None
+
+    def _refusal(self, outcome: Reward | Failure | None) -> BaseException:
+        if isinstance(outcome, Failure):
+            return FailedRollout(self._unplayable.told(self.task, outcome), self._again)
+        if outcome is None and self._recorder.is_stopping:
+            return self._recorder.interrupted()
+        return Refusal(410, "the session is over", hints=[f"try: {ANOTHER}"])
+
+
+def _looked_at(outcome: asyncio.Task[Any]) -> None:
+    """Leave an error to whoever asks; perhaps nobody does."""
+    if not outcome.cancelled():
+        outcome.exception()
 
 
 class Sessions:
@@ -305,26 +316,23 @@ class Sessions:
         Raises:
             Refusal: it could not be opened, its task ends its workers, there are too many, or the server has stopped.
         """
-        if self._is_closed:
+        if self._is_closed or self._recorder.is_stopping:
             raise stopping()
-        self._unplayable.refuse(sent.row)
+        self._unplayable.refuse(sent.row.identity)
         if len(self._sessions) >= self._most and len(self) >= self._most:
             told = f"{self._most:,} sessions are open, and no more may be"
             raise Refusal(503, told, hints=["try: again when some are closed"], headers={"retry-after": "1"})
         name = secrets.token_urlsafe(18)
-        recorder = self._recorder if is_recorded else None
-        planned = Planned(0, sent.route, sent.row, self._count) if recorder is None else recorder.take(sent)
+        planned = self._recorder.take(sent) if is_recorded else Planned(0, sent.route, sent.row, self._count)
         session = self._sessions[name] = ClientSession(
-            self._executor, self._stage, sent, planned, recorder, self._unplayable
+            self._executor, self._stage, sent, planned, self._recorder, self._unplayable, is_recorded=is_recorded
         )
         self._count += 1
         try:
             await session.opened()
-        except BaseException as error:
+        except BaseException:
             self._sessions.pop(name, None)
             self._close(session)
-            if self._recorder.is_stopping and isinstance(error, Refusal) and not isinstance(error, FailedRollout):
-                raise stopping() from None  # it waited for what is gone, and was withdrawn
             raise
         return self._signer.sign(name.encode()).decode(), session
 

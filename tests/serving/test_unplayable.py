@@ -101,21 +101,21 @@ def test_what_one_worker_takes_with_it_has_died_once() -> None:
     unplayable = Unplayable((), lambda line: None)
     died = ended("x", DIED)
     for _ in range(DEATHS - 1):
-        deaths = unplayable.deaths(died.row)
+        deaths = unplayable.deaths(died.key[:2])
         for _ in range(8):
             unplayable.judge(died, deaths)
-    unplayable.refuse(died.row)
-    assert unplayable.told(died.row, DIED).retryable
+    unplayable.refuse(died.key[:2])
+    assert unplayable.told(died.key[:2], DIED).retryable
 
     unplayable.judge(ended("x", None), 0)
     for _ in range(DEATHS - 1):
-        unplayable.judge(died, unplayable.deaths(died.row))
-    unplayable.refuse(died.row)
-    unplayable.judge(died, unplayable.deaths(died.row))
-    assert not unplayable.told(died.row, DIED).retryable
-    unplayable.refuse(ended("y", DIED).row)
+        unplayable.judge(died, unplayable.deaths(died.key[:2]))
+    unplayable.refuse(died.key[:2])
+    unplayable.judge(died, unplayable.deaths(died.key[:2]))
+    assert not unplayable.told(died.key[:2], DIED).retryable
+    unplayable.refuse(("a", "y"))
     found_before = Unplayable([("a", "y", 3)], lambda line: None)
     with pytest.raises(FailedRollout, match="died 3 times"):
-        found_before.refuse(ended("y", DIED).row)
+        found_before.refuse(("a", "y"))
     with pytest.raises(FailedRollout, match="died 3 times"):
-        unplayable.refuse(died.row)
+        unplayable.refuse(died.key[:2])
