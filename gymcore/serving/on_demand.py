@@ -215,7 +215,7 @@ class OnDemand:
                 self._answers.deliver(key, asked, DELIVERED_S if sent.is_numbered else 0.0)
         except asyncio.CancelledError:
             if self._recorder.is_stopping:
-                raise stopping() from None
+                raise self._recorder.interrupted() from None
             raise
         finally:
             asked.waiting.remove(is_gone)
@@ -253,10 +253,17 @@ class OnDemand:
             answering.cancel()
 
     async def close(self, drain_s: float) -> None:
-        """Begin nothing more, wait a while for what is being played and not for who is gone, and cancel the rest."""
+        """
+        Begin nothing more, wait a while for what is being played, and cancel the rest.
+
+        Neither what waits for what is gone is waited for, nor anything once nothing can be kept any more.
+
+        Args:
+            drain_s: How long, at most, in seconds.
+        """
         self.stop()
         until = self._loop.time() + drain_s
-        while self._answering and (left_s := until - self._loop.time()) > 0:
+        while self._answering and self._recorder.lost is None and (left_s := until - self._loop.time()) > 0:
             self._executor.withdraw()
             await asyncio.wait(self._answering, timeout=min(left_s, WITHDRAW_S))
         self.cancel()
@@ -276,7 +283,7 @@ class OnDemand:
             raise refusal_of_error(error) from None
         except asyncio.CancelledError:
             if self._recorder.is_stopping:
-                raise stopping() from None
+                raise self._recorder.interrupted() from None
             raise
         if rollout.reward is None:
             assert rollout.failure is not None  # a rollout has one of the two

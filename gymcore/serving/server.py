@@ -257,7 +257,6 @@ async def opened(
         def ended(task: asyncio.Task[Collection]) -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
                 recorder.fail(error)
-                sessions.cancel()  # none of them can be kept any more
 
         writing = asyncio.create_task(collect(recorder.ended(), journal, on_durable=written))
         writing.add_done_callback(ended)

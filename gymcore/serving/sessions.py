@@ -384,10 +384,13 @@ class Sessions:
         """
         Wait a while until what is unfinished is scored or closed, or somebody says `cancel`.
 
-        What is not open yet, because its environment waits for what is gone, is not waited for.
+        What is not open yet, because its environment waits for what is gone, is not waited for, and nothing is once
+        nothing can be kept any more.
         """
         until = time.monotonic() + limit_s
-        while time.monotonic() < until and not self._is_cancelled and self.unfinished(limit_s):
+        while time.monotonic() < until and self.unfinished(limit_s):
+            if self._is_cancelled or self._recorder.lost is not None:
+                return
             self._executor.withdraw()
             await asyncio.sleep(0.05)
 

@@ -304,6 +304,50 @@ async def test_a_session_whose_rollout_cannot_be_kept_is_answered_with_507(compo
     assert statuses == [507, 507, 507, 503, 507]
 
 
+async def test_nothing_is_played_on_that_cannot_be_kept(composed: Composed, wire: Serving) -> None:
+    """
+    Once the disk fails, while the server drains, a rollout and a tool call that take for ever are ended, and told why.
+    """
+    begun = asyncio.Semaphore(0)
+
+    class Endless(Adds):
+        async def open(self) -> None:
+            if self.task.task_id == "a/1":
+                await self.wait()
+
+        @tool
+        async def wait(self) -> str:
+            """Wait."""
+            begun.release()
+            await asyncio.Event().wait()
+            return ""
+
+    statuses = []
+
+    async def serve_until_full() -> None:
+        async with wire(composed({"a": (Endless, 2)}, Policy), disk=FullDisk()) as served:
+            row, endless = served.rows()
+            first, second = await seeded(served, row), await seeded(served, row)
+            asked = [
+                asyncio.create_task(served.post("/run", endless)),
+                asyncio.create_task(served.post("/wait", {}, headers=first)),
+            ]
+            await begun.acquire()
+            await begun.acquire()
+            draining = asyncio.gather(served.served.on_demand.close(600), served.served.sessions.drain(600))
+            await asyncio.sleep(0.1)
+            statuses.append((await served.post("/verify", {**row, "response": episode()}, headers=second)).status_code)
+            async with asyncio.timeout(60):
+                await draining
+                await served.served.sessions.aclose()
+                statuses.extend([reply.status_code for reply in await asyncio.gather(*asked)])
+
+    with pytest.raises(StorageError):
+        await serve_until_full()
+
+    assert statuses == [507, 507, 507]
+
+
 class HeldDisk(Disk):
     """A disk that takes nothing until it is let."""
 
