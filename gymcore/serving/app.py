@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -18,13 +18,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as Path
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gymcore.composition import Composition
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError
 from gymcore.records import ToolCall, Trajectory
 from gymcore.serving.aggregate import aggregate
-from gymcore.serving.cookies import set_cookie
+from gymcore.serving.cookies import named_in, set_cookie
 from gymcore.serving.head import configuration, instances
 from gymcore.serving.models import Endpoints, streamed
 from gymcore.serving.on_demand import OnDemand
@@ -37,7 +38,7 @@ from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, read
 from gymcore.serving.sessions import ClientSession, Sessions
 from gymcore.serving.steps import stepped
 
-__all__ = ["CALLS", "Served", "application"]
+__all__ = ["CALLS", "InUse", "Served", "application"]
 
 Result = TypeVar("Result")
 
@@ -86,13 +87,35 @@ CALLS: Mapping[str, Mapping[str, str]] = {
 
 
 def application(served: Served) -> Starlette:
-    """Return the application; what stands before it, `Guard`, is the caller's business."""
+    """Return the application; what stands before it, `Guard` and `InUse`, is the caller's business."""
     wire = _Wire(served)
     # One route, because trying a pattern for each call of the protocol takes longer than most of them do.
     return Starlette(
         routes=[Path("/{path:path}", wire.answer, methods=["GET", "POST"])],
         exception_handlers={Refusal: _refused, HTTPException: _not_found, GymcoreError: _failed, Exception: _broken},
     )
+
+
+class InUse:
+    """
+    Keeps the session that a request names from being closed as idle, from the head of the request to its answer.
+
+    It stands before what reads bodies: one may take longer to come than a session may be idle.
+
+    Args:
+        app: What serves the request.
+        sessions: All of them.
+    """
+
+    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
+        self._app = app
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        name = named_in(scope) if scope["type"] == "http" else None
+        with nullcontext() if name is None else self._sessions.in_use(name):
+            await self._app(scope, receive, send)
 
 
 class _Wire:

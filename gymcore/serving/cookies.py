@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["COOKIE", "named_by", "set_cookie"]
+from starlette.types import Scope
+
+__all__ = ["COOKIE", "named_by", "named_in", "set_cookie"]
 
 COOKIE = "gymcore_session"
 """The cookie that names a session; it is signed, and every answer sends it again."""
@@ -18,6 +20,12 @@ def named_by(cookies: str) -> str | None:
     """Return the session that a Cookie header names, whether there is one or not; None where it names none."""
     named = _NAMED.findall(cookies)
     return named[-1] if named else None
+
+
+def named_in(scope: Scope) -> str | None:
+    """Return the session that a request names; None where it names none."""
+    cookies = [value.decode("latin-1") for key, value in scope["headers"] if key == b"cookie"]
+    return named_by("; ".join(cookies)) if cookies else None
 
 
 def set_cookie(name: str) -> str:

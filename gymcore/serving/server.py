@@ -25,7 +25,7 @@ from gymcore.reporting import Report
 from gymcore.runtime.attempt import directed
 from gymcore.runtime.brackets import Say, log
 from gymcore.runtime.executor import open_local
-from gymcore.serving.app import CALLS, Served, application
+from gymcore.serving.app import CALLS, InUse, Served, application
 from gymcore.serving.guard import BODY_BYTES, Guard, is_loopback
 from gymcore.serving.models import Endpoints
 from gymcore.serving.on_demand import KEPT_BYTES, KEPT_S, OnDemand
@@ -208,7 +208,7 @@ async def serve(
             say(f"damaged, set aside in quarantine/: {line}")
         server = Server(_url(listening), _notes(composition), served.on_demand, served.sessions)
         app = Guard(application(served), hosts=address.hosts(), token=address.token, body_bytes=body_bytes)
-        async with answering(app, listening):
+        async with answering(InUse(app, served.sessions), listening):
             with port_written(port_file, listening.getsockname()[1]):
                 on_start(server)
                 await _first(server.stopped(), asyncio.wait([writing]))

@@ -11,7 +11,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -347,10 +347,7 @@ class Sessions:
         signed = cookies.get(COOKIE)
         if not signed:
             return None
-        try:
-            name = self._signer.unsign(signed.encode()).decode()
-        except (itsdangerous.BadSignature, UnicodeError):
-            name = ""
+        name = self._name_of(signed)
         session = self._sessions.get(name)
         if session is None:
             if self._is_closed and self._recorder.lost is not None:
@@ -361,11 +358,23 @@ class Sessions:
         session.heard = time.monotonic()
         return signed, session
 
+    def in_use(self, signed: str) -> AbstractContextManager[None]:
+        """Keep a session, where there is one of this name, from being closed as idle while inside."""
+        session = self._sessions.get(self._name_of(signed))
+        return nullcontext() if session is None else session.in_use()
+
     async def end(self, signed: str) -> None:
         """Close a session whose client has no more use for it, and wait until its environment is closed."""
-        name = self._signer.unsign(signed.encode()).decode()
+        name = self._name_of(signed)
         if name in self._sessions:
             await self._forget(name, "its client closed it, or opened another in its place").close()
+
+    def _name_of(self, signed: str) -> str:
+        """Return the name that was signed here; an empty one where it was not."""
+        try:
+            return self._signer.unsign(signed.encode()).decode()
+        except (itsdangerous.BadSignature, UnicodeError):
+            return ""
 
     def _forget(self, name: str, why: str) -> ClientSession:
         """Take a session away, and remember a while why, for whoever still asks for it."""
