@@ -156,24 +156,20 @@ def read_row(
     Raises:
         Refusal: it is no row, or none for anybody here.
     """
+    value = read_object(body) if read is None else read
     if len(body) > LONG_BODY:  # before more is done with it than it may be worth
-        long = read_object(body) if read is None else read
-        if len(long) > MOST_KEYS:
-            raise Refusal(422, f"{WHERE} has {len(long):,} keys; {MOST_KEYS:,} may stand beside each other")
-        route_of(long, routes)
+        if len(value) > MOST_KEYS:
+            raise Refusal(422, f"{WHERE} has {len(value):,} keys; {MOST_KEYS:,} may stand beside each other")
+        route_of(value, routes)
     reader = RowReader(is_alone=True)
     if extra:  # nothing of this is kept, so nothing that reading loses is missed
-        value = read_object(body)
         found = [value.pop(key, None) for key in extra]
         row: dict[str, Any] | None = {key: item for key, item in value.items() if key not in _NO_TASK}
         line = encode_json(row)
     else:
         found, line = [], body.strip()
-        row = reader.parse(line, WHERE)
-        if row is None:
-            read_object(line)  # what is no JSON is another mistake than what is no row
-        value = row or {}
-        if FAILURE_KEYS[0] in value:
+        row = reader.parse(line, WHERE, value)
+        if row is not None and FAILURE_KEYS[0] in row:
             value = row = {key: item for key, item in decode_exactly(line).items() if key not in FAILURE_KEYS}
             line = encode_json(row)
     if row is not None:
@@ -199,12 +195,11 @@ def read_seed(body: bytes, routes: Mapping[str, Route]) -> SentRow:
     Raises:
         Refusal: it is no row, or none for anybody here.
     """
-    read: dict[str, Any] | None = read_object(body)
-    if read is not None and not _BESIDE_A_SEED.isdisjoint(read):
-        body = encode_json({key: item for key, item in decode_exactly(body).items() if key not in _BESIDE_A_SEED})
-        read = None
-    sent, _ = read_row(body, routes, read=read)
-    return sent
+    read = read_object(body)
+    if _BESIDE_A_SEED.isdisjoint(read):
+        return read_row(body, routes, read=read)[0]
+    row = {key: item for key, item in decode_exactly(body).items() if key not in _BESIDE_A_SEED}
+    return read_row(encode_json(row), routes)[0]
 
 
 def _prompt(row: Mapping[str, Any], route: Route) -> Any:
