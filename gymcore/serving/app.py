@@ -31,8 +31,8 @@ from gymcore.serving.models import Endpoints, streamed
 from gymcore.serving.on_demand import OnDemand
 from gymcore.serving.openapi import describe
 from gymcore.serving.outages import Unplayable
-from gymcore.serving.recorder import Recorder, stopping
-from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error
+from gymcore.serving.recorder import Recorder
+from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error, stopping
 from gymcore.serving.replies import scored, trajectory_of
 from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, read_seed
 from gymcore.serving.sessions import ClientSession, Sessions

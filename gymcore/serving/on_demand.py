@@ -18,8 +18,8 @@ from gymcore.runtime.executor import Executor
 from gymcore.runtime.schedule import Planned
 from gymcore.runtime.stream import WITHDRAW_S
 from gymcore.serving.outages import DEATHS, Unplayable
-from gymcore.serving.recorder import Recorder, stopping
-from gymcore.serving.refusals import FailedRollout, Refusal, refusal_of_error
+from gymcore.serving.recorder import Recorder
+from gymcore.serving.refusals import FailedRollout, Refusal, refusal_of_error, stopping
 from gymcore.serving.replies import scored
 from gymcore.serving.rows import SentRow
 

@@ -27,7 +27,6 @@ After how many deaths of its worker in a row a task is not played again.
 A worker that dies takes innocent rollouts with it, so one death proves nothing.
 """
 
-
 TaskKey = tuple[str, str]
 """Environment and task id."""
 

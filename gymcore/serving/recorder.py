@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Sequence
 from gymcore.collection import Journal
 from gymcore.records import Rollout, RolloutKey
 from gymcore.runtime.schedule import Planned
-from gymcore.serving.refusals import Refusal
+from gymcore.serving.refusals import stopping
 from gymcore.serving.rows import SentRow
 
-__all__ = ["Recorder", "stopping"]
+__all__ = ["Recorder"]
 
 
 class Recorder:
@@ -134,8 +134,3 @@ class Recorder:
 
     def _is_taken(self, key: RolloutKey) -> bool:
         return key in self._given or key in self._journal.finished
-
-
-def stopping() -> Refusal:
-    """Return what is said to whoever comes while the server stops."""
-    return Refusal(503, "the server is stopping", hints=["try: again when it is back"], headers={"retry-after": "5"})

@@ -26,8 +26,8 @@ from gymcore.runtime.schedule import Planned
 from gymcore.runtime.session import Stage
 from gymcore.serving.cookies import COOKIE
 from gymcore.serving.outages import Begun, Unplayable
-from gymcore.serving.recorder import Recorder, stopping
-from gymcore.serving.refusals import FailedRollout, Refusal
+from gymcore.serving.recorder import Recorder
+from gymcore.serving.refusals import FailedRollout, Refusal, stopping
 from gymcore.serving.rows import SentRow
 
 __all__ = ["ClientSession", "Score", "Sessions"]
