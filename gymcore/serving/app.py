@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,23 +18,27 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as Path
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gymcore.composition import Composition
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError
 from gymcore.records import ToolCall, Trajectory
 from gymcore.serving.aggregate import aggregate
+from gymcore.serving.cookies import named_in, set_cookie
 from gymcore.serving.head import configuration, instances
 from gymcore.serving.models import Endpoints, streamed
-from gymcore.serving.on_demand import OnDemand, stopping
+from gymcore.serving.on_demand import OnDemand
 from gymcore.serving.openapi import describe
-from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error
+from gymcore.serving.outages import Unplayable
+from gymcore.serving.recorder import Recorder
+from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error, stopping
 from gymcore.serving.replies import scored, trajectory_of
 from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, read_seed
-from gymcore.serving.sessions import ClientSession, Sessions, set_cookie
+from gymcore.serving.sessions import ClientSession, Sessions
 from gymcore.serving.steps import stepped
 
-__all__ = ["CALLS", "Served", "application"]
+__all__ = ["CALLS", "InUse", "Served", "application"]
 
 Result = TypeVar("Result")
 
@@ -44,11 +48,11 @@ class Served:
     """What is served."""
 
     composition: Composition
+    recorder: Recorder
+    unplayable: Unplayable
     on_demand: OnDemand
     sessions: Sessions
     endpoints: Endpoints
-    down: dict[str, str]
-    """Environments of which nothing can be played as long as this process lives, and why."""
 
 
 LONGEST_PAUSE_S = 5.0
@@ -83,7 +87,7 @@ CALLS: Mapping[str, Mapping[str, str]] = {
 
 
 def application(served: Served) -> Starlette:
-    """Return the application; what stands before it, `Guard`, is the caller's business."""
+    """Return the application; what stands before it, `Guard` and `InUse`, is the caller's business."""
     wire = _Wire(served)
     # One route, because trying a pattern for each call of the protocol takes longer than most of them do.
     return Starlette(
@@ -92,16 +96,39 @@ def application(served: Served) -> Starlette:
     )
 
 
+class InUse:
+    """
+    Keeps the session that a request names from being closed as idle, from the head of the request to its answer.
+
+    It stands before what reads bodies: one may take longer to come than a session may be idle.
+
+    Args:
+        app: What serves the request.
+        sessions: All of them.
+    """
+
+    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
+        self._app = app
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        name = named_in(scope) if scope["type"] == "http" else None
+        with nullcontext() if name is None else self._sessions.in_use(name):
+            await self._app(scope, receive, send)
+
+
 class _Wire:
     """What is answered to each call of the protocol."""
 
     def __init__(self, served: Served) -> None:
         self._composition = served.composition
         self._routes = served.composition.routes
+        self._recorder = served.recorder
         self._on_demand = served.on_demand
         self._sessions = served.sessions
         self._endpoints = served.endpoints
-        self._down = served.down
+        self._down = served.unplayable.environments
         self._aggregating = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._may_read = 0.0
@@ -125,7 +152,7 @@ class _Wire:
         return json_response({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
-        if self._on_demand.is_stopping:
+        if self._recorder.is_stopping:
             raise stopping()
         if self._down:
             told = "; ".join(f"{name}: {why}" for name, why in self._down.items())
@@ -184,7 +211,7 @@ class _Wire:
     async def _opened(self, request: Request) -> str:
         """Open an environment for the row that was sent, and return the name of its session."""
         sent = await self._read(request, partial(read_seed, routes=self._routes))
-        if self._on_demand.is_stopping:
+        if self._recorder.is_stopping:
             raise stopping()
         with suppress(Refusal):  # a session of before may be closed by now
             if (found := self._find(request)) is not None:
@@ -207,10 +234,9 @@ class _Wire:
         if found is None:
             return json_response(await self._verified_anew(sent, response, trajectory))
         _, session = found
-        _refuse_another(sent, session.sent)
+        _refuse_another(sent, session)
         score = await session.verify(trajectory, response)
-        own = replace(session.sent, sent=sent.sent)
-        return json_response(scored(own, response, score.stop, score.reward))
+        return json_response(scored(sent.sent, session.task, response, score.stop, score.reward))
 
     async def _verified_anew(self, sent: SentRow, response: Any, trajectory: Trajectory) -> dict[str, Any]:
         """
@@ -218,8 +244,6 @@ class _Wire:
 
         It is kept nowhere: who has something judged asks for no rollout, and it may have been kept where it was played.
         """
-        if self._on_demand.is_stopping:
-            raise stopping()
         name, session = await self._sessions.open(sent, is_recorded=False)
         try:
             for made in trajectory.calls():
@@ -227,7 +251,7 @@ class _Wire:
             score = await session.verify(trajectory, response)
         finally:
             await self._sessions.end(name)
-        return scored(sent, response, score.stop, score.reward)
+        return scored(sent.sent, session.task, response, score.stop, score.reward)
 
     async def _read(self, request: Request, read: Callable[[bytes], Result]) -> Result:
         """
@@ -280,14 +304,14 @@ class _Wire:
         return found[1]
 
 
-def _refuse_another(sent: SentRow, seeded: SentRow) -> None:
+def _refuse_another(sent: SentRow, session: ClientSession) -> None:
     """
     Find that a row is not the one of its session.
 
     Raises:
         Refusal: it is another environment's, says another `task_id`, or, where one says none, another task.
     """
-    if sent.route.environment != seeded.route.environment or not sent.is_task_of(seeded):
+    if sent.route.environment != session.route.environment or not sent.is_task(session.told):
         raise Refusal(409, "this row is not the one of the session", hints=["try: /seed_session, for another"])
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gymcore.serving.cookies import named_in, set_cookie
 from gymcore.serving.refusals import Refusal
-from gymcore.serving.sessions import named_by, set_cookie
 
 __all__ = ["BODY_BYTES", "BODY_S", "Guard", "is_loopback", "name_of"]
 
@@ -288,8 +288,7 @@ def _naming_again(scope: Scope, send: Send) -> Send:
 
     A client may replace its cookies by those of each answer, and must not lose its session by an error.
     """
-    cookies = [value.decode("latin-1") for key, value in scope["headers"] if key == b"cookie"]
-    name = named_by("; ".join(cookies)) if cookies else None
+    name = named_in(scope)
     if name is None:
         return send
     again = (b"set-cookie", set_cookie(name).encode())

@@ -6,20 +6,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from gymcore.collection import Journal, read_poisoned
 from gymcore.composition import Composition, Route
 from gymcore.documents import encode_json
 from gymcore.errors import EndpointError, GymcoreError
-from gymcore.records import POISON, Failure, Rollout, RolloutKey
+from gymcore.records import Rollout
 from gymcore.runtime.executor import Executor, Withdrawn
-from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.schedule import Planned
-from gymcore.serving.outages import failure_of
-from gymcore.serving.refusals import FailedRollout, Refusal, refusal_of_error
+from gymcore.serving.outages import DEATHS, Unplayable, failure_of
+from gymcore.serving.recorder import Recorder
+from gymcore.serving.refusals import FailedRollout, Refusal, refusal_of_error, stopping
 from gymcore.serving.replies import scored
 from gymcore.serving.rows import SentRow
 
@@ -37,8 +36,8 @@ way. Not longer: whoever collects or trains anew uses the same numbers, and must
 KEPT_BYTES = 256 * 2**20
 """Answers that are kept take no more than this; those that were delivered go first, the oldest before others."""
 
-WORKER_ATTEMPTS = 3
-"""How often a rollout is played whose worker dies: it takes innocent ones with it, so one death proves nothing."""
+LOST_S = 0.2
+"""So often it is looked, while a server stops, whether what is played can still be kept."""
 
 IsGone = Callable[[], Awaitable[bool]]
 """Says whether a client has lost its connection."""
@@ -142,48 +141,36 @@ class _Answers:
 
 class OnDemand:
     """
-    Plays rows that are sent, as many at once as the plan allows, and hands every rollout to the journal.
-
-    What clients play themselves, in sessions, gets its number and its place in the journal here, too.
+    Plays rows that are sent, as many at once as the plan allows, and has every rollout recorded.
 
     Args:
         composition: Whose routes serve them.
         executor: What plays.
-        journal: Where they go; it knows which rollouts are there already.
+        recorder: Who numbers what they come to, and keeps it.
+        unplayable: What is not played any more.
         kept_s: How long answers are kept for who asks again.
         kept_bytes: What they take together, at most.
 
     Attributes:
-        is_stopping: Whether nothing new is begun.
-        lost: Why nothing can be written any more; None as long as it can.
+        in_flight: How many rollouts of each environment are being played, or wait to be written.
     """
 
     def __init__(
         self,
         composition: Composition,
         executor: Executor,
-        journal: Journal,
+        recorder: Recorder,
+        unplayable: Unplayable,
         *,
         kept_s: float = KEPT_S,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
-        self.is_stopping = False
         self._executor = executor
-        self._journal = journal
+        self._recorder = recorder
+        self._unplayable = unplayable
         self._answers = _Answers(kept_s, kept_bytes)
-        self._poison = {key[:2] for key in read_poisoned(journal.folder)}
-        """Tasks that ended their worker whenever they were played."""
         self._queued: set[asyncio.Task[bytes]] = set()
         """What waits for room."""
-        self._given: set[RolloutKey] = set()
-        """What is being played, or waits to be written."""
-        self._next: Counter[tuple[str, str]] = Counter()
-        self._let_go: dict[tuple[str, str], set[int]] = {}
-        """Numbers before the next one of a task that came to nothing; they are free again."""
-        self._ended: asyncio.Queue[Rollout | None] = asyncio.Queue()
-        self._is_finished = False
-        self._unwritten: dict[RolloutKey, asyncio.Future[Rollout]] = {}
-        self.lost: BaseException | None = None
         self._answering: set[asyncio.Task[bytes]] = set()
         self._loop = asyncio.get_running_loop()
         plan = composition.plan
@@ -218,7 +205,7 @@ class OnDemand:
         key = (sent.route.name, sent.digest)
         asked = await self._answers.find(key, is_numbered=sent.is_numbered)
         if asked is None:
-            if self.is_stopping:
+            if self._recorder.is_stopping:
                 raise stopping()
             asked = _Asked()
             self._answers.add(key, asked)
@@ -229,8 +216,8 @@ class OnDemand:
             if not await is_gone():
                 self._answers.deliver(key, asked, DELIVERED_S if sent.is_numbered else 0.0)
         except asyncio.CancelledError:
-            if self.is_stopping:
-                raise stopping() from None
+            if self._recorder.is_stopping:
+                raise self._recorder.interrupted() from None
             raise
         finally:
             asked.waiting.remove(is_gone)
@@ -254,17 +241,9 @@ class OnDemand:
         """What the answers that are kept take."""
         return self._answers.kept_bytes
 
-    def ended(self) -> AsyncIterator[Rollout]:
-        """Yield the rollouts in the order in which they end, until `finish`: for the journal."""
-        return _until_none(self._ended)
-
-    def written(self, rollouts: Sequence[Rollout]) -> None:
-        """Take note that rollouts are safe; may be called from any thread."""
-        self._loop.call_soon_threadsafe(self._on_written, tuple(rollouts))
-
     def stop(self) -> None:
         """Begin nothing more; what waits for room is told so."""
-        self.is_stopping = True
+        self._recorder.is_stopping = True
         for waiting in list(self._queued):
             waiting.cancel()
 
@@ -276,59 +255,49 @@ class OnDemand:
             answering.cancel()
 
     async def close(self, drain_s: float) -> None:
-        """Begin nothing more, wait a while for what is being played and not for who is gone, and cancel the rest."""
+        """
+        Begin nothing more, wait a while for what is being played, and cancel the rest.
+
+        Neither what waits for what is gone is waited for, nor anything once nothing can be kept any more.
+
+        Args:
+            drain_s: How long, at most, in seconds.
+        """
         self.stop()
         self._executor.withdraw()
-        if self._answering:
-            await asyncio.wait(self._answering, timeout=drain_s)
+        until = self._loop.time() + drain_s
+        while self._answering and self._recorder.lost is None and (left_s := until - self._loop.time()) > 0:
+            await asyncio.wait(self._answering, timeout=min(left_s, LOST_S))
         self.cancel()
         if self._answering:
             await asyncio.wait(self._answering)
         self._answers.clear()
 
-    def finish(self) -> None:
-        """End the stream of rollouts: nothing more is kept."""
-        self._is_finished = True
-        self._ended.put_nowait(None)
-
-    def fail(self, error: BaseException) -> None:
-        """Tell everybody whose rollout is not written that it never will be."""
-        self.is_stopping = True
-        self.lost = error
-        for waiting in self._unwritten.values():
-            if not waiting.done():
-                waiting.set_exception(error)
-
     async def _play(self, sent: SentRow, asked: _Asked) -> bytes:
         route = sent.route
-        if (route.environment, sent.row.identity[1]) in self._poison:
-            raise FailedRollout(_POISON)
         try:
             rollout = await self._in_turn(sent, asked)
         except EndpointError as error:
-            raise FailedRollout(failure_of(error)) from None
+            raise FailedRollout(self._unplayable.told(sent.row.identity, failure_of(error))) from None
         except GymcoreError as error:
             raise refusal_of_error(error) from None
         except asyncio.CancelledError:
-            if self.is_stopping:
-                raise stopping() from None
+            if self._recorder.is_stopping:
+                raise self._recorder.interrupted() from None
             raise
         if rollout.reward is None:
-            failure = rollout.failure
-            assert failure is not None
-            if failure.stage == "worker" and not is_set_aside(failure):
-                self._poison.add((route.environment, sent.row.identity[1]))
-                failure = failure.model_copy(update={"retryable": False})  # here; another process may try it
-            raise FailedRollout(failure)
+            assert rollout.failure is not None  # a rollout has one of the two
+            raise FailedRollout(self._unplayable.told(rollout.row.identity, rollout.failure))
         params = sent.row.value["responses_create_params"]
         response = rollout.trajectory.to_response(route.model, params)
-        return encode_json(scored(sent, response, rollout.trajectory.stop, rollout.reward))
+        return encode_json(scored(sent.sent, rollout.row.identity, response, rollout.trajectory.stop, rollout.reward))
 
     async def _in_turn(self, sent: SentRow, asked: _Asked) -> Rollout:
         """Play a rollout when there is room; one whose environment waits for what is gone leaves it to others."""
         while True:
             try:
                 async with self._room_for(sent.route):
+                    self._unplayable.refuse(sent.row.identity)
                     if await asked.is_orphan():
                         raise Refusal(499, "nobody waits for this rollout any more")
                     return await self._recorded(sent)
@@ -346,7 +315,7 @@ class OnDemand:
             yield
         finally:
             self._queued.discard(task)
-        if self.is_stopping:
+        if self._recorder.is_stopping:
             raise stopping()
 
     @asynccontextmanager
@@ -362,104 +331,24 @@ class OnDemand:
 
     async def _recorded(self, sent: SentRow) -> Rollout:
         """Play a rollout, and wait until it is on the disk."""
-        planned = self.take(sent)
+        planned = self._recorder.take(sent)
         self.in_flight[sent.route.environment] += 1
         try:
-            return await self.keep(planned, await self._played(planned))
+            return await self._recorder.keep(planned, await self._played(planned))
         finally:
             self.in_flight[sent.route.environment] -= 1
-            self.give_back(planned)
+            self._recorder.give_back(planned)
 
     async def _played(self, planned: Planned) -> Rollout:
         """Play a rollout, anew where its worker has died of another."""
         rollout = await self._executor.play(planned)
-        for _ in range(WORKER_ATTEMPTS - 1):
+        for _ in range(DEATHS - 1):
             failure = rollout.failure
-            if failure is None or failure.stage != "worker" or is_set_aside(failure):
+            if (
+                failure is None
+                or failure.stage != "worker"
+                or not self._unplayable.told(planned.key[:2], failure).retryable
+            ):
                 break
             rollout = await self._executor.play(planned)
         return rollout
-
-    def take(self, sent: SentRow) -> Planned:
-        """Give a rollout its number, which no other gets until `give_back`."""
-        planned = Planned(0, sent.route, sent.row, self._repeat(sent))
-        self._given.add(planned.key)
-        return planned
-
-    def give_back(self, planned: Planned) -> None:
-        """Take note that a rollout is over; its number is free again where it has no reward."""
-        self._given.discard(planned.key)
-        task = planned.key[:2]
-        if planned.repeat < self._next.get(task, 0) and planned.key not in self._journal.finished:
-            self._let_go.setdefault(task, set()).add(planned.repeat)
-
-    async def keep(self, planned: Planned, rollout: Rollout) -> Rollout:
-        """
-        Have a rollout written, and return it as it was: one that cannot be written down is a failure.
-
-        Raises:
-            StorageError: the disk has failed.
-            Refusal: the server has stopped.
-        """
-        if self.lost is not None:
-            raise self.lost
-        if self._is_finished:
-            raise stopping()
-        waiting = self._unwritten[planned.key] = self._loop.create_future()
-        try:
-            self._ended.put_nowait(rollout)
-            written: Rollout = await waiting
-            return written
-        finally:
-            del self._unwritten[planned.key]
-
-    def _on_written(self, rollouts: Sequence[Rollout]) -> None:
-        for rollout in rollouts:
-            waiting = self._unwritten.get(rollout.key)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(rollout)
-
-    def _repeat(self, sent: SentRow) -> int:
-        """
-        Number a rollout among those of its task: as the client does, or by the next that is free.
-
-        A trainer plays a task anew in every step and counts from 0 each time; nothing that was played is lost for it.
-        """
-        environment, task_id = sent.row.identity
-        repeat = sent.rollout_index + (sent.row.epoch - 1) * sent.route.repeats  # each epoch plays the task anew
-        return self._next_free(environment, task_id) if self._is_taken((environment, task_id, repeat)) else repeat
-
-    def _next_free(self, environment: str, task_id: str) -> int:
-        while let_go := self._let_go.get((environment, task_id)):
-            repeat = min(let_go)
-            let_go.discard(repeat)
-            if not let_go:
-                del self._let_go[environment, task_id]
-            if not self._is_taken((environment, task_id, repeat)):
-                return repeat
-        repeat = self._next[environment, task_id]
-        while self._is_taken((environment, task_id, repeat)):
-            repeat += 1
-        self._next[environment, task_id] = repeat + 1
-        return repeat
-
-    def _is_taken(self, key: RolloutKey) -> bool:
-        return key in self._given or key in self._journal.finished
-
-
-_POISON = Failure(
-    stage="worker",
-    error=POISON,
-    message=f"its worker died {WORKER_ATTEMPTS} times while this task was played, which is not played again",
-    retryable=False,
-)
-
-
-def stopping() -> Refusal:
-    """Return what is said to whoever comes while the server stops."""
-    return Refusal(503, "the server is stopping", hints=["try: again when it is back"], headers={"retry-after": "5"})
-
-
-async def _until_none(queue: asyncio.Queue[Rollout | None]) -> AsyncIterator[Rollout]:
-    while (rollout := await queue.get()) is not None:
-        yield rollout

@@ -14,9 +14,8 @@ from starlette.responses import Response
 from gymcore.documents import encode_json
 from gymcore.errors import EndpointError, GymcoreError, PluginError, StorageError
 from gymcore.records import Failure
-from gymcore.runtime.placement import is_set_aside
 
-__all__ = ["FailedRollout", "Refusal", "json_response", "refusal_of_error"]
+__all__ = ["FailedRollout", "Refusal", "json_response", "refusal_of_error", "stopping"]
 
 
 class Refusal(Exception):
@@ -67,10 +66,8 @@ class FailedRollout(Refusal):
         other = 504 if failure.error == TimeoutError.__name__ else 500
         status = {"model": 502, "timeout": 504, "worker": 503}.get(failure.stage, other)
         told = f"the rollout failed ({failure.stage}): {failure.error}: {failure.message}"
-        # Of an environment that is set aside nothing can be played as long as this process lives.
-        is_retryable = failure.retryable and not is_set_aside(failure)
-        further = {"stage": failure.stage, "type": failure.error, "retryable": is_retryable}
-        hints = [f"try: {again}"] if is_retryable else ["the same request will fail again"]
+        further = {"stage": failure.stage, "type": failure.error, "retryable": failure.retryable}
+        hints = [f"try: {again}"] if failure.retryable else ["the same request will fail again"]
         super().__init__(status, told, hints=hints, further=further)
 
     def answer(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,6 +82,11 @@ class FailedRollout(Refusal):
             "_ng_failure_terminal": not self.further["retryable"],
             "failure": {"message": self.message, **self.further},
         }
+
+
+def stopping() -> Refusal:
+    """Return what is said to whoever comes while the server stops."""
+    return Refusal(503, "the server is stopping", hints=["try: again when it is back"], headers={"retry-after": "5"})
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -11,21 +11,29 @@ from typing import Any
 from gymcore.records import Reward, Trajectory, Turn
 from gymcore.responses import Item, Response
 from gymcore.serving.refusals import Refusal
-from gymcore.serving.rows import SentRow
 
 __all__ = ["scored", "trajectory_of"]
 
 
-def scored(sent: SentRow, response: Mapping[str, Any], stop: str, reward: Reward) -> dict[str, Any]:
+def scored(
+    sent: Mapping[str, Any], task: tuple[str, str], response: Mapping[str, Any], stop: str, reward: Reward
+) -> dict[str, Any]:
     """
     Return the answer to `/run` and `/verify`: the row verbatim, the response, the reward, and metrics as own keys.
 
     A metric whose name the row has taken stands only in `metrics`.
+
+    Args:
+        sent: The row.
+        task: Its environment and its task id.
+        response: What was scored.
+        stop: How that has ended.
+        reward: What it came to.
     """
     answer = {
-        **sent.sent,
-        "environment": sent.route.environment,
-        "task_id": sent.row.identity[1],
+        **sent,
+        "environment": task[0],
+        "task_id": task[1],
         "response": response,
         "reward": reward.value,
         "reward_parts": reward.parts,

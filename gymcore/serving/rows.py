@@ -31,7 +31,7 @@ _NO_TASK = {*INDICES, *ROLLOUT_KEYS, *FAILURE_KEYS}
 _BESIDE_A_SEED = {*ROLLOUT_KEYS, *FAILURE_KEYS}
 """What may come beside a row that a session is opened for; its numbers count."""
 
-_NOT_OWN = {*_NO_TASK, *ROUTE_KEYS, "response", "responses_create_params", "task_id"}
+_NOT_OWN = {*_NO_TASK, *ROUTE_KEYS, "response", "responses_create_params"}
 """What may change between the two times that a client sends the row of a session."""
 
 LONG_BODY = 2**18
@@ -81,17 +81,22 @@ class SentRow:
         index = self.sent.get("_ng_rollout_index")
         return index if type(index) is int and 0 <= index < 1 << 31 else 0
 
-    def is_task_of(self, seeded: SentRow) -> bool:
+    @property
+    def told(self) -> dict[str, Any]:
+        """What tells its task from others: its own keys, without what is asked and answered, which makes rows long."""
+        return {key: value for key, value in self.sent.items() if key == "task_id" or key not in _NOT_OWN}
+
+    def is_task(self, told: Mapping[str, Any]) -> bool:
         """
-        Whether nothing says that this is another task than that of a row that came before.
+        Whether nothing says that this is another task than that of which something was told before.
 
         Without a `task_id` in both their own keys tell: an agent may have changed what is asked, and added keys.
         """
-        own, other = seeded.sent, self.sent
-        if own.get("task_id") is not None and other.get("task_id") is not None:
-            return bool(own["task_id"] == other["task_id"])
-        both = own.keys() & other.keys() - _NOT_OWN
-        return all(own[key] == other[key] for key in both if own[key] is not None and other[key] is not None)
+        own = self.told
+        if own.get("task_id") is not None and told.get("task_id") is not None:
+            return bool(own["task_id"] == told["task_id"])
+        both = own.keys() & told.keys() - {"task_id"}
+        return all(own[key] == told[key] for key in both if own[key] is not None and told[key] is not None)
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -151,24 +156,20 @@ def read_row(
     Raises:
         Refusal: it is no row, or none for anybody here.
     """
+    value = read_object(body) if read is None else read
     if len(body) > LONG_BODY:  # before more is done with it than it may be worth
-        long = read_object(body) if read is None else read
-        if len(long) > MOST_KEYS:
-            raise Refusal(422, f"{WHERE} has {len(long):,} keys; {MOST_KEYS:,} may stand beside each other")
-        route_of(long, routes)
+        if len(value) > MOST_KEYS:
+            raise Refusal(422, f"{WHERE} has {len(value):,} keys; {MOST_KEYS:,} may stand beside each other")
+        route_of(value, routes)
     reader = RowReader(is_alone=True)
     if extra:  # nothing of this is kept, so nothing that reading loses is missed
-        value = read_object(body)
         found = [value.pop(key, None) for key in extra]
         row: dict[str, Any] | None = {key: item for key, item in value.items() if key not in _NO_TASK}
         line = encode_json(row)
     else:
         found, line = [], body.strip()
-        row = reader.parse(line, WHERE)
-        if row is None:
-            read_object(line)  # what is no JSON is another mistake than what is no row
-        value = row or {}
-        if FAILURE_KEYS[0] in value:
+        row = reader.parse(line, WHERE, value)
+        if row is not None and FAILURE_KEYS[0] in row:
             value = row = {key: item for key, item in decode_exactly(line).items() if key not in FAILURE_KEYS}
             line = encode_json(row)
     if row is not None:
@@ -194,12 +195,11 @@ def read_seed(body: bytes, routes: Mapping[str, Route]) -> SentRow:
     Raises:
         Refusal: it is no row, or none for anybody here.
     """
-    read: dict[str, Any] | None = read_object(body)
-    if read is not None and not _BESIDE_A_SEED.isdisjoint(read):
-        body = encode_json({key: item for key, item in decode_exactly(body).items() if key not in _BESIDE_A_SEED})
-        read = None
-    sent, _ = read_row(body, routes, read=read)
-    return sent
+    read = read_object(body)
+    if _BESIDE_A_SEED.isdisjoint(read):
+        return read_row(body, routes, read=read)[0]
+    row = {key: item for key, item in decode_exactly(body).items() if key not in _BESIDE_A_SEED}
+    return read_row(encode_json(row), routes)[0]
 
 
 def _prompt(row: Mapping[str, Any], route: Route) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from gymcore.collection import Collection, Journal, collect
+from gymcore.collection import Collection, Journal, collect, read_poisoned
 from gymcore.composition import Composition
 from gymcore.errors import RequestError
 from gymcore.hookspecs import Observers
@@ -25,13 +25,14 @@ from gymcore.reporting import Report
 from gymcore.runtime.attempt import directed
 from gymcore.runtime.brackets import Say, log
 from gymcore.runtime.executor import open_local
-from gymcore.serving.app import CALLS, Served, application
+from gymcore.serving.app import CALLS, InUse, Served, application
 from gymcore.serving.guard import BODY_BYTES, Guard, is_loopback, name_of
 from gymcore.serving.models import Endpoints
 from gymcore.serving.on_demand import KEPT_BYTES, KEPT_S, OnDemand
-from gymcore.serving.outages import Enduring
+from gymcore.serving.outages import Enduring, Unplayable
 from gymcore.serving.port_file import port_written
 from gymcore.serving.protocol import BoundedProtocol
+from gymcore.serving.recorder import Recorder
 from gymcore.serving.sessions import IDLE_S, MOST, Sessions
 from gymcore.workflow import recording
 
@@ -214,7 +215,7 @@ async def serve(
             say(f"damaged, set aside in quarantine/: {line}")
         server = Server(_url(listening), _notes(composition), served.on_demand, served.sessions)
         app = Guard(application(served), hosts=address.hosts(), token=address.token, body_bytes=body_bytes)
-        async with answering(app, listening):
+        async with answering(InUse(app, served.sessions), listening):
             with port_written(port_file, listening.getsockname()[1]):
                 on_start(server)
                 await _first(server.stopped(), asyncio.wait([writing]))
@@ -246,32 +247,32 @@ async def opened(
         StorageError: on leaving: the disk has failed.
     """
     async with open_local(composition, say, makes_room=True) as executor:
-        down: dict[str, str] = {}
+        unplayable = Unplayable(read_poisoned(journal.folder), say)
+        recorder = Recorder(journal)
         stage = executor.stage
-        enduring = Enduring(executor, down, say, stage.provenance_of)
-        on_demand = OnDemand(composition, enduring, journal, kept_s=kept_s, kept_bytes=kept_bytes)
-        by_clients = Enduring(directed(executor, composition.routes), down, say, stage.provenance_of)
-        sessions = Sessions(by_clients, stage, on_demand, idle_s=idle_s, most=most_sessions)
+        enduring = Enduring(executor, unplayable, stage.provenance_of)
+        on_demand = OnDemand(composition, enduring, recorder, unplayable, kept_s=kept_s, kept_bytes=kept_bytes)
+        by_clients = Enduring(directed(executor, composition.routes), unplayable, stage.provenance_of)
+        sessions = Sessions(by_clients, stage, recorder, unplayable, idle_s=idle_s, most=most_sessions)
         called = {name: choice.plugin.name for name, choice in composition.models.items()}
         endpoints = Endpoints(stage.models, stage.agents, stage.seed, called)
 
         def written(rollouts: Sequence[Rollout]) -> None:
             on_durable(rollouts)
-            on_demand.written(rollouts)
+            recorder.written(rollouts)
 
         def ended(task: asyncio.Task[Collection]) -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
-                on_demand.fail(error)
-                sessions.cancel()  # none of them can be kept any more
+                recorder.fail(error)
 
-        writing = asyncio.create_task(collect(on_demand.ended(), journal, on_durable=written))
+        writing = asyncio.create_task(collect(recorder.ended(), journal, on_durable=written))
         writing.add_done_callback(ended)
         try:
-            yield Served(composition, on_demand, sessions, endpoints, down), writing
+            yield Served(composition, recorder, unplayable, on_demand, sessions, endpoints), writing
         finally:
             await on_demand.close(0.0)
             await sessions.aclose()
-            on_demand.finish()  # now that nobody has anything more to write
+            recorder.finish()  # now that nobody has anything more to write
             await writing
 
 

@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import itsdangerous
 
-from gymcore.composition import Route
 from gymcore.documents import encode_json
 from gymcore.interfaces import BoundModel, OpenEnvironment
-from gymcore.records import Failure, Reward, Rollout, ToolCall, Trajectory, Turn
+from gymcore.records import Failure, Reward, ToolCall, Trajectory, Turn
 from gymcore.runtime.attempt import Attempt, AttemptEnded
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.schedule import Planned
 from gymcore.runtime.session import Stage
-from gymcore.serving.on_demand import OnDemand, stopping
-from gymcore.serving.refusals import FailedRollout, Refusal
+from gymcore.serving.cookies import COOKIE
+from gymcore.serving.outages import Begun, Unplayable
+from gymcore.serving.recorder import Recorder
+from gymcore.serving.refusals import FailedRollout, Refusal, stopping
 from gymcore.serving.rows import SentRow
 
-__all__ = ["COOKIE", "ClientSession", "Score", "Sessions", "named_by", "set_cookie"]
-
-COOKIE = "gymcore_session"
-"""The cookie that names a session; it is signed, and every answer sends it again."""
+__all__ = ["ClientSession", "Score", "Sessions"]
 
 IDLE_S = 900.0
 """A session of which nothing was heard for so long is closed."""
@@ -59,24 +57,29 @@ class Score:
 
     reward: Reward
     stop: str
-    response: bytes
-    """The digest of the response that was scored."""
 
 
 class ClientSession:
     """
     One environment in the hands of a client.
 
+    What it comes to is kept as soon as it is over, whoever waits for that; then little of it is left.
+
     Args:
         executor: What plays it.
         stage: What it shares with all other rollouts, such as how long one thing in it may take.
         sent: The row it is opened for.
         planned: Which rollout it is.
-        recorder: Who keeps what becomes of it, and gave it its number; None where nothing is kept.
+        recorder: Who keeps what becomes of it, where anything is kept, and gave it its number.
+        unplayable: Says which failures are worth another attempt.
+        is_recorded: Whether anything is kept.
 
     Attributes:
-        sent: The row it was opened for.
+        route: Who serves it.
+        task: Environment and task id.
+        told: What its client told of the task.
         heard: When the client last wanted something, in seconds of the monotonic clock.
+        busy: How many things the client wants of it at this moment.
         turns: What a client that steps has done so far.
     """
 
@@ -86,28 +89,32 @@ class ClientSession:
         stage: Stage,
         sent: SentRow,
         planned: Planned,
-        recorder: OnDemand | None,
+        recorder: Recorder,
+        unplayable: Unplayable,
+        *,
+        is_recorded: bool,
     ) -> None:
-        self.sent = sent
+        self.route = sent.route
+        self.task = sent.row.identity
+        self.told = sent.told
         self.heard = time.monotonic()
         self.busy = 0
         self.turns: list[Turn] = []
         self._calls = 0
-        self._planned = planned
-        self._provenance = {**stage.provenance_of(planned), **PLAYED_BY}
         self._recorder = recorder
-        self._has_number = recorder is not None
+        self._unplayable = unplayable
+        self._is_recorded = is_recorded
         self._again = SAME
-        self._started_at, self._started = time.time(), time.perf_counter()
         self._limits = stage.limits[planned.route.environment]
-        self._attempt = Attempt(executor, planned, self._limits.rollout_s)
-        self._scoring: asyncio.Task[Score] | None = None
-        self._recording: asyncio.Task[Rollout] | None = None
-
-    @property
-    def route(self) -> Route:
-        """Who serves it."""
-        return self.sent.route
+        self._late: Failure | None = None
+        """That it was ended because something in it took too long."""
+        self._scored: tuple[str, bytes] | None = None
+        """How what was scored has ended, and the digest of its response."""
+        attempt = Attempt(executor, planned, self._limits.rollout_s)
+        self._attempt: Attempt | None = attempt
+        provenance = {**stage.provenance_of(planned), **PLAYED_BY}
+        self._outcome = asyncio.create_task(self._ended(attempt, Begun(planned), provenance))
+        self._outcome.add_done_callback(_looked_at)
 
     async def opened(self) -> None:
         """
@@ -116,8 +123,8 @@ class ClientSession:
         Raises:
             Refusal: it could not be opened.
         """
-        await self._guarded(self._attempt.opened())
-        if self._recorder is not None:  # else its client knows of no session, and asks for all of it in one request
+        await self._wanted(Attempt.opened)
+        if self._is_recorded:  # else its client knows of no session, and asks for all of it in one request
             self._again = ANOTHER
 
     async def call(self, call: ToolCall) -> str:
@@ -127,7 +134,7 @@ class ClientSession:
         Raises:
             Refusal: the environment failed, or the session is over.
         """
-        text: str = await self._guarded(self._attempt.call(call))
+        text: str = await self._wanted(lambda attempt: attempt.call(call))
         return text
 
     async def do(self, wish: Callable[[OpenEnvironment, BoundModel], Awaitable[Any]]) -> Any:
@@ -137,7 +144,7 @@ class ClientSession:
         Raises:
             Refusal: the environment failed, or the session is over.
         """
-        return await self._guarded(self._attempt.do(wish))
+        return await self._wanted(lambda attempt: attempt.do(wish))
 
     async def verify(self, trajectory: Trajectory, response: Any) -> Score:
         """
@@ -152,107 +159,101 @@ class ClientSession:
             StorageError: it cannot be kept.
         """
         digest = hashlib.blake2b(encode_json(response), digest_size=16).digest()
-        if self._scoring is None:
-            self._scoring = asyncio.create_task(self._score(trajectory, digest))
-        score = await asyncio.shield(self._scoring)
-        if score.response != digest:
+        with self.in_use():
+            if self._scored is None:
+                self._scored = trajectory.stop, digest
+                if self._attempt is not None:
+                    with suppress(AttemptEnded):
+                        await self._attempt.finish(trajectory)
+            outcome = await asyncio.shield(self._outcome)
+        self.turns = []
+        if not isinstance(outcome, Reward):
+            raise self._refusal(outcome)
+        stop, scored = self._scored
+        if scored != digest:
             told = "the session was scored already, with another response"
             raise Refusal(409, told, hints=[f"try: {ANOTHER}"])
-        return score
-
-    async def _score(self, trajectory: Trajectory, digest: bytes) -> Score:
-        rollout: Rollout = await self._guarded(self._finished(trajectory))
-        self.turns = []
-        if rollout.failure is not None:
-            raise FailedRollout(rollout.failure, self._again)
-        assert rollout.reward is not None  # a rollout has one of the two
-        return Score(rollout.reward, trajectory.stop, digest)
-
-    async def _finished(self, trajectory: Trajectory) -> Rollout:
-        return await self._recorded(await self._attempt.finish(trajectory))
-
-    async def _recorded(self, rollout: Rollout) -> Rollout:
-        """Have what became of it kept, once, and wait until it is safe."""
-        if self._recorder is None:
-            return rollout
-        if self._recording is None:
-            rollout = replace(rollout, provenance=self._provenance)
-            self._recording = asyncio.create_task(self._recorder.keep(self._planned, rollout))
-            self._recording.add_done_callback(lambda _: self._let_go())
-        return await asyncio.shield(self._recording)
-
-    def _let_go(self) -> None:
-        if self._recorder is not None and self._has_number:
-            self._has_number = False
-            self._recorder.give_back(self._planned)
+        return Score(outcome, stop)
 
     async def close(self) -> None:
-        """End it; nothing is scored any more, and what was scored is kept first."""
-        await self._attempt.abandon()
-        for last in (self._scoring, self._recording):
-            if last is not None:
-                await asyncio.wait([last])
-        self._let_go()
+        """End it; nothing is scored any more, and what it came to before is kept first."""
+        if self._attempt is not None:
+            await self._attempt.abandon()
+        await asyncio.wait([self._outcome])
 
     def count(self) -> int:
         """Count the client's calls: each gets a number of its own."""
         self._calls += 1
         return self._calls
 
-    @property
-    def is_scored(self) -> bool:
-        """Whether it was scored, or is being scored: `verify` tells then what comes of that."""
-        return self._scoring is not None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether its environment is closed."""
-        return self._attempt.playing.done()
-
-    async def _guarded(self, work: Awaitable[Any]) -> Any:
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Take note that its client wants something of it, so that it is not idle meanwhile."""
         self.busy += 1
         try:
-            return await work
-        except AttemptEnded as ended:
-            if ended.rollout is not None and ended.rollout.failure is not None:
-                raise await self._failed(ended.rollout, ended.rollout.failure) from None
-            raise Refusal(410, "the session is over", hints=[f"try: {ANOTHER}"]) from None
-        except TimeoutError as late:
-            told = f"{late} ({self._limits.rollout_option})"
-            failure = Failure(stage="timeout", error="TimeoutError", message=told, retryable=True)
-            raise await self._failed(self._without_reward(failure), failure) from None
+            yield
         finally:
             self.busy -= 1
             self.heard = time.monotonic()
 
-    async def _failed(self, rollout: Rollout, failure: Failure) -> FailedRollout:
-        await self._recorded(rollout)
-        return FailedRollout(failure, self._again)
+    @property
+    def is_scored(self) -> bool:
+        """Whether it was scored, or is being scored: `verify` tells then what comes of that."""
+        return self._scored is not None
 
-    def _without_reward(self, failure: Failure) -> Rollout:
-        """Return the rollout that it was, of which nothing else will be told: it is being ended."""
-        return Rollout(
-            self._planned.row,
-            self._planned.repeat,
-            Trajectory(),
-            failure=failure,
-            started_at=self._started_at,
-            duration_s=time.perf_counter() - self._started,
-        )
+    @property
+    def is_over(self) -> bool:
+        """Whether its environment is closed."""
+        return self._attempt is None or self._attempt.playing.done()
+
+    async def _ended(self, attempt: Attempt, begun: Begun, provenance: dict[str, Any]) -> Reward | Failure | None:
+        """
+        Wait until it is over and what it came to is kept, and give its number back; nobody else does any of this.
+
+        Returns:
+            What it came to; None where it was ended before that.
+        """
+        try:
+            await asyncio.wait([attempt.playing])
+            self._attempt = None
+            if not attempt.playing.cancelled():
+                rollout = attempt.playing.result()
+            elif self._late is not None:
+                rollout = begun.failed(self._late)
+            else:
+                return None
+            if self._is_recorded:
+                rollout = await self._recorder.keep(begun.planned, replace(rollout, provenance=provenance))
+            return rollout.reward if rollout.failure is None else rollout.failure
+        finally:
+            if self._is_recorded:
+                self._recorder.give_back(begun.planned)
+
+    async def _wanted(self, wish: Callable[[Attempt], Awaitable[Any]]) -> Any:
+        """Have something done in it, or raise why that cannot be."""
+        with self.in_use():
+            try:
+                if self._attempt is not None:
+                    return await wish(self._attempt)
+            except AttemptEnded:
+                pass
+            except TimeoutError as late:
+                told = f"{late} ({self._limits.rollout_option})"
+                self._late = Failure(stage="timeout", error="TimeoutError", message=told, retryable=True)
+            raise self._refusal(await asyncio.shield(self._outcome)) from None
+
+    def _refusal(self, outcome: Reward | Failure | None) -> BaseException:
+        if isinstance(outcome, Failure):
+            return FailedRollout(self._unplayable.told(self.task, outcome), self._again)
+        if outcome is None and self._recorder.is_stopping:
+            return self._recorder.interrupted()
+        return Refusal(410, "the session is over", hints=[f"try: {ANOTHER}"])
 
 
-_NAMED = re.compile(rf'(?:^|[;,])\s*{COOKIE}="?([\w.-]{{1,200}})"?\s*(?=[;,]|$)', re.ASCII)
-
-
-def named_by(cookies: str) -> str | None:
-    """Return the session that a Cookie header names, whether there is one or not; None where it names none."""
-    named = _NAMED.findall(cookies)
-    return named[-1] if named else None
-
-
-def set_cookie(name: str) -> str:
-    """Return the Set-Cookie header that names a session."""
-    return f"{COOKIE}={name}; Path=/; HttpOnly; SameSite=Strict"
+def _looked_at(outcome: asyncio.Task[Any]) -> None:
+    """Leave an error to whoever asks; perhaps nobody does."""
+    if not outcome.cancelled():
+        outcome.exception()
 
 
 class Sessions:
@@ -263,6 +264,7 @@ class Sessions:
         executor: What plays them; `directed` makes it.
         stage: What they share with all other rollouts.
         recorder: Who numbers what they come to, and keeps it.
+        unplayable: What is not played any more.
         idle_s: After how long an idle one is closed.
         most: How many there may be.
         scored_s: How long it is remembered what one was scored with.
@@ -272,7 +274,8 @@ class Sessions:
         self,
         executor: Executor,
         stage: Stage,
-        recorder: OnDemand,
+        recorder: Recorder,
+        unplayable: Unplayable,
         *,
         idle_s: float = IDLE_S,
         most: int = MOST,
@@ -281,6 +284,7 @@ class Sessions:
         self._executor = executor
         self._stage = stage
         self._recorder = recorder
+        self._unplayable = unplayable
         self._scored_s = scored_s
         self._idle_s = idle_s
         self._most = most
@@ -310,25 +314,25 @@ class Sessions:
             The signed name of the session, and the session.
 
         Raises:
-            Refusal: it could not be opened, there are too many, or the server has stopped.
+            Refusal: it could not be opened, its task ends its workers, there are too many, or the server has stopped.
         """
-        if self._is_closed:
+        if self._is_closed or self._recorder.is_stopping:
             raise stopping()
+        self._unplayable.refuse(sent.row.identity)
         if len(self._sessions) >= self._most and len(self) >= self._most:
             told = f"{self._most:,} sessions are open, and no more may be"
             raise Refusal(503, told, hints=["try: again when some are closed"], headers={"retry-after": "1"})
         name = secrets.token_urlsafe(18)
-        recorder = self._recorder if is_recorded else None
-        planned = Planned(0, sent.route, sent.row, self._count) if recorder is None else recorder.take(sent)
-        session = self._sessions[name] = ClientSession(self._executor, self._stage, sent, planned, recorder)
+        planned = self._recorder.take(sent) if is_recorded else Planned(0, sent.route, sent.row, self._count)
+        session = self._sessions[name] = ClientSession(
+            self._executor, self._stage, sent, planned, self._recorder, self._unplayable, is_recorded=is_recorded
+        )
         self._count += 1
         try:
             await session.opened()
-        except BaseException as error:
+        except BaseException:
             self._sessions.pop(name, None)
             self._close(session)
-            if self._recorder.is_stopping and isinstance(error, Refusal) and not isinstance(error, FailedRollout):
-                raise stopping() from None  # it waited for what is gone, and was withdrawn
             raise
         return self._signer.sign(name.encode()).decode(), session
 
@@ -343,10 +347,7 @@ class Sessions:
         signed = cookies.get(COOKIE)
         if not signed:
             return None
-        try:
-            name = self._signer.unsign(signed.encode()).decode()
-        except (itsdangerous.BadSignature, UnicodeError):
-            name = ""
+        name = self._name_of(signed)
         session = self._sessions.get(name)
         if session is None:
             if self._is_closed and self._recorder.lost is not None:
@@ -357,11 +358,23 @@ class Sessions:
         session.heard = time.monotonic()
         return signed, session
 
+    def in_use(self, signed: str) -> AbstractContextManager[None]:
+        """Keep a session, where there is one of this name, from being closed as idle while inside."""
+        session = self._sessions.get(self._name_of(signed))
+        return nullcontext() if session is None else session.in_use()
+
     async def end(self, signed: str) -> None:
         """Close a session whose client has no more use for it, and wait until its environment is closed."""
-        name = self._signer.unsign(signed.encode()).decode()
+        name = self._name_of(signed)
         if name in self._sessions:
             await self._forget(name, "its client closed it, or opened another in its place").close()
+
+    def _name_of(self, signed: str) -> str:
+        """Return the name that was signed here; an empty one where it was not."""
+        try:
+            return self._signer.unsign(signed.encode()).decode()
+        except (itsdangerous.BadSignature, UnicodeError):
+            return ""
 
     def _forget(self, name: str, why: str) -> ClientSession:
         """Take a session away, and remember a while why, for whoever still asks for it."""
@@ -380,11 +393,14 @@ class Sessions:
         """
         Wait a while until what is unfinished is scored or closed, or somebody says `cancel`.
 
-        What is not open yet, because its environment waits for what is gone, is not waited for.
+        What is not open yet, because its environment waits for what is gone, is not waited for, and nothing is once
+        nothing can be kept any more.
         """
         self._executor.withdraw()
         until = time.monotonic() + limit_s
-        while time.monotonic() < until and not self._is_cancelled and self.unfinished(limit_s):  # noqa: ASYNC110, time passes
+        while time.monotonic() < until and self.unfinished(limit_s):
+            if self._is_cancelled or self._recorder.lost is not None:
+                return
             await asyncio.sleep(0.05)
 
     def cancel(self) -> None:

@@ -23,7 +23,7 @@ import pytest
 
 from gymcore.collection import Journal
 from gymcore.composition import Composition
-from gymcore.serving.app import Served, application
+from gymcore.serving.app import InUse, Served, application
 from gymcore.serving.guard import Guard
 from gymcore.serving.server import opened
 
@@ -78,7 +78,7 @@ def wire(tmp_path: Path) -> Callable[..., Any]:
         with Journal(tmp_path, disk, repeats=composition.attempts()) as journal:
             async with opened(composition, journal, lambda rollouts: None, **options) as (served, _):
                 app = Guard(application(served), **{"hosts": {"127.0.0.1"}, "token": None, **guard})
-                transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+                transport = httpx.ASGITransport(app=InUse(app, served.sessions), raise_app_exceptions=False)
                 async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:1") as client:
                     yield Wire(client, served, tmp_path)
 

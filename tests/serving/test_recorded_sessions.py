@@ -5,6 +5,7 @@ What becomes of sessions: what is scored, or fails, stands in the run folder as 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from gymcore.errors import StorageError
 from gymcore.interfaces import tool
 from gymcore.records import Turn
 from gymcore.responses import function_call, function_call_output, message
-from gymcore.serving.sessions import COOKIE
+from gymcore.serving.cookies import COOKIE
 
 from .test_rollouts import FullDisk
 
@@ -303,6 +304,50 @@ async def test_a_session_whose_rollout_cannot_be_kept_is_answered_with_507(compo
     assert statuses == [507, 507, 507, 503, 507]
 
 
+async def test_nothing_is_played_on_that_cannot_be_kept(composed: Composed, wire: Serving) -> None:
+    """
+    Once the disk fails, while the server drains, a rollout and a tool call that take for ever are ended, and told why.
+    """
+    begun = asyncio.Semaphore(0)
+
+    class Endless(Adds):
+        async def open(self) -> None:
+            if self.task.task_id == "a/1":
+                await self.wait()
+
+        @tool
+        async def wait(self) -> str:
+            """Wait."""
+            begun.release()
+            await asyncio.Event().wait()
+            return ""
+
+    statuses = []
+
+    async def serve_until_full() -> None:
+        async with wire(composed({"a": (Endless, 2)}, Policy), disk=FullDisk()) as served:
+            row, endless = served.rows()
+            first, second = await seeded(served, row), await seeded(served, row)
+            asked = [
+                asyncio.create_task(served.post("/run", endless)),
+                asyncio.create_task(served.post("/wait", {}, headers=first)),
+            ]
+            await begun.acquire()
+            await begun.acquire()
+            draining = asyncio.gather(served.served.on_demand.close(600), served.served.sessions.drain(600))
+            await asyncio.sleep(0.1)
+            statuses.append((await served.post("/verify", {**row, "response": episode()}, headers=second)).status_code)
+            async with asyncio.timeout(60):
+                await draining
+                await served.served.sessions.aclose()
+                statuses.extend([reply.status_code for reply in await asyncio.gather(*asked)])
+
+    with pytest.raises(StorageError):
+        await serve_until_full()
+
+    assert statuses == [507, 507, 507]
+
+
 class HeldDisk(Disk):
     """A disk that takes nothing until it is let."""
 
@@ -348,7 +393,7 @@ async def test_nobody_waits_for_a_journal_that_is_closed(composed: Composed, wir
     async with wire(composed({"a": (Adds, 1)}, Policy)) as served:
         row = served.rows()[0]
         cookie = await seeded(served, row)
-        served.served.on_demand.finish()
+        served.served.recorder.finish()
         reply = await served.post("/verify", {**row, "response": episode(1)}, headers=cookie)
 
     assert reply.status_code == 503
@@ -371,6 +416,91 @@ async def test_a_row_with_what_was_told_of_it_is_kept_without_that(composed: Com
     assert (line["reward"], line["response"]["output"]) == (0.0, episode()["output"])
     assert twins.status_code == 422
     assert "stands twice" in twins.text
+
+
+async def test_a_session_that_was_scored_keeps_no_episode(composed: Composed, wire: Serving) -> None:
+    """
+    While it is remembered for who asks again, which may be many long ones, nothing is left but the score.
+    """
+
+    def alive() -> int:
+        gc.collect()
+        return sum(type(thing) is Trajectory for thing in gc.get_objects())
+
+    async with wire(composed({"a": (Adds, 1)}, Policy)) as served:
+        row = served.rows()[0]
+        body = {**row, "response": episode(1)}
+        before = alive()
+        cookies, failing = [[await seeded(served, row) for _ in range(20)] for _ in range(2)]
+        first = [await served.post("/verify", body, headers=cookie) for cookie in cookies]
+        crashed = [await served.post("/crash", {}, headers=cookie) for cookie in failing]
+        left = alive() - before
+        again = [await served.post("/verify", body, headers=cookie) for cookie in cookies]
+
+    assert [reply.status_code for reply in (*first, *crashed)] == [200] * 20 + [500] * 20
+    assert [reply.json() for reply in again] == [reply.json() for reply in first]
+    assert left < 10  # what was written last
+
+
+async def test_a_number_is_free_only_once_what_came_of_it_is_kept(composed: Composed, wire: Serving) -> None:
+    """
+    Also where a session is closed in the moment in which it fails, and before whoever asked has heard of it.
+    """
+    async with wire(composed({"a": (Adds, 1)}, Policy)) as served:
+        row = served.rows()[0]
+        cookie = await seeded(served, row)
+        _, session = served.served.sessions.find({COOKIE: cookie["cookie"].partition("=")[2]})
+        crashing = asyncio.create_task(served.post("/crash", {}, headers=cookie))
+        while not session.is_over:
+            await asyncio.sleep(0)
+        await session.close()
+        failures = served.lines("failures.jsonl")
+        reply = await crashing
+
+    assert (reply.status_code, reply.json()["error"]["stage"]) == (500, "tool")
+    assert [(line["stage"], line["repeat"]) for line in failures] == [("tool", 0)]
+
+
+async def test_what_a_stop_ends_is_told_that_the_server_stops(composed: Composed, wire: Serving) -> None:
+    """
+    A tool call, an episode that is judged without a session, and a session that was to be opened in place of another.
+    """
+    begun = asyncio.Semaphore(0)
+    closing, closed = asyncio.Event(), asyncio.Event()
+
+    class Slow(Adds):
+        @tool
+        async def wait(self) -> str:
+            """Wait."""
+            begun.release()
+            await asyncio.Event().wait()
+            return ""
+
+        async def close(self) -> None:
+            closing.set()
+            await closed.wait()
+
+    output = [function_call("wait", "{}", "c"), function_call_output("c", ""), message("done")]
+    async with wire(composed({"a": (Slow, 1)}, Policy)) as served:
+        row = served.rows()[0]
+        waiting, replaced = await seeded(served, row), await seeded(served, row)
+        asked = [
+            asyncio.create_task(served.post("/wait", {}, headers=waiting)),
+            asyncio.create_task(served.post("/verify", {**row, "response": {"output": output}})),
+            asyncio.create_task(served.post("/seed_session", row, headers=replaced)),
+        ]
+        for waits in (begun.acquire(), begun.acquire(), closing.wait()):
+            await waits
+        served.served.on_demand.stop()
+        closed.set()
+        third = await asked[2]
+        await served.served.sessions.aclose()
+        replies = [*await asyncio.gather(*asked[:2]), third]
+
+    for reply in replies:
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "5"), reply.text
+        assert reply.json()["error"]["hints"] == ["try: again when it is back"]
+    assert served.lines() == served.lines("failures.jsonl") == []
 
 
 # -- as a process -----------------------------------------------------------------------------------------------------

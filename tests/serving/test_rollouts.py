@@ -349,7 +349,7 @@ async def test_what_is_no_number_does_not_number_a_request(composed: Composed, w
 
 async def test_a_task_that_ends_its_worker_is_not_played_again_and_again(composed: Composed, wire: Serving) -> None:
     """
-    After some deaths it is poison, and refused before it takes others with it.
+    After some deaths it is poison, and refused before it takes others with it, also to who would play it in a session.
     """
     played = 0
 
@@ -370,21 +370,23 @@ async def test_a_task_that_ends_its_worker_is_not_played_again_and_again(compose
             return ()
 
     async with wire(composed({"a": (World, 1)}, Says)) as served:
-        served.served.on_demand._executor = Dies()
+        served.served.on_demand._executor = Enduring(Dies(), served.served.unplayable, lambda planned: {})
         row = served.rows()[0]
         first = await served.post("/run", row)
         second = await served.post("/run", row)
+        session = await served.post("/seed_session", row)
 
     assert played == 3
-    assert first.status_code == second.status_code == 503
-    for reply in (first, second):
+    for reply in (first, second, session):
+        assert reply.status_code == 503
         assert reply.json()["error"]["retryable"] is False
         assert reply.json()["error"]["hints"] == ["the same request will fail again"]
 
 
 async def test_an_environment_that_is_down_is_no_model_that_failed(composed: Composed, wire: Serving) -> None:
     """
-    It is told as a failure of its own stage, in a session, too; `/ready` names it where it stays down.
+    It is told as a failure of its own stage, in a session, too; where it stays down, `/ready` names it, and nobody is
+    told to try again.
     """
     is_lasting = False
 
@@ -400,16 +402,20 @@ async def test_an_environment_that_is_down_is_no_model_that_failed(composed: Com
         ready = await served.client.get("/ready")
         is_lasting = True
         replies += [await served.post(path, down) for path in ("/run", "/seed_session")]
+        replies.append(await served.post("/verify", {**down, "response": {"output": [message("hi")]}}))
+        kept = await served.post("/run", {**down, "_ng_task_index": 0, "_ng_rollout_index": 9})
         others = await served.post("/run", up)
         unready = await served.client.get("/ready")
 
-    for reply in replies:
+    for reply, is_retryable in zip(replies, (True, True, False, False, False), strict=True):
         told = reply.json()["error"]
-        assert (reply.status_code, told["stage"], told["retryable"]) == (500, "open", True)
+        assert (reply.status_code, told["stage"], told["retryable"]) == (500, "open", is_retryable)
+        assert (told["hints"] == ["the same request will fail again"]) is not is_retryable
+    assert (kept.status_code, kept.json()["_ng_failure_terminal"]) == (200, True)
     failures = served.lines("failures.jsonl")
-    assert [line["stage"] for line in failures] == ["open"] * 4
+    assert [(line["stage"], line["retryable"]) for line in failures] == [("open", True)] * 5
     told = [(line["provenance"]["agent"], line["provenance"]["model"]) for line in failures]
-    assert told == [(agent, "policy"), ("client", "client")] * 2
+    assert told == [(agent, "policy"), ("client", "client"), (agent, "policy"), ("client", "client"), (agent, "policy")]
     assert {frozenset(line["provenance"]) for line in failures} == {frozenset(("lock", "agent", "model", "seed"))}
     assert (ready.status_code, others.status_code) == (200, 200)
     assert (unready.status_code, unready.json()["error"]["environments"]) == (503, ["a"])
@@ -438,7 +444,7 @@ async def test_an_environment_that_was_set_aside_is_not_ready(composed: Composed
 
     async with wire(composed({"a": (World, 1)}, Says)) as served:
         on_demand = served.served.on_demand
-        on_demand._executor = Enduring(SetAside(), served.served.down, lambda line: None, lambda planned: {})
+        on_demand._executor = Enduring(SetAside(), served.served.unplayable, lambda planned: {})
         await served.post("/run", served.rows()[0])
         unready = await served.client.get("/ready")
 

@@ -5,9 +5,10 @@ Sessions: an environment that a client plays itself, from `/seed_session` over i
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from gymcore.composition import Composition
 from gymcore.interfaces import tool
 from gymcore.records import Turn
 from gymcore.responses import function_call, function_call_output, message
-from gymcore.serving.sessions import COOKIE
+from gymcore.serving.cookies import COOKIE
+from gymcore.serving.sessions import SWEEP_S
 
 Composed = Callable[..., Composition]
 Serving = Callable[..., Any]
@@ -326,6 +328,31 @@ async def test_without_a_session_what_was_done_is_done_again_and_scored(composed
 
     assert scored.json()["reward"] == 5.0
     assert World.log == ["open", "close"]
+
+
+async def test_a_session_is_not_idle_while_a_body_for_it_comes(composed: Composed, wire: Serving) -> None:
+    """
+    That may take longer than a session may be idle.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        row = served.rows()[0]
+        seed = await served.post("/seed_session", row)
+        _, session = served.served.sessions.find(seed.cookies)
+        body = json.dumps({**row, "response": episode(1)}).encode()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield body[:100]
+            session.heard -= 100_000
+            await asyncio.sleep(2 * SWEEP_S)  # until it was looked for those that are idle
+            yield body[100:]
+
+        reply = await served.client.post("/verify", content=slowly())
+
+    assert reply.status_code == 200, reply.text
 
 
 async def test_an_idle_session_is_closed_and_its_client_told(composed: Composed, wire: Serving) -> None:

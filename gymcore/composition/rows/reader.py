@@ -188,15 +188,15 @@ class RowReader:
         if len(self.problems) < DataError.shown:
             self.problems.append(Problem(message, where=where, hints=hints))
 
-    def parse(self, line: bytes, where: str) -> dict[str, Any] | None:
-        """Parse one line into a row, or reject it."""
+    def parse(self, line: bytes, where: str, read: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """Parse one line into a row, or reject it; `read` is what `decode_json` has made of it, where it has."""
         self.read += 1
         self._line = line
         if isinstance(line, CutLine):
             self.reject(where, f"the line is longer than {MAX_LINE_BYTES >> 20} MB")
             return None
         try:
-            row = decode_json(line)
+            row = decode_json(line) if read is None else read
         except DocumentError as error:
             self.reject(where, *_explained(line, error))
             return None

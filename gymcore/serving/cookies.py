@@ -1,0 +1,33 @@
+"""
+The cookie that names a session.
+"""
+
+from __future__ import annotations
+
+import re
+
+from starlette.types import Scope
+
+__all__ = ["COOKIE", "named_by", "named_in", "set_cookie"]
+
+COOKIE = "gymcore_session"
+"""The cookie that names a session; it is signed, and every answer sends it again."""
+
+_NAMED = re.compile(rf'(?:^|[;,])\s*{COOKIE}="?([\w.-]{{1,200}})"?\s*(?=[;,]|$)', re.ASCII)
+
+
+def named_by(cookies: str) -> str | None:
+    """Return the session that a Cookie header names, whether there is one or not; None where it names none."""
+    named = _NAMED.findall(cookies)
+    return named[-1] if named else None
+
+
+def named_in(scope: Scope) -> str | None:
+    """Return the session that a request names; None where it names none."""
+    cookies = [value.decode("latin-1") for key, value in scope["headers"] if key == b"cookie"]
+    return named_by("; ".join(cookies)) if cookies else None
+
+
+def set_cookie(name: str) -> str:
+    """Return the Set-Cookie header that names a session."""
+    return f"{COOKIE}={name}; Path=/; HttpOnly; SameSite=Strict"
