@@ -26,9 +26,9 @@ from gymcore.records import ToolCall, Trajectory
 from gymcore.serving.aggregate import aggregate
 from gymcore.serving.head import configuration, instances
 from gymcore.serving.models import Endpoints, streamed
-from gymcore.serving.on_demand import OnDemand, stopping
+from gymcore.serving.on_demand import OnDemand
 from gymcore.serving.openapi import describe
-from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error
+from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error, stopping
 from gymcore.serving.replies import scored, trajectory_of
 from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, read_seed
 from gymcore.serving.sessions import ClientSession, Sessions, set_cookie

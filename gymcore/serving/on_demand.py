@@ -19,7 +19,7 @@ from gymcore.runtime.executor import Executor
 from gymcore.runtime.placement import is_set_aside
 from gymcore.runtime.schedule import Planned
 from gymcore.runtime.stream import WITHDRAW_S
-from gymcore.serving.refusals import FailedRollout, Refusal, refusal_of_error
+from gymcore.serving.refusals import FailedRollout, Refusal, refusal_of_error, stopping
 from gymcore.serving.replies import scored
 from gymcore.serving.rows import SentRow
 
@@ -437,11 +437,6 @@ _POISON = Failure(
     message=f"its worker died {WORKER_ATTEMPTS} times while this task was played, which is not played again",
     retryable=False,
 )
-
-
-def stopping() -> Refusal:
-    """Return what is said to whoever comes while the server stops."""
-    return Refusal(503, "the server is stopping", hints=["try: again when it is back"], headers={"retry-after": "5"})
 
 
 async def _until_none(queue: asyncio.Queue[Rollout | None]) -> AsyncIterator[Rollout]:

@@ -16,7 +16,7 @@ from gymcore.errors import EndpointError, GymcoreError, PluginError, StorageErro
 from gymcore.records import Failure
 from gymcore.runtime.placement import is_set_aside
 
-__all__ = ["FailedRollout", "Refusal", "json_response", "refusal_of_error"]
+__all__ = ["FailedRollout", "Refusal", "json_response", "refusal_of_error", "stopping"]
 
 
 class Refusal(Exception):
@@ -85,6 +85,11 @@ class FailedRollout(Refusal):
             "_ng_failure_terminal": not self.further["retryable"],
             "failure": {"message": self.message, **self.further},
         }
+
+
+def stopping() -> Refusal:
+    """Return what is said to whoever comes while the server stops, or is not answered before it ends."""
+    return Refusal(503, "the server is stopping", hints=["try: again when it is back"], headers={"retry-after": "5"})
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

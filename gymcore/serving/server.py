@@ -211,6 +211,7 @@ async def serve(
             with port_written(port_file, listening.getsockname()[1]):
                 on_start(server)
                 await _first(server.stopped(), asyncio.wait([writing]))
+            app.stop()
             drain_s = composition.plan.collect.drain_s
             await asyncio.gather(served.on_demand.close(drain_s), served.sessions.drain(drain_s))
             await served.sessions.aclose()

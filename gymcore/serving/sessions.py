@@ -25,8 +25,8 @@ from gymcore.runtime.attempt import Attempt, AttemptEnded
 from gymcore.runtime.executor import Executor
 from gymcore.runtime.schedule import Planned
 from gymcore.runtime.session import Stage
-from gymcore.serving.on_demand import OnDemand, stopping
-from gymcore.serving.refusals import FailedRollout, Refusal
+from gymcore.serving.on_demand import OnDemand
+from gymcore.serving.refusals import FailedRollout, Refusal, stopping
 from gymcore.serving.rows import SentRow
 
 __all__ = ["COOKIE", "ClientSession", "Score", "Sessions", "named_by", "set_cookie"]
