@@ -189,7 +189,7 @@ async def serve(
         shown: How the report names the folder.
         kept_s: How long the answer to a numbered request is kept for who asks again, in seconds.
         idle_s: After how long a session of which nothing is heard is closed, in seconds.
-        body_bytes: The longest body of a request.
+        body_bytes: The longest body of a request; no longer than there is room for beside short ones, 224 MB.
 
     Returns:
         The report on everything that the folder holds.

@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import IntRange
 from starlette.responses import Response as Answer
 from starlette.types import Receive, Scope, Send
 
 from gymcore import Environment, Model, Response, Trajectory
+from gymcore.cli.serve import command
 from gymcore.collection import Journal
 from gymcore.composition import Composition
 from gymcore.errors import RequestError
 from gymcore.responses import message
 from gymcore.serving import Address, bind
 from gymcore.serving.app import application
-from gymcore.serving.guard import SLOW_S, SMALL_BYTES, Guard, is_loopback
+from gymcore.serving.guard import HELD_BYTES, SLOW_S, SMALL_BYTES, Guard, is_loopback
 from gymcore.serving.protocol import BoundedProtocol
 from gymcore.serving.server import answering, opened
 
@@ -613,6 +615,16 @@ async def test_a_body_is_never_longer_than_there_is_room_for() -> None:
     assert b"413" in said.split(b"\r\n")[0]
     assert b"longer than 14 MB" in said
     assert fine.startswith(b"HTTP/1.1 200")
+
+
+def test_the_longest_body_that_can_be_asked_for_finds_room() -> None:
+    """
+    An eighth of the room is for short ones.
+    """
+    option = next(option for option in command.params if option.name == "max_body")
+
+    assert isinstance(option.type, IntRange)
+    assert option.type.max == (HELD_BYTES - HELD_BYTES // 8) >> 20
 
 
 @pytest.mark.parametrize("is_whole", [True, False], ids=["slow", "stalled"])
