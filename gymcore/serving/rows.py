@@ -35,7 +35,7 @@ _NOT_OWN = {*_NO_TASK, *ROUTE_KEYS, "response", "responses_create_params", "task
 """What may change between the two times that a client sends the row of a session."""
 
 LONG_BODY = 2**18
-"""The bytes above which it takes a while to read a row, and is better done beside the event loop."""
+"""The bytes above which it takes a while to read a body, and is better done beside the event loop."""
 
 MOST_KEYS = 10_000
 """So many keys a row may have itself: each is looked at several times, and a hundred thousand take half a second."""
@@ -152,13 +152,13 @@ def read_row(
         Refusal: it is no row, or none for anybody here.
     """
     if len(body) > LONG_BODY:  # before more is done with it than it may be worth
-        long = read_object(body) if read is None else read
-        if len(long) > MOST_KEYS:
-            raise Refusal(422, f"{WHERE} has {len(long):,} keys; {MOST_KEYS:,} may stand beside each other")
-        route_of(long, routes)
+        read = read_object(body) if read is None else read
+        if len(read) > MOST_KEYS:
+            raise Refusal(422, f"{WHERE} has {len(read):,} keys; {MOST_KEYS:,} may stand beside each other")
+        route_of(read, routes)
     reader = RowReader(is_alone=True)
     if extra:  # nothing of this is kept, so nothing that reading loses is missed
-        value = read_object(body)
+        value = read_object(body) if read is None else read
         found = [value.pop(key, None) for key in extra]
         row: dict[str, Any] | None = {key: item for key, item in value.items() if key not in _NO_TASK}
         line = encode_json(row)

@@ -300,6 +300,41 @@ async def test_others_are_answered_while_thousands_of_rollouts_are_summed_up(com
     assert count > 10
 
 
+@pytest.mark.parametrize(
+    ("path", "refused"),
+    [
+        ("run", b'{"agent_ref": {"name": "nobody"}, '),
+        ("verify", b'{"response": {}, '),
+        ("seed_session", b'{"agent_ref": {"name": "nobody"}, '),
+        ("step", b'{"response": {}, '),
+        ("v1/responses", b'{"input": "x", "temperature": "hot", '),
+        ("v1/chat/completions", b'{"messages": [], '),
+        ("aggregate_metrics", b'{"verify_responses": 3, '),
+    ],
+)
+async def test_long_bodies_that_are_refused_get_little_time(
+    composed: Composed, wire: Serving, path: str, refused: bytes
+) -> None:
+    """
+    Whatever they are sent to: after one the next waits for many times as long as it took.
+    """
+    now = asyncio.get_running_loop().time
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        row = served.rows()[0]
+        seeded = await served.post("/seed_session", row) if path == "step" else None
+        begun = now()
+        content = refused + b'"x": [' + b"[]," * 80_000 + b'"' + b"x" * 300_000 + b'"]}'
+        headers = {} if seeded is None else {"cookie": seeded.headers["set-cookie"].partition(";")[0]}
+        reply = await served.client.post(f"/{path}", content=content, headers=headers)
+        first_s, begun = now() - begun, now()
+        fine = await served.post("/run", {**row, "x": "x" * 300_000})
+        second_s = now() - begun
+
+    assert 400 <= reply.status_code < 500
+    assert fine.status_code == 200
+    assert second_s > min(2 * first_s, 1.0)
+
+
 async def test_a_request_that_is_cut_off_by_the_end_is_told_so(composed: Composed, tmp_path: Path) -> None:
     """
     In JSON, with a status, and without a traceback.
