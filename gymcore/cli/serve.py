@@ -80,7 +80,7 @@ __all__ = ["command"]
 )
 @click.option(
     "--max-body",
-    type=click.IntRange(1, 1024),
+    type=click.IntRange(1, 224),
     default=16,
     show_default=True,
     metavar="MB",

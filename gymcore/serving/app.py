@@ -20,14 +20,14 @@ from starlette.responses import Response
 from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gymcore.composition import Composition
+from gymcore.composition import Composition, Route
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError
 from gymcore.records import ToolCall, Trajectory
 from gymcore.serving.aggregate import aggregate
 from gymcore.serving.cookies import named_in, set_cookie
 from gymcore.serving.head import configuration, instances
-from gymcore.serving.models import Endpoints, streamed
+from gymcore.serving.models import Endpoints, read_asked, read_chat, streamed
 from gymcore.serving.on_demand import OnDemand
 from gymcore.serving.openapi import describe
 from gymcore.serving.outages import Unplayable
@@ -36,7 +36,7 @@ from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refu
 from gymcore.serving.replies import scored, trajectory_of
 from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, read_seed
 from gymcore.serving.sessions import ClientSession, Sessions
-from gymcore.serving.steps import stepped
+from gymcore.serving.steps import read_turn, stepped
 
 __all__ = ["CALLS", "InUse", "Served", "application"]
 
@@ -129,7 +129,6 @@ class _Wire:
         self._sessions = served.sessions
         self._endpoints = served.endpoints
         self._down = served.unplayable.environments
-        self._aggregating = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._may_read = 0.0
         """When the next long body may be read, in seconds of the event loop's clock."""
@@ -191,10 +190,7 @@ class _Wire:
         return Response(answer, media_type="application/json")
 
     async def aggregate(self, request: Request) -> Response:
-        body = await request.body()
-        # Thousands of rollouts take a while, which the others need not wait for; one at a time, for its memory.
-        async with self._aggregating:
-            return await asyncio.to_thread(lambda: json_response(aggregate(read_object(body))))
+        return await self._read(request, lambda body: json_response(aggregate(read_object(body))))
 
     async def seed_session(self, request: Request) -> Response:
         return _with_cookie(json_response({}), await self._opened(request))
@@ -205,8 +201,7 @@ class _Wire:
 
     async def step(self, request: Request) -> Response:
         session = self._session(request)
-        body = read_object(await request.body())
-        return json_response(await stepped(session, body.get("response")))
+        return json_response(await stepped(session, await self._read(request, read_turn)))
 
     async def _opened(self, request: Request) -> str:
         """Open an environment for the row that was sent, and return the name of its session."""
@@ -227,9 +222,7 @@ class _Wire:
         return Response(text.encode("utf-8", "replace"), media_type=media_type)
 
     async def verify(self, request: Request) -> Response:
-        read = partial(read_row, routes=self._routes, extra=("response",))
-        sent, (response,) = await self._read(request, read)
-        trajectory = trajectory_of(response)
+        sent, response, trajectory = await self._read(request, partial(_read_episode, routes=self._routes))
         found = self._find(request)
         if found is None:
             return json_response(await self._verified_anew(sent, response, trajectory))
@@ -255,9 +248,10 @@ class _Wire:
 
     async def _read(self, request: Request, read: Callable[[bytes], Result]) -> Result:
         """
-        Read a body; a long one in a thread, one at a time, so that the calls of others go on meanwhile.
+        Read a body; a long one in a thread, one at a time, so that calls of others are answered in between.
 
-        Those that are refused get a twentieth of the time at most: what is sent for nothing may be sent for ever.
+        Nothing is answered while JSON is decoded, which keeps every other thread waiting. So those that are refused get
+        a twentieth of the time at most: what is sent for nothing may be sent for ever.
         """
         body = await request.body()
         if len(body) <= LONG_BODY:
@@ -279,16 +273,16 @@ class _Wire:
         return json_response({})
 
     async def responses(self, request: Request) -> Response:
-        body = read_object(await request.body())
+        asked = await self._read(request, read_asked)
         found = self._find(request)
         if found is None:
-            return json_response(await self._endpoints.respond(body))
-        return json_response(await self._endpoints.play(found[1], body))
+            return json_response(await self._endpoints.respond(asked))
+        return json_response(await self._endpoints.play(found[1], asked))
 
     async def chat(self, request: Request) -> Response:
-        body = read_object(await request.body())
-        completion = await self._endpoints.complete(body)
-        if body.get("stream"):
+        asked = await self._read(request, read_chat)
+        completion = await self._endpoints.complete(asked)
+        if asked.is_streamed:
             return Response(streamed(completion), media_type="text/event-stream")
         return json_response(completion)
 
@@ -302,6 +296,17 @@ class _Wire:
             told = f"there is no {name!r} here without a session, in which tools are called"
             raise Refusal(404, told, hints=["try: POST /seed_session with a row, and send its cookie along"])
         return found[1]
+
+
+def _read_episode(body: bytes, routes: Mapping[str, Route]) -> tuple[SentRow, Any, Trajectory]:
+    """
+    Read a row and the response that was played for it, as it came and as what happened.
+
+    Raises:
+        Refusal: it is no row, or no response.
+    """
+    sent, (response,) = read_row(body, routes, extra=("response",))
+    return sent, response, trajectory_of(response)
 
 
 def _refuse_another(sent: SentRow, session: ClientSession) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
-from collections import OrderedDict
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gymcore.serving.cookies import named_in, set_cookie
-from gymcore.serving.refusals import Refusal
+from gymcore.serving.refusals import Refusal, stopping
+from gymcore.serving.room import Place, Room
 
 __all__ = ["BODY_BYTES", "BODY_S", "Guard", "is_loopback", "name_of"]
 
@@ -64,11 +65,11 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(eq=False)
 class _Body:
-    """What a request holds, and since when it has been coming."""
+    """The body of a request, and since when it has been coming."""
 
-    begun: float
-    held: int = 0
-    """The room it takes: all that is to come of it, or as much as may come, where it does not say."""
+    begun: float = 0.0
+    place: Place | None = None
+    """The room for all that is to come of it, or for as much as may come, where it does not say; None for nothing."""
     come: int = 0
     deadline: asyncio.Timeout | None = None
     is_dropped: bool = False
@@ -83,7 +84,7 @@ class Guard:
         app: What serves the rest.
         hosts: The names by which clients may call this server; None takes any, where a token is asked for.
         token: What clients must know; None where only this machine can reach the server.
-        body_bytes: The longest body.
+        body_bytes: The longest body; no longer than there is room for.
         body_s: How long sending one may take, in seconds.
         stall_s: How long nothing of it may come.
         held_bytes: What all bodies may take together.
@@ -105,14 +106,12 @@ class Guard:
         self._app = app
         self._hosts = hosts
         self._token = None if token is None else f"Bearer {token}".encode()
-        self._body_bytes = body_bytes
+        kept = held_bytes // 8
+        self._room = Room(held_bytes, kept, min(SMALL_BYTES, kept))
+        self._body_bytes = min(body_bytes, self._room.longest)
         self._body_s = body_s
         self._stall_s = stall_s
-        self._held_bytes = held_bytes
         self._wait_s = wait_s
-        self._held = 0
-        self._turns: OrderedDict[asyncio.Event, None] = OrderedDict()
-        """Of bodies that wait for room, the first to come first."""
         self._coming: dict[_Body, None] = {}  # the oldest first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,14 +120,18 @@ class Guard:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
-        held = _Body(asyncio.get_running_loop().time())
+        coming = _Body()
         try:
-            await self._serve(scope, receive, _naming_again(scope, send), held)
+            await self._serve(scope, receive, _naming_again(scope, send), coming)
         finally:
-            self._held -= held.held
-            self._give_turn()
+            if coming.place is not None:
+                self._room.leave(coming.place)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, held: _Body) -> None:
+    def stop(self) -> None:
+        """Refuse the bodies that wait for room, and those that would have to."""
+        self._room.close()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, coming: _Body) -> None:
         body: bytes | None = None
         has_begun = False
 
@@ -146,7 +149,7 @@ class Guard:
             return message
 
         try:
-            body = await self._checked(scope, receive, held)
+            body = await self._checked(scope, receive, coming)
             await self._app(scope, read, sent)
         except Refusal as refusal:
             refusal.headers.setdefault("connection", "close")  # what is left of the body is not waited for
@@ -154,10 +157,11 @@ class Guard:
         except asyncio.CancelledError:  # the server leaves, and this took longer than it waits
             if has_begun:
                 raise
-            leaving = Refusal(503, "the server is stopping", headers={"retry-after": "5", "connection": "close"})
+            leaving = stopping()
+            leaving.headers["connection"] = "close"
             await leaving.response()(scope, receive, send)
 
-    async def _checked(self, scope: Scope, receive: Receive, held: _Body) -> bytes:
+    async def _checked(self, scope: Scope, receive: Receive, coming: _Body) -> bytes:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         names = [name for name, _ in scope["headers"]]
         if any(names.count(name) > 1 for name in _ONCE):
@@ -172,48 +176,49 @@ class Guard:
             raise Refusal(403, "pages of other origins may not ask this server")
         if self._token is not None and not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
             raise Refusal(401, "a token is needed: Authorization: Bearer ...", headers={"www-authenticate": "Bearer"})
-        return await self._body(headers, receive, held)
+        return await self._body(headers, receive, coming)
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive, held: _Body) -> bytes:
-        length = headers.get(b"content-length")
-        if length is not None:
-            if not length.isdigit() or int(length) > min(self._body_bytes, self._room_for(int(length))):
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive, body: _Body) -> bytes:
+        size = self._body_bytes if b"transfer-encoding" in headers else 0
+        if (length := headers.get(b"content-length")) is not None:
+            if not length.isdigit() or int(length) > self._body_bytes:
                 raise self._too_long()
-            await self._find_room(held, int(length))
-        elif b"transfer-encoding" in headers:
-            await self._find_room(held, min(self._body_bytes, self._room_for(self._body_bytes)))
-        self._coming[held] = None
+            size = int(length)
+        if size:
+            await self._find_room(body, size)
+        body.begun = asyncio.get_running_loop().time()
+        self._coming[body] = None
         try:
-            async with asyncio.timeout_at(held.begun + self._body_s) as held.deadline:
-                return _harmless(await self._read(receive, held))
+            async with asyncio.timeout_at(body.begun + self._body_s) as body.deadline:
+                return _harmless(await self._read(receive, body))
         except TimeoutError:
-            if held.is_dropped:
+            if body.is_dropped:
                 raise _dropped() from None
             told = f"the body did not come within {self._body_s:g} s, or nothing of it for {self._stall_s:g} s"
             raise Refusal(408, told) from None
         finally:
-            self._coming.pop(held, None)
+            self._coming.pop(body, None)
 
-    async def _read(self, receive: Receive, held: _Body) -> bytes:
+    async def _read(self, receive: Receive, body: _Body) -> bytes:
         """Read a body, waiting for each part of it, but not for long."""
         parts: list[bytes] = []
         now = asyncio.get_running_loop().time
         while True:
-            if not held.is_dropped and held.deadline is not None:
-                held.deadline.reschedule(min(held.begun + self._body_s, now() + self._stall_s))
+            if not body.is_dropped and body.deadline is not None:
+                body.deadline.reschedule(min(body.begun + self._body_s, now() + self._stall_s))
             message: Any = await receive()
             if message["type"] == "http.disconnect":
                 raise Refusal(400, "the client has left")
             part = message.get("body", b"")
-            held.come += len(part)
-            if held.is_dropped:
+            body.come += len(part)
+            if body.is_dropped:
                 raise _dropped()
-            if held.come > held.held:
+            if body.come > (0 if body.place is None else body.place.size):
                 raise self._too_long()
             parts.append(part)
             if not message.get("more_body"):
-                self._held -= held.held - held.come
-                held.held = held.come
+                if body.place is not None:
+                    self._room.shrink(body.place, body.come)
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _find_room(self, body: _Body, size: int) -> None:
@@ -221,56 +226,36 @@ class Guard:
         Take room for a body before any of it is read, and wait where there is none: a rollout that ends makes some.
 
         Raises:
-            Refusal: there was none for too long.
+            Refusal: there was none for too long, or the server stops.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._wait_s
-        while not self._has_room(size):
-            if loop.time() >= until:
-                raise Refusal(503, "the server holds as much as it may", headers={"retry-after": "1"})
-            turn = asyncio.Event()
-            self._turns[turn] = None
-            try:
-                async with asyncio.timeout(min(SLOW_S, self._wait_s)):  # by then others may be slow
-                    await turn.wait()
-            except TimeoutError:
-                pass
-            finally:
-                self._turns.pop(turn, None)
-        body.begun = loop.time()
-        body.held = size
-        self._held += size
-        self._give_turn()  # there may be room for another
+        now = asyncio.get_running_loop().time
+        until = now() + self._wait_s
+        place = body.place = self._room.enter(size)
+        while not place.told.is_set() and (left_s := until - now()) > 0:
+            self._make_room(place)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(SLOW_S, left_s)):  # by then others may be slow
+                    await place.told.wait()
+        if not place.told.is_set():
+            raise Refusal(503, "the server holds as much as it may", headers={"retry-after": "1"})
+        if not place.is_given:
+            raise stopping()
 
-    def _give_turn(self) -> None:
-        """Let the first body that waits look for room."""
-        if self._turns:
-            turn, _ = self._turns.popitem(last=False)
-            turn.set()
-
-    def _room_for(self, size: int) -> int:
-        """Return what all bodies may take together where one of a size is to be among them."""
-        return self._held_bytes if size <= SMALL_BYTES else self._held_bytes - self._held_bytes // 8
-
-    def _has_room(self, size: int) -> bool:
-        """Whether there is room for a body; those that come slowly make some."""
-        most = self._room_for(size)
-        if self._held + size <= most:
-            return True
+    def _make_room(self, place: Place) -> None:
+        """Take that of bodies which come slowly, the oldest first, until a place is given."""
         now = asyncio.get_running_loop().time()
-        for other in list(self._coming):
-            age_s = now - other.begun
-            if age_s > SLOW_S and other.held > 0 and other.come < age_s * self._body_bytes / self._body_s:
-                self._drop(other, now)
-                if self._held + size <= most:
-                    return True
-        return False
+        for body in list(self._coming):
+            age_s = now - body.begun
+            if place.told.is_set() or age_s <= SLOW_S:
+                return
+            if body.place is not None and body.come < age_s * self._body_bytes / self._body_s:
+                self._drop(body, body.place, now)
 
-    def _drop(self, body: _Body, now: float) -> None:
+    def _drop(self, body: _Body, place: Place, now: float) -> None:
         """Wait for a body no longer."""
         self._coming.pop(body)
-        self._held -= body.held
-        body.held, body.is_dropped = 0, True
+        body.is_dropped = True
+        self._room.leave(place)
         if body.deadline is not None and not body.deadline.expired():
             body.deadline.reschedule(now)
 

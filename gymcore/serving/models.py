@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,29 +22,59 @@ from gymcore.records import Task, ToolCall, Trajectory, Turn, seed_of
 from gymcore.responses import CreateParams, Item, Request, Response, whole_response
 from gymcore.runtime.session import BoundToRollout
 from gymcore.serving.refusals import Refusal, refusal_of_error
+from gymcore.serving.rows import read_object
 from gymcore.serving.sessions import ClientSession
 
-__all__ = ["Endpoints", "create_params", "streamed"]
+__all__ = ["Asked", "Endpoints", "read_asked", "read_chat", "streamed"]
 
 
-def create_params(body: Mapping[str, Any]) -> CreateParams:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a model is asked for."""
+
+    params: Mapping[str, Any]
+    """The create parameters as they came, or as a chat request says them."""
+    request: Request
+    """The same, checked."""
+    is_streamed: bool = False
+    """Whether the answer is to be sent as a stream."""
+
+
+def read_asked(body: bytes) -> Asked:
     """
-    Check the create parameters of a request.
+    Read and check the create parameters of a request.
 
     Raises:
         Refusal: they are not what the API takes, or ask for a stream.
     """
-    if body.get("stream"):
+    params = read_object(body)
+    if params.get("stream"):
         raise Refusal(400, "streams are not served", hints=["try: without `stream`"])
+    return Asked(params, _request(params))
+
+
+def read_chat(body: bytes) -> Asked:
+    """
+    Read and check a chat request.
+
+    Raises:
+        Refusal: it is none, or cannot be said in the words of the Responses API.
+    """
+    chat = read_object(body)
+    params = _create_params_of_chat(chat)
+    return Asked(params, _request(params), bool(chat.get("stream")))
+
+
+def _request(params: Mapping[str, Any]) -> Request:
     try:
-        return CreateParams.model_validate(body)
+        return CreateParams.model_validate(params).request()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise Refusal(422, f"{place}: {first['msg']}" if place else str(first["msg"])) from None
 
 
-class _Asked:
+class _OtherRequest:
     """An open environment of which something else is asked than its row says."""
 
     def __init__(self, environment: OpenEnvironment, request: Request) -> None:
@@ -82,43 +113,41 @@ class Endpoints:
         self._agents = agents
         self._seed = seed
 
-    async def respond(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def respond(self, asked: Asked) -> dict[str, Any]:
         """
         Ask a model once; `model` may name one of the plan's, else it is the policy.
 
         Raises:
             Refusal: no reply could be had.
         """
-        name, model = self._chosen(body.get("model"))
-        request = create_params(body).request()
-        params = {key: value for key, value in request.params.items() if key != "model"}
-        reply = await self._ask(name, model, Request(input=request.input, params=params))
-        return whole_response(reply.body, name, body)
+        name, model = self._chosen(asked.params.get("model"))
+        params = {key: value for key, value in asked.request.params.items() if key != "model"}
+        reply = await self._ask(name, model, Request(input=asked.request.input, params=params))
+        return whole_response(reply.body, name, asked.params)
 
-    async def play(self, session: ClientSession, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def play(self, session: ClientSession, asked: Asked) -> dict[str, Any]:
         """
         Have the agent of a session play its whole episode.
 
         Raises:
             Refusal: it failed.
         """
-        request = create_params(body).request()
         agent = self._agents[session.route.name]
 
         async def played(environment: OpenEnvironment, model: BoundModel) -> Trajectory:
-            return await agent.play(_Asked(environment, request), model)
+            return await agent.play(_OtherRequest(environment, asked.request), model)
 
         trajectory: Trajectory = await session.do(played)
-        return trajectory.to_response(session.route.model, body)
+        return trajectory.to_response(session.route.model, asked.params)
 
-    async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def complete(self, asked: Asked) -> dict[str, Any]:
         """
         Answer a chat completion, whole; `streamed` writes it as the stream that was asked for.
 
         Raises:
-            Refusal: it cannot be said in the words of the Responses API, or no reply could be had.
+            Refusal: no reply could be had, or chat has no words for it.
         """
-        response = await self.respond(_create_params_of_chat(body))
+        response = await self.respond(asked)
         try:
             messages = list(to_messages(response["output"]))
         except InexpressibleError as error:

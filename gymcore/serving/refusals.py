@@ -85,7 +85,7 @@ class FailedRollout(Refusal):
 
 
 def stopping() -> Refusal:
-    """Return what is said to whoever comes while the server stops."""
+    """Return what is said to whoever comes while the server stops, or is not answered before it ends."""
     return Refusal(503, "the server is stopping", hints=["try: again when it is back"], headers={"retry-after": "5"})
 
 

@@ -12,7 +12,7 @@ from gymcore.records import Reward, Trajectory, Turn
 from gymcore.responses import Item, Response
 from gymcore.serving.refusals import Refusal
 
-__all__ = ["scored", "trajectory_of"]
+__all__ = ["response_of", "scored", "trajectory_of"]
 
 
 def scored(
@@ -48,6 +48,19 @@ def scored(
 _OF_OTHERS = ("user", "system", "developer")
 
 
+def response_of(response: Any) -> Response:
+    """
+    Take a response that somebody sent.
+
+    Raises:
+        Refusal: it is none.
+    """
+    try:
+        return Response.parse(response)
+    except ValueError as error:
+        raise Refusal(422, f"`response`: {error}") from None
+
+
 def trajectory_of(response: Any) -> Trajectory:
     """
     Read a whole episode back from its response: a turn ends where something follows that the model did not say.
@@ -55,15 +68,12 @@ def trajectory_of(response: Any) -> Trajectory:
     Raises:
         Refusal: it is no response.
     """
-    try:
-        parsed = Response.parse(response)
-    except ValueError as error:
-        raise Refusal(422, f"`response`: {error}") from None
-    turns = list(_turns(parsed.output))
+    whole = response_of(response)
+    turns = list(_turns(whole.output))
     if turns:  # a whole episode is called, and has ended, as the last response of its model
         last = turns[-1]
-        turns[-1] = replace(last, usage=parsed.usage, response_id=parsed.id, status=parsed.status)
-    return Trajectory(tuple(turns), _stop(parsed, turns), parsed.envelope)
+        turns[-1] = replace(last, usage=whole.usage, response_id=whole.id, status=whole.status)
+    return Trajectory(tuple(turns), _stop(whole, turns), whole.envelope)
 
 
 def _turns(items: Iterable[Item]) -> Iterable[Turn]:

@@ -35,7 +35,7 @@ _NOT_OWN = {*_NO_TASK, *ROUTE_KEYS, "response", "responses_create_params"}
 """What may change between the two times that a client sends the row of a session."""
 
 LONG_BODY = 2**18
-"""The bytes above which it takes a while to read a row, and is better done beside the event loop."""
+"""The bytes above which it takes a while to read a body, and is better done beside the event loop."""
 
 MOST_KEYS = 10_000
 """So many keys a row may have itself: each is looked at several times, and a hundred thousand take half a second."""

@@ -197,7 +197,7 @@ async def serve(
         shown: How the report names the folder.
         kept_s: How long the answer to a numbered request is kept for who asks again, in seconds.
         idle_s: After how long a session of which nothing is heard is closed, in seconds.
-        body_bytes: The longest body of a request.
+        body_bytes: The longest body of a request; no longer than there is room for beside short ones, 224 MB.
 
     Returns:
         The report on everything that the folder holds.
@@ -219,6 +219,7 @@ async def serve(
             with port_written(port_file, listening.getsockname()[1]):
                 on_start(server)
                 await _first(server.stopped(), asyncio.wait([writing]))
+            app.stop()
             drain_s = composition.plan.collect.drain_s
             await asyncio.gather(served.on_demand.close(drain_s), served.sessions.drain(drain_s))
             await served.sessions.aclose()

@@ -12,13 +12,24 @@ from typing import Any
 from gymcore.interfaces import BoundModel, OpenEnvironment
 from gymcore.records import Trajectory, Turn
 from gymcore.responses import Response, function_call_output, message
-from gymcore.serving.refusals import Refusal
+from gymcore.serving.replies import response_of
+from gymcore.serving.rows import read_object
 from gymcore.serving.sessions import ClientSession, Score
 
-__all__ = ["stepped"]
+__all__ = ["read_turn", "stepped"]
 
 
-async def stepped(session: ClientSession, response: Any) -> dict[str, Any]:
+def read_turn(body: bytes) -> Response:
+    """
+    Read the response of one turn.
+
+    Raises:
+        Refusal: it is none.
+    """
+    return response_of(read_object(body).get("response"))
+
+
+async def stepped(session: ClientSession, response: Response) -> dict[str, Any]:
     """
     Play one turn: carry out its calls, or have the environment answer it; where nothing follows, score all of them.
 
@@ -31,38 +42,35 @@ async def stepped(session: ClientSession, response: Any) -> dict[str, Any]:
         `truncated`; and `info`, with the `tool_outputs` of a turn with calls, and the metrics at the end.
 
     Raises:
-        Refusal: it is no response, the environment failed, or the session was scored with another response.
+        Refusal: the environment failed, or the session was scored with another response.
     """
-    try:
-        parsed = Response.parse(response)
-    except ValueError as error:
-        raise Refusal(422, f"`response`: {error}") from None
     if session.is_scored:  # whoever asks again with the last response gets the same
-        return _last(parsed, await session.verify(Trajectory(), response))
-    turn = Turn(tuple(parsed.output), usage=parsed.usage, response_id=parsed.id, status=parsed.status)
-    if turn.calls and not parsed.is_truncated:
+        return _last(response, await session.verify(Trajectory(), response.body))
+    turn = Turn(tuple(response.output), usage=response.usage, response_id=response.id, status=response.status)
+    if turn.calls and not response.is_truncated:
         results = [function_call_output(call.call_id, await session.call(call)) for call in turn.calls]
         session.turns.append(replace(turn, results=tuple(results)))
         outputs = [{"call_id": result["call_id"], "output": result["output"]} for result in results]
         return _going_on(None, {"tool_outputs": outputs})
 
     async def answered(environment: OpenEnvironment, model: BoundModel) -> str | None:
-        return None if parsed.is_truncated or turn.is_empty else await environment.reply(turn)
+        return None if response.is_truncated or turn.is_empty else await environment.reply(turn)
 
     answer: str | None = await session.do(answered)
     if answer is not None:
         session.turns.append(replace(turn, answer=message(answer, role="user")))
         return _going_on(answer, {})
-    stop = "truncated" if parsed.is_truncated else "empty" if turn.is_empty else "finished"
-    return _last(parsed, await session.verify(Trajectory((*session.turns, turn), stop, parsed.envelope), response))
+    stop = "truncated" if response.is_truncated else "empty" if turn.is_empty else "finished"
+    trajectory = Trajectory((*session.turns, turn), stop, response.envelope)
+    return _last(response, await session.verify(trajectory, response.body))
 
 
-def _last(parsed: Response, score: Score) -> dict[str, Any]:
+def _last(response: Response, score: Score) -> dict[str, Any]:
     return {
         "observation": None,
         "reward": score.reward.value,
-        "terminated": not parsed.is_truncated,
-        "truncated": parsed.is_truncated,
+        "terminated": not response.is_truncated,
+        "truncated": response.is_truncated,
         "info": score.reward.metrics,
     }
 

@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import IntRange
+from starlette.responses import Response as Answer
+from starlette.types import Receive, Scope, Send
 
 from gymcore import Environment, Model, Response, Trajectory
+from gymcore.cli.serve import command
 from gymcore.collection import Journal
 from gymcore.composition import Composition
 from gymcore.errors import RequestError
 from gymcore.responses import message
 from gymcore.serving import Address, bind
 from gymcore.serving.app import application
-from gymcore.serving.guard import SLOW_S, SMALL_BYTES, Guard, is_loopback
+from gymcore.serving.guard import HELD_BYTES, SLOW_S, SMALL_BYTES, Guard, is_loopback
 from gymcore.serving.protocol import BoundedProtocol
 from gymcore.serving.server import answering, opened
 
@@ -315,6 +319,41 @@ async def test_others_are_answered_while_thousands_of_rollouts_are_summed_up(com
     assert count > 10
 
 
+@pytest.mark.parametrize(
+    ("path", "refused"),
+    [
+        ("run", b'{"agent_ref": {"name": "nobody"}, '),
+        ("verify", b'{"response": {}, '),
+        ("seed_session", b'{"agent_ref": {"name": "nobody"}, '),
+        ("step", b'{"response": {}, '),
+        ("v1/responses", b'{"input": "x", "temperature": "hot", '),
+        ("v1/chat/completions", b'{"messages": [], '),
+        ("aggregate_metrics", b'{"verify_responses": 3, '),
+    ],
+)
+async def test_long_bodies_that_are_refused_get_little_time(
+    composed: Composed, wire: Serving, path: str, refused: bytes
+) -> None:
+    """
+    Whatever they are sent to: after one the next waits for many times as long as it took.
+    """
+    now = asyncio.get_running_loop().time
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        row = served.rows()[0]
+        seeded = await served.post("/seed_session", row) if path == "step" else None
+        begun = now()
+        content = refused + b'"x": [' + b"[]," * 40_000 + b'"' + b"x" * 300_000 + b'"]}'
+        headers = {} if seeded is None else {"cookie": seeded.headers["set-cookie"].partition(";")[0]}
+        reply = await served.client.post(f"/{path}", content=content, headers=headers)
+        first_s, begun = now() - begun, now()
+        fine = await served.post("/run", {**row, "x": "x" * 300_000})
+        second_s = now() - begun
+
+    assert 400 <= reply.status_code < 500
+    assert fine.status_code == 200
+    assert second_s > min(2 * first_s, 1.0)
+
+
 async def test_a_request_that_is_cut_off_by_the_end_is_told_so(composed: Composed, tmp_path: Path) -> None:
     """
     In JSON, with a status, and without a traceback.
@@ -329,7 +368,7 @@ async def test_a_request_that_is_cut_off_by_the_end_is_told_so(composed: Compose
         async with opened(composed({"a": (Slow, 1)}, Says), journal, lambda rollouts: None) as (served, _):
             row = json.dumps(next(iter(served.composition.dataset)).value).encode()
             head = b"POST /seed_session HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % len(row)
-            app = Guard(application(served), hosts={"127.0.0.1"}, token=None, held_bytes=len(row))
+            app = Guard(application(served), hosts={"127.0.0.1"}, token=None, held_bytes=len(row) * 3 // 2)
             async with answering(app, taken):
                 # The second finds no room beside the first.
                 asked = [asyncio.create_task(spoken(port, head + row)) for _ in range(2)]
@@ -423,13 +462,13 @@ async def test_bodies_that_stall_shut_nobody_out(composed: Composed, tmp_path: P
     """
     Where there is no more room, those that come slowly make some.
     """
-    stalled = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 30000\r\n\r\n" + b" " * 29_999
-    honest = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 10002\r\nconnection: close\r\n\r\n"
-    bounds: Any = {"body_s": 60.0, "stall_s": 60.0, "held_bytes": 95_000}
+    stalled = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 30000\r\n\r\n" + b" " * 999
+    honest = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 15002\r\nconnection: close\r\n\r\n"
+    bounds: Any = {"body_s": 60.0, "stall_s": 60.0, "held_bytes": 105_000}
     async with listening(composed({"a": (World, 1)}, Says), tmp_path, **bounds) as port:
         slow = [asyncio.create_task(spoken(port, stalled)) for _ in range(3)]
         await asyncio.sleep(SLOW_S + 0.2)
-        said = [await spoken(port, honest + b"{" + b" " * 10_000 + b"}") for _ in range(3)]
+        said = [await spoken(port, honest + b"{" + b" " * 15_000 + b"}") for _ in range(3)]
         done, _ = await asyncio.wait(slow, timeout=5, return_when=asyncio.FIRST_COMPLETED)
         for task in slow:
             task.cancel()
@@ -524,6 +563,122 @@ async def test_a_body_waits_for_room_no_longer_than_its_bound(composed: Composed
     assert b"503" in second.split(b"\r\n")[0]
     assert b"retry-after: 1" in second
     assert third.split(b"\r\n")[0] == b"HTTP/1.1 200 OK"
+
+
+class Holds:
+    """What answers every request, those to `/held` when they may be."""
+
+    def __init__(self) -> None:
+        self.came: list[str] = []
+        self.may_go = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        self.came.append(scope["path"])
+        if scope["path"] == "/held":
+            await self.may_go.wait()
+        await Answer()(scope, receive, send)
+
+    @asynccontextmanager
+    async def guarded(self, **bounds: Any) -> AsyncIterator[tuple[Guard, int]]:
+        """Serve on a port."""
+        guard = Guard(self, hosts=None, token=None, **bounds)
+        with bind(Address()) as taken:
+            async with answering(guard, taken):
+                yield guard, taken.getsockname()[1]
+
+
+def posted(port: int, path: str, size: int) -> asyncio.Task[bytes]:
+    """Send a body of a size."""
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: {size}\r\n\r\n"
+    return asyncio.create_task(spoken(port, head.encode() + b" " * size))
+
+
+async def test_nobody_overtakes_a_long_body_but_short_ones_that_leave_its_room() -> None:
+    """
+    Those that would fit sooner wait behind it, or it would wait for ever.
+    """
+    app = Holds()
+    async with app.guarded(held_bytes=8_000, body_bytes=8_000) as (_, port):
+        asked = []
+        for path, size in (("/held", 4_000), ("/long", 6_000), ("/later", 2_000), ("/short", 500)):
+            asked.append(posted(port, path, size))
+            await asyncio.sleep(0.4)
+        before = list(app.came)
+        app.may_go.set()
+        said = [await one for one in asked]
+
+    assert before == ["/held", "/short"]
+    assert app.came == ["/held", "/short", "/long", "/later"]
+    assert all(one.startswith(b"HTTP/1.1 200") for one in said)
+
+
+async def test_what_a_body_did_not_need_is_given_to_the_next_at_once() -> None:
+    """
+    One that does not say its length takes the room of the longest only as long as it comes.
+    """
+    app = Holds()
+    head = b"POST /held HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with app.guarded(held_bytes=8_000, body_bytes=7_000) as (_, port):
+        asked = [asyncio.create_task(spoken(port, head, b"2\r\n{}\r\n0\r\n\r\n", pause_s=0.8))]
+        await asyncio.sleep(0.4)
+        asked.append(posted(port, "/next", 6_000))
+        while not app.came:
+            await asyncio.sleep(0.01)
+        asked.append(posted(port, "/last", 6_000))
+        await asyncio.wait(asked[1:])
+        app.may_go.set()
+        said = [await one for one in asked]
+
+    assert app.came == ["/held", "/next", "/last"]
+    assert all(one.startswith(b"HTTP/1.1 200") for one in said)
+
+
+async def test_bodies_that_wait_are_told_when_the_server_stops() -> None:
+    """
+    And do not wait for room of which nothing will be played.
+    """
+    app = Holds()
+    async with app.guarded(held_bytes=8_000, body_bytes=7_000) as (guard, port):
+        held = posted(port, "/held", 7_000)
+        await asyncio.sleep(0.4)
+        waiting = posted(port, "/waiting", 7_000)
+        await asyncio.sleep(0.4)
+        guard.stop()
+        refused = [await waiting, await posted(port, "/late", 7_000)]
+        fine = await posted(port, "/short", 500)
+        app.may_go.set()
+        whole = await held
+
+    assert [b"the server is stopping" in one and b"retry-after" in one for one in refused] == [True, True]
+    assert [one.split(b"\r\n")[0] for one in (fine, whole)] == [b"HTTP/1.1 200 OK"] * 2
+    assert app.came == ["/held", "/short"]
+
+
+async def test_a_body_is_never_longer_than_there_is_room_for() -> None:
+    """
+    Whatever was asked for, and what is told says how long it may be.
+    """
+    app = Holds()
+    async with app.guarded(held_bytes=16 * 2**20, body_bytes=64 * 2**20) as (_, port):
+        said = await spoken(
+            port, b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % (14 * 2**20 + 1)
+        )
+        fine = await posted(port, "/", 14 * 2**20)
+
+    assert b"413" in said.split(b"\r\n")[0]
+    assert b"longer than 14 MB" in said
+    assert fine.startswith(b"HTTP/1.1 200")
+
+
+def test_the_longest_body_that_can_be_asked_for_finds_room() -> None:
+    """
+    An eighth of the room is for short ones.
+    """
+    option = next(option for option in command.params if option.name == "max_body")
+
+    assert isinstance(option.type, IntRange)
+    assert option.type.max == (HELD_BYTES - HELD_BYTES // 8) >> 20
 
 
 @pytest.mark.parametrize("is_whole", [True, False], ids=["slow", "stalled"])
