@@ -1,5 +1,5 @@
 """
-The body of a request: what the options say, over it what the task asks for, over both `extra_body`.
+The body of a request: what the options say, over it what the task asks for, over both the option `extra_body`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RequestBody:
         """
         kept: _Kept | None = state.get(self)
         if kept is None or kept.params is not request.params:
-            kept = state[self] = _Kept(request.params, *self._head(request.params, seed))
+            kept = state[self] = self._begun(request, seed)
         if kept.is_whole:
             return kept.head
         count = len(kept.items)
@@ -63,33 +63,31 @@ class RequestBody:
             items = [item for item in items if item.get("type") != "reasoning"]
         return to_messages(items) if self._is_chat else items
 
-    def _head(self, asked: Mapping[str, Any], seed: Callable[[], int] | None) -> tuple[bytes, bytes, bool]:
+    def _begun(self, request: Request, seed: Callable[[], int] | None) -> _Kept:
         """
-        Put everything but the conversation together: the options, over them the task's, over both `extra_body`.
+        Put everything but the conversation together.
 
-        Returns:
-            The bytes up to where the conversation begins; what stands first in it; and whether the body is whole
-            already, because `extra_body` brings a conversation of its own.
+        The last wins: the options, the task's `metadata.extra_body`, its own parameters, the option `extra_body`.
         """
         defaults = self._defaults if seed is None else {**self._defaults, "seed": seed()}
-        params = {**defaults, **{key: value for key, value in asked.items() if value is not None}}
-        params.pop("stream", None)  # a reply is taken whole
-        extra = dict(self._options.extra_body)
-        if "metadata" in params:
-            params["metadata"], own = _split_metadata(params["metadata"])
-            extra.update(own.get("extra_body", {}))
-            if template := own.get("chat_template_kwargs"):
-                extra["chat_template_kwargs"] = {**extra.get("chat_template_kwargs", {}), **template}
-            if not params["metadata"]:
-                del params["metadata"]
+        asked = {key: value for key, value in request.params.items() if value is not None}
+        rest, own = _split_metadata(asked.pop("metadata", {}))
+        if rest:
+            asked["metadata"] = rest
+        below, above = own.get("extra_body", {}), self._options.extra_body
+        if template := own.get("chat_template_kwargs"):
+            usual = {**below, **above}.get("chat_template_kwargs", {})
+            above = {**above, "chat_template_kwargs": {**usual, **template}}
         key, first = "input", b""
         if self._is_chat:
-            key, params = "messages", to_chat_body(params, ())
-            first = b",".join(map(encode_json, params.pop(key)))
-        head = encode_json({**params, **extra})
-        if key in extra:
-            return head, b"", True
-        return b'%b%b"%b":[' % (head[:-1], b"," if len(head) > 2 else b"", key.encode()), first, False
+            key, defaults, asked = "messages", to_chat_body(defaults, ()), to_chat_body(asked, ())
+            first = b",".join(map(encode_json, asked[key]))
+        body = {**defaults, **below, **asked}
+        for mine in ("stream", key):  # a reply is taken whole, and what is said stands at the end
+            body.pop(mine, None)
+        body |= above
+        is_whole = key in above
+        return _Kept(request.params, encode_json(body) if is_whole else _opened(body, key), first, is_whole)
 
 
 @dataclass(slots=True)
@@ -98,13 +96,22 @@ class _Kept:
 
     params: Mapping[str, Any]
     head: bytes
+    """The body up to where the conversation begins."""
     first: bytes
+    """What stands first in the conversation."""
     is_whole: bool
+    """Whether the head is the whole body, because `extra_body` brings a conversation of its own."""
     items: tuple[Item, ...] = ()
     encoded: bytes = b""
 
     def __post_init__(self) -> None:
         self.encoded = self.first
+
+
+def _opened(body: Mapping[str, Any], key: str) -> bytes:
+    """Return the bytes of an object up to the first element of a list that is to stand last in it."""
+    head = encode_json(body)
+    return b'%b%b"%b":[' % (head[:-1], b"," if body else b"", key.encode())
 
 
 def _split_metadata(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
