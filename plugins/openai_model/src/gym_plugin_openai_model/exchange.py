@@ -18,6 +18,7 @@ from gym_plugin_openai_model.endpoints import Endpoint
 from gym_plugin_openai_model.mask import Mask
 from gym_plugin_openai_model.prepared import Prepared
 from gym_plugin_openai_model.retries import Fault, kind_of_status, retry_after_s
+from gym_plugin_openai_model.token_ids import WithoutTokenIdsError, tokens_in
 from gymcore import Response
 from gymcore.documents import DocumentError, decode_json, encode_json
 
@@ -27,11 +28,13 @@ MESSAGE_LENGTH = 2048
 BEGINNING_LENGTH = 80
 FINISHED = frozenset({None, "completed", "incomplete"})
 """What the status of a reply may be; with any other (`failed`, `queued`, ...) there is nothing to score."""
+_NOT_THERE = (404, 405, 501)
+"""How servers say that they have no such path."""
 
 
 class Exchange:
     """
-    Asks an endpoint once.
+    Asks an endpoint once, for a reply or for the tokens of a conversation.
 
     Args:
         headers: Headers of every request.
@@ -53,7 +56,7 @@ class Exchange:
         clock: Callable[[], float],
     ) -> None:
         self._headers = dict(headers)
-        self._prepared: dict[Endpoint, Prepared] = {}
+        self._prepared: dict[str, Prepared] = {}
         self._mask = Mask(secrets)
         self._is_chat = is_chat
         self._timeout_s = timeout_s
@@ -62,13 +65,55 @@ class Exchange:
 
     async def ask(self, endpoint: Endpoint, content: bytes, number: int) -> Response:
         """
-        Make one HTTP request.
+        Ask for a reply, by one HTTP request.
 
         Raises:
-            Fault: it brought no reply.
+            Fault: it brought none.
+        """
+        reply = await self._send(endpoint, endpoint.url, content)
+        try:
+            value = decode_json(reply.content)
+            if self._is_chat:
+                value = to_response_body(value, number)
+            response = Response.parse(value)
+        except (DocumentError, MalformedReplyError, ValueError) as error:
+            raise self._no_reply(reply, error) from None
+        if response.status not in FINISHED:
+            detail = response.body.get("error")
+            told = f"the response is {response.status!r}" + (f": {_told_in(detail)}" if detail else "")
+            raise Fault("transient", f"status {reply.status_code}, but {self.shown(told)}")
+        return response
+
+    async def tokens(self, endpoint: Endpoint, content: bytes) -> list[int]:
+        """
+        Ask for the tokens of a conversation, by one HTTP request.
+
+        Raises:
+            WithoutTokenIdsError: the endpoint does not tell them.
+            Fault: this request brought no reply.
         """
         try:
-            reply = await self._send(endpoint, content)
+            reply = await self._send(endpoint, endpoint.tokenize_url, content)
+        except Fault as fault:
+            if fault.status in _NOT_THERE:
+                where = endpoint.tokenize_url.partition("?")[0]  # the query may hold a key
+                raise WithoutTokenIdsError(f"{fault.told} ({where})") from None
+            fault.message = f"/tokenize: {fault.message}"
+            raise
+        try:
+            return tokens_in(decode_json(reply.content))
+        except DocumentError as error:
+            raise self._no_reply(reply, error) from None
+
+    async def _send(self, endpoint: Endpoint, url: str, content: bytes) -> httpx.Response:
+        """
+        Make one HTTP request to an address.
+
+        Raises:
+            Fault: no reply came, or one that says that something is wrong.
+        """
+        try:
+            reply = await self._carry(endpoint, url, content)
         except (TimeoutError, httpx.ReadTimeout):
             raise Fault("timeout", f"no reply within {self._timeout_s:g} s (timeout_s)") from None
         except httpx.ConnectTimeout:
@@ -81,34 +126,21 @@ class Exchange:
             raise Fault("terminal", str(error)) from None
         except httpx.HTTPError as error:
             raise Fault("transient", self.shown(str(error) or type(error).__name__)) from error
-        data = reply.content
         if not 200 <= reply.status_code < 300:
-            told = self.shown(self._message_in(data) or reply.headers.get("location", "") or reply.reason_phrase)
+            told = self.shown(
+                self._message_in(reply.content) or reply.headers.get("location", "") or reply.reason_phrase
+            )
             after_s = retry_after_s(reply.headers, self._clock())
             kind = kind_of_status(reply.status_code, has_retry_after=after_s is not None)
             raise Fault(kind, told, status=reply.status_code, retry_after_s=after_s)
-        try:
-            value = decode_json(data)
-            if self._is_chat:
-                value = to_response_body(value, number)
-            response = Response.parse(value)
-        except (DocumentError, MalformedReplyError, ValueError) as error:
-            begins = self._mask.over_utf8(data, BEGINNING_LENGTH)
-            message = self.shown(f"{error}; it begins with {begins!r}")
-            raise Fault("transient", f"status {reply.status_code}, but {message}") from None
-        if response.status not in FINISHED:
-            detail = response.body.get("error")
-            told = f"the response is {response.status!r}" + (f": {_told_in(detail)}" if detail else "")
-            raise Fault("transient", f"status {reply.status_code}, but {self.shown(told)}")
-        return response
+        return reply
 
-    async def _send(self, endpoint: Endpoint, content: bytes) -> httpx.Response:
-        assert endpoint.address is not None
+    async def _carry(self, endpoint: Endpoint, url: str, content: bytes) -> httpx.Response:
         assert endpoint.transport is not None
-        prepared = self._prepared.get(endpoint)
+        prepared = self._prepared.get(url)
         if prepared is None:
             extensions = {"timeout": {"connect": self._connect_timeout_s}}
-            prepared = self._prepared[endpoint] = Prepared(endpoint.address, self._headers, extensions)
+            prepared = self._prepared[url] = Prepared(httpx.URL(url), self._headers, extensions)
         request = prepared.request(content)
         if isinstance(endpoint.transport, Connections):
             return await endpoint.transport.handle_async_request(request)  # it keeps the time, for less
@@ -116,6 +148,12 @@ class Exchange:
             reply = await endpoint.transport.handle_async_request(request)
             await reply.aread()
             return reply
+
+    def _no_reply(self, reply: httpx.Response, error: Exception) -> Fault:
+        """Return the fault that a reply is, which came with a good status and is none."""
+        begins = self._mask.over_utf8(reply.content, BEGINNING_LENGTH)
+        message = self.shown(f"{error}; it begins with {begins!r}")
+        return Fault("transient", f"status {reply.status_code}, but {message}")
 
     def shown(self, text: str) -> str:
         """Make text from outside fit for a message: one line, bounded, and without our secrets."""

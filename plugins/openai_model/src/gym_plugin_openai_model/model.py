@@ -9,7 +9,7 @@ import random as random_module
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from gym_plugin_openai_model.endpoints import Endpoint, Endpoints
 from gym_plugin_openai_model.gate import ElsewhereError, Gate, OutOfPatienceError, Ticket
@@ -17,6 +17,7 @@ from gym_plugin_openai_model.mask import secrets_in_query
 from gym_plugin_openai_model.options import OpenAIModelConfig
 from gym_plugin_openai_model.request_body import RequestBody
 from gym_plugin_openai_model.retries import Fault, Patience
+from gym_plugin_openai_model.token_ids import WithoutTokenIdsError, read_token_ids
 from gymcore import EndpointError, Model, ModelError, Note, Request, Response, RolloutContext
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from gym_plugin_openai_model.exchange import Exchange
 
 __all__ = ["OpenAIModel", "OpenAIModelConfig"]
+
+T = TypeVar("T")
 
 PATHS = {"responses": "/responses", "chat": "/chat/completions"}
 MAX_FORBIDDEN = 3
@@ -110,11 +113,10 @@ class OpenAIModel(Model[OpenAIModelConfig]):
             if self._transport is not None:
                 await stack.enter_async_context(self._transport)
             for endpoint in self._endpoints:
-                endpoint.address = httpx.URL(endpoint.url)
                 endpoint.transport = self._transport
                 if endpoint.transport is None:
                     carrier = Connections(
-                        endpoint.address,
+                        httpx.URL(endpoint.url),
                         timeout_s=self.config.timeout_s,
                         connect_timeout_s=self.config.connect_timeout_s,
                     )
@@ -140,19 +142,45 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         """
         if self._refusal is not None and self._steady() - self._refused_at >= REFUSED_S:
             self._ask_anew()
-        endpoint: Endpoint = rollout.state.get(self) or rollout.state.setdefault(self, self._endpoints.choose())
-        assert self._exchange is not None, "open the model first: async with model.opened()"
+        exchange = self._exchange
+        assert exchange is not None, "open the model first: async with model.opened()"
         seed = (lambda: rollout.sampling_seed) if self.config.send_seed else None
         content = self._body.encode(request, rollout.state, seed)
+
+        def ask(endpoint: Endpoint) -> Awaitable[Response]:
+            rollout.attempts += 1
+            return exchange.ask(endpoint, content, rollout.attempts)
+
+        if not self.config.token_ids:
+            return await self._until_answered(rollout, ask)
+        prompt = self._body.encode_prompt(rollout.state)  # now: by the time of the reply others may have asked
+        response = await self._until_answered(rollout, ask)
+        try:
+            if not read_token_ids(response.output[-1]):
+                tokens = await self._until_answered(rollout, lambda endpoint: exchange.tokens(endpoint, prompt))
+                response.output[-1]["prompt_token_ids"] = tokens
+        except WithoutTokenIdsError as error:
+            self._miss_token_ids(rollout.state[self], str(error))
+        rollout.state[self].gives_token_ids = True
+        return response
+
+    async def _until_answered(self, rollout: RolloutContext, ask: Callable[[Endpoint], Awaitable[T]]) -> T:
+        """
+        Ask the endpoint of a rollout for something, again where that may help.
+
+        Args:
+            rollout: Whose endpoint is asked.
+            ask: Makes one HTTP request; what it raises, faults aside, is for the caller.
+        """
+        endpoint: Endpoint = rollout.state.get(self) or rollout.state.setdefault(self, self._endpoints.choose())
         patience: Patience | None = None
         wait_s = 0.0
         while True:
             ticket = endpoint.gate.pass_at_once() if patience is None else None
             if ticket is None:
                 endpoint, ticket = await self._wait(endpoint, rollout, patience, wait_s)
-            rollout.attempts += 1
             try:
-                response = await self._exchange.ask(endpoint, content, rollout.attempts)
+                answer = await ask(endpoint)
             except Fault as error:
                 fault = error
             except BaseException:
@@ -161,7 +189,7 @@ class OpenAIModel(Model[OpenAIModelConfig]):
             else:
                 endpoint.gate.answered(ticket)
                 endpoint.succeeded()
-                return response
+                return answer
             endpoint.gate.failed(ticket, fault)
             patience = patience or Patience(self.config.max_retries, self._random)
             wait_s = self._next_wait_s(endpoint, ticket, fault, patience)
@@ -240,6 +268,14 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         key = "the api_key that is set" if self.config.api_key else "api_key, which is not set"
         hint = f"try: check {key} (environment variable POLICY_API_KEY)"
         self._refuse(f"the endpoint refuses the key: {fault.told}", endpoint, hint)
+
+    def _miss_token_ids(self, endpoint: Endpoint, told: str) -> NoReturn:
+        """Stop the run because an endpoint gives no token ids; only the rollout where it has given some before."""
+        hint = "try: base_url of a server that has them, as vLLM and the workers of NeMo RL; or token_ids: false"
+        told = f"the endpoint gives no token ids: {told}"
+        if endpoint.gives_token_ids:
+            raise ModelError(told, where=endpoint.shown, hints=[hint])
+        self._refuse(told, endpoint, hint)
 
     def _refuse_for_being_down(self, endpoint: Endpoint) -> NoReturn:
         """Stop the run because every address has been down for too long."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from gym_plugin_openai_model.chat import continues_reply, to_chat_body, to_messages
 from gym_plugin_openai_model.options import OpenAIModelConfig
+from gym_plugin_openai_model.token_ids import ASKED, PROMPT_KEYS
 from gymcore import ModelError, Request
 from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.responses import Item
@@ -57,11 +58,21 @@ class RequestBody:
         kept.items = request.input
         return b"%b%b]}" % (kept.head, kept.encoded)
 
+    def encode_prompt(self, state: Mapping[Any, Any]) -> bytes:
+        """
+        Return the bytes by which `/tokenize` is asked how the last request of a rollout begins.
+
+        Args:
+            state: What `encode` has kept of that request.
+        """
+        kept: _Kept = state[self]
+        return kept.prompt_head if kept.is_whole else b"%b%b]}" % (kept.prompt_head, kept.encoded)
+
     def _shaped(self, items: Iterable[Item]) -> Iterable[Item]:
         """Give items the form in which the API takes them."""
         if self._options.drop_input_reasoning_items:
             items = [item for item in items if item.get("type") != "reasoning"]
-        return to_messages(items) if self._is_chat else items
+        return to_messages(items, has_token_ids=self._options.token_ids) if self._is_chat else items
 
     def _begun(self, request: Request, seed: Callable[[], int] | None) -> _Kept:
         """
@@ -82,12 +93,18 @@ class RequestBody:
         if self._is_chat:
             key, defaults, asked = "messages", to_chat_body(defaults, ()), to_chat_body(asked, ())
             first = b",".join(map(encode_json, asked[key]))
+            if self._options.token_ids:
+                asked |= ASKED
         body = {**defaults, **below, **asked}
         for mine in ("stream", key):  # a reply is taken whole, and what is said stands at the end
             body.pop(mine, None)
         body |= above
         is_whole = key in above
-        return _Kept(request.params, encode_json(body) if is_whole else _opened(body, key), first, is_whole)
+        kept = _Kept(request.params, encode_json(body) if is_whole else _opened(body, key), first, is_whole)
+        if self._options.token_ids:
+            prompt = {name: value for name, value in body.items() if name in PROMPT_KEYS}
+            kept.prompt_head = encode_json(prompt) if is_whole else _opened(prompt, key)
+        return kept
 
 
 @dataclass(slots=True)
@@ -101,6 +118,8 @@ class _Kept:
     """What stands first in the conversation."""
     is_whole: bool
     """Whether the head is the whole body, because `extra_body` brings a conversation of its own."""
+    prompt_head: bytes = b""
+    """The same as `head`, for `/tokenize`."""
     items: tuple[Item, ...] = ()
     encoded: bytes = b""
 
