@@ -14,6 +14,7 @@ import httpx
 
 from gym_plugin_openai_model.chat import MalformedReplyError, to_response_body
 from gym_plugin_openai_model.connections import Connections, TooLargeError, in_plain_words
+from gym_plugin_openai_model.context_length import is_for_want_of_room
 from gym_plugin_openai_model.endpoints import Endpoint
 from gym_plugin_openai_model.mask import Mask
 from gym_plugin_openai_model.prepared import Prepared
@@ -98,8 +99,8 @@ class Exchange:
             if fault.status in _NOT_THERE:
                 where = endpoint.tokenize_url.partition("?")[0]  # the query may hold a key
                 raise WithoutTokenIdsError(f"{fault.told} ({where})") from None
-            fault.message = f"/tokenize: {fault.message}"
-            raise
+            told = f"/tokenize: {fault.message}"
+            raise Fault(fault.kind, told, status=fault.status, retry_after_s=fault.retry_after_s) from None
         try:
             return tokens_in(decode_json(reply.content))
         except DocumentError as error:
@@ -127,12 +128,7 @@ class Exchange:
         except httpx.HTTPError as error:
             raise Fault("transient", self.shown(str(error) or type(error).__name__)) from error
         if not 200 <= reply.status_code < 300:
-            told = self.shown(
-                self._message_in(reply.content) or reply.headers.get("location", "") or reply.reason_phrase
-            )
-            after_s = retry_after_s(reply.headers, self._clock())
-            kind = kind_of_status(reply.status_code, has_retry_after=after_s is not None)
-            raise Fault(kind, told, status=reply.status_code, retry_after_s=after_s)
+            raise self._refusal(reply)
         return reply
 
     async def _carry(self, endpoint: Endpoint, url: str, content: bytes) -> httpx.Response:
@@ -149,6 +145,23 @@ class Exchange:
             await reply.aread()
             return reply
 
+    def _refusal(self, reply: httpx.Response) -> Fault:
+        """Return the fault that a reply with a bad status is."""
+        try:
+            body = decode_json(reply.content)
+            said = _told_in(body)
+        except DocumentError:
+            body, said = None, self._mask.over_utf8(reply.content, 2 * MESSAGE_LENGTH)
+        told = self.shown(said or reply.headers.get("location", "") or reply.reason_phrase)
+        after_s = retry_after_s(reply.headers, self._clock())
+        return Fault(
+            kind_of_status(reply.status_code, has_retry_after=after_s is not None),
+            told,
+            status=reply.status_code,
+            retry_after_s=after_s,
+            wants_room=is_for_want_of_room(reply.status_code, body, told),
+        )
+
     def _no_reply(self, reply: httpx.Response, error: Exception) -> Fault:
         """Return the fault that a reply is, which came with a good status and is none."""
         begins = self._mask.over_utf8(reply.content, BEGINNING_LENGTH)
@@ -161,13 +174,6 @@ class Exchange:
         text = self._mask.over(text, 2 * MESSAGE_LENGTH)
         line = "".join(character if character.isprintable() else " " for character in text)
         return " ".join(line.split())[:MESSAGE_LENGTH]
-
-    def _message_in(self, data: bytes) -> str:
-        """Return what an error's body says."""
-        try:
-            return _told_in(decode_json(data))
-        except DocumentError:
-            return self._mask.over_utf8(data, 2 * MESSAGE_LENGTH)
 
 
 def _told_in(value: Any) -> str:  # any JSON

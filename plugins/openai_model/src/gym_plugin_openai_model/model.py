@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from gym_plugin_openai_model.context_length import ended_for_want_of_room
 from gym_plugin_openai_model.endpoints import Endpoint, Endpoints
 from gym_plugin_openai_model.gate import ElsewhereError, Gate, OutOfPatienceError, Ticket
 from gym_plugin_openai_model.mask import secrets_in_query
@@ -19,6 +20,7 @@ from gym_plugin_openai_model.request_body import RequestBody
 from gym_plugin_openai_model.retries import Fault, Patience
 from gym_plugin_openai_model.token_ids import WithoutTokenIdsError, read_token_ids
 from gymcore import EndpointError, Model, ModelError, Note, Request, Response, RolloutContext
+from gymcore.runtime.brackets import log
 
 if TYPE_CHECKING:
     import httpx
@@ -78,6 +80,7 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         self._transport = transport
         self._refusal: EndpointError | None = None
         self._refused_at = 0.0
+        self._has_told_of_room = False
         self._body = RequestBody(options)
         headers = {"content-type": "application/json", "accept": "application/json", "user-agent": "gymcore"}
         if options.api_key is not None:
@@ -151,10 +154,15 @@ class OpenAIModel(Model[OpenAIModelConfig]):
             rollout.attempts += 1
             return exchange.ask(endpoint, content, rollout.attempts)
 
-        if not self.config.token_ids:
-            return await self._until_answered(rollout, ask)
-        prompt = self._body.encode_prompt(rollout.state)  # now: by the time of the reply others may have asked
-        response = await self._until_answered(rollout, ask)
+        # Now, because others may have asked by the time of the reply.
+        prompt = self._body.encode_prompt(rollout.state) if self.config.token_ids else None
+        try:
+            response = await self._until_answered(rollout, ask)
+        except Fault as fault:  # the only one that is not dealt with there: there is no room for a reply
+            self._tell_of_want_of_room(rollout.state[self], fault)
+            return ended_for_want_of_room(fault.told)
+        if prompt is None:
+            return response
         try:
             if not read_token_ids(response.output[-1]):
                 tokens = await self._until_answered(rollout, lambda endpoint: exchange.tokens(endpoint, prompt))
@@ -171,6 +179,9 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         Args:
             rollout: Whose endpoint is asked.
             ask: Makes one HTTP request; what it raises, faults aside, is for the caller.
+
+        Raises:
+            Fault: the context of the model is full.
         """
         endpoint: Endpoint = rollout.state.get(self) or rollout.state.setdefault(self, self._endpoints.choose())
         patience: Patience | None = None
@@ -191,6 +202,9 @@ class OpenAIModel(Model[OpenAIModelConfig]):
                 endpoint.succeeded()
                 return answer
             endpoint.gate.failed(ticket, fault)
+            if fault.wants_room:
+                endpoint.succeeded()
+                raise fault
             patience = patience or Patience(self.config.max_retries, self._random)
             wait_s = self._next_wait_s(endpoint, ticket, fault, patience)
 
@@ -268,6 +282,12 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         key = "the api_key that is set" if self.config.api_key else "api_key, which is not set"
         hint = f"try: check {key} (environment variable POLICY_API_KEY)"
         self._refuse(f"the endpoint refuses the key: {fault.told}", endpoint, hint)
+
+    def _tell_of_want_of_room(self, endpoint: Endpoint, fault: Fault) -> None:
+        """Say once that rollouts end because the context is full; every single one says so in its record."""
+        if not self._has_told_of_room:
+            self._has_told_of_room = True
+            log(f"{endpoint.shown}: {fault.told}: such a rollout ends there, truncated, and is scored (said once)")
 
     def _miss_token_ids(self, endpoint: Endpoint, told: str) -> NoReturn:
         """Stop the run because an endpoint gives no token ids; only the rollout where it has given some before."""
