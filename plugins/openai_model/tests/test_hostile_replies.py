@@ -136,7 +136,7 @@ async def exchanging(replies, api):
     bounds = {"timeout_s": 5.0, "connect_timeout_s": 5.0}
     exchange = Exchange({}, [], is_chat=api == "chat", clock=time.time, **bounds)
     async with Connections(httpx.URL(endpoint.url), **bounds) as endpoint.transport:
-        yield lambda: exchange.ask(endpoint, b"{}", 1)
+        yield lambda: exchange.ask(endpoint, b"{}", 1, {})
     server.close()
     await asyncio.sleep(0.01)
 

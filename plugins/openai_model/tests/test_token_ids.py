@@ -52,6 +52,7 @@ class Worker:
     def __init__(self, answer, changed=lambda path, value: (200, value)):
         self.answer, self.changed = answer, changed
         self.requests = []
+        self.cookies = []
 
     def prompt(self, messages):
         """Return the tokens that a conversation begins with."""
@@ -92,6 +93,7 @@ class Worker:
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 worker.requests.append((self.path, body))
+                worker.cookies.append(self.headers["cookie"])
                 if self.path == "/v1/chat/completions":
                     status, value = worker.changed(self.path, worker.complete(body))
                 elif self.path == "/tokenize":
@@ -101,6 +103,7 @@ class Worker:
                 data = json.dumps(value).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
+                self.send_header("set-cookie", "worker=7; path=/")
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -195,6 +198,7 @@ def test_every_prompt_begins_with_the_one_before_and_what_was_generated(options,
         {key: item[key] for key in TOKEN_IDS} for item in ends[:-1]
     ]
     assert len(worker.asked("/tokenize")) == (0 if "extra_body" in options else len(replies))
+    assert worker.cookies == [None, *["worker=7"] * (len(worker.requests) - 1)]
     assert context.attempts == len(replies)
 
 

@@ -15,9 +15,10 @@ import httpx
 from gym_plugin_openai_model.chat import MalformedReplyError, to_response_body
 from gym_plugin_openai_model.connections import Connections, TooLargeError, in_plain_words
 from gym_plugin_openai_model.context_length import is_for_want_of_room
+from gym_plugin_openai_model.cookies import Cookies
 from gym_plugin_openai_model.endpoints import Endpoint
 from gym_plugin_openai_model.mask import Mask
-from gym_plugin_openai_model.prepared import Prepared
+from gym_plugin_openai_model.prepared import Prepared, Reply
 from gym_plugin_openai_model.retries import Fault, kind_of_status, retry_after_s
 from gym_plugin_openai_model.token_ids import WithoutTokenIdsError, tokens_in
 from gymcore import Response
@@ -64,14 +65,20 @@ class Exchange:
         self._connect_timeout_s = connect_timeout_s
         self._clock = clock
 
-    async def ask(self, endpoint: Endpoint, content: bytes, number: int) -> Response:
+    async def ask(self, endpoint: Endpoint, content: bytes, number: int, state: dict[Any, Any]) -> Response:
         """
         Ask for a reply, by one HTTP request.
+
+        Args:
+            endpoint: Whom to ask.
+            content: The body of the request.
+            number: Which request of its rollout this is.
+            state: What is kept from one request of the rollout to the next: the cookies of each endpoint.
 
         Raises:
             Fault: it brought none.
         """
-        reply = await self._send(endpoint, endpoint.url, content)
+        reply = await self._send(endpoint, endpoint.url, content, state)
         try:
             value = decode_json(reply.content)
             if self._is_chat:
@@ -85,16 +92,16 @@ class Exchange:
             raise Fault("transient", f"status {reply.status_code}, but {self.shown(told)}")
         return response
 
-    async def tokens(self, endpoint: Endpoint, content: bytes) -> list[int]:
+    async def tokens(self, endpoint: Endpoint, content: bytes, state: dict[Any, Any]) -> list[int]:
         """
-        Ask for the tokens of a conversation, by one HTTP request.
+        Ask for the tokens of a conversation, by one HTTP request; the arguments are those of `ask`.
 
         Raises:
             WithoutTokenIdsError: the endpoint does not tell them.
             Fault: this request brought no reply.
         """
         try:
-            reply = await self._send(endpoint, endpoint.tokenize_url, content)
+            reply = await self._send(endpoint, endpoint.tokenize_url, content, state)
         except Fault as fault:
             if fault.status in _NOT_THERE:
                 where = endpoint.tokenize_url.partition("?")[0]  # the query may hold a key
@@ -106,7 +113,7 @@ class Exchange:
         except DocumentError as error:
             raise self._no_reply(reply, error) from None
 
-    async def _send(self, endpoint: Endpoint, url: str, content: bytes) -> httpx.Response:
+    async def _send(self, endpoint: Endpoint, url: str, content: bytes, state: dict[Any, Any]) -> httpx.Response:
         """
         Make one HTTP request to an address.
 
@@ -114,7 +121,8 @@ class Exchange:
             Fault: no reply came, or one that says that something is wrong.
         """
         try:
-            reply = await self._carry(endpoint, url, content)
+            cookies: Cookies | None = state.get(endpoint)
+            reply = await self._carry(endpoint, url, content, cookies.header if cookies else "")
         except (TimeoutError, httpx.ReadTimeout):
             raise Fault("timeout", f"no reply within {self._timeout_s:g} s (timeout_s)") from None
         except httpx.ConnectTimeout:
@@ -127,17 +135,20 @@ class Exchange:
             raise Fault("terminal", str(error)) from None
         except httpx.HTTPError as error:
             raise Fault("transient", self.shown(str(error) or type(error).__name__)) from error
+        asked = reply.set_cookies if isinstance(reply, Reply) else reply.headers.get_list("set-cookie")
+        if asked and "cookie" not in self._headers:
+            state.setdefault(endpoint, Cookies()).take(asked, self._clock())
         if not 200 <= reply.status_code < 300:
             raise self._refusal(reply)
         return reply
 
-    async def _carry(self, endpoint: Endpoint, url: str, content: bytes) -> httpx.Response:
+    async def _carry(self, endpoint: Endpoint, url: str, content: bytes, cookie: str) -> httpx.Response:
         assert endpoint.transport is not None
         prepared = self._prepared.get(url)
         if prepared is None:
             extensions = {"timeout": {"connect": self._connect_timeout_s}}
             prepared = self._prepared[url] = Prepared(httpx.URL(url), self._headers, extensions)
-        request = prepared.request(content)
+        request = prepared.request(content, cookie)
         if isinstance(endpoint.transport, Connections):
             return await endpoint.transport.handle_async_request(request)  # it keeps the time, for less
         async with asyncio.timeout(self._timeout_s):

@@ -152,7 +152,7 @@ class OpenAIModel(Model[OpenAIModelConfig]):
 
         def ask(endpoint: Endpoint) -> Awaitable[Response]:
             rollout.attempts += 1
-            return exchange.ask(endpoint, content, rollout.attempts)
+            return exchange.ask(endpoint, content, rollout.attempts, rollout.state)
 
         # Now, because others may have asked by the time of the reply.
         prompt = self._body.encode_prompt(rollout.state) if self.config.token_ids else None
@@ -165,7 +165,9 @@ class OpenAIModel(Model[OpenAIModelConfig]):
             return response
         try:
             if not read_token_ids(response.output[-1]):
-                tokens = await self._until_answered(rollout, lambda endpoint: exchange.tokens(endpoint, prompt))
+                tokens = await self._until_answered(
+                    rollout, lambda endpoint: exchange.tokens(endpoint, prompt, rollout.state)
+                )
                 response.output[-1]["prompt_token_ids"] = tokens
         except WithoutTokenIdsError as error:
             self._miss_token_ids(rollout.state[self], str(error))
