@@ -10,6 +10,7 @@ from typing import Any
 
 from gym_plugin_openai_model.chat import continues_reply, to_chat_body, to_messages
 from gym_plugin_openai_model.options import OpenAIModelConfig
+from gym_plugin_openai_model.sound import Sound
 from gym_plugin_openai_model.token_ids import ASKED, PROMPT_KEYS
 from gymcore import ModelError, Request
 from gymcore.documents import DocumentError, decode_json, encode_json
@@ -50,12 +51,13 @@ class RequestBody:
             kept = state[self] = self._begun(request, seed)
         if kept.is_whole:
             return kept.head
+        items = request.input if kept.sound is None else kept.sound.heard_in(request.input)
         count = len(kept.items)
-        new = request.input[count:]
-        if request.input[:count] != kept.items or (self._is_chat and continues_reply(kept.items, new)):
-            kept.items, kept.encoded, new = (), kept.first, request.input
+        new = items[count:]
+        if items[:count] != kept.items or (self._is_chat and continues_reply(kept.items, new)):
+            kept.items, kept.encoded, new = (), kept.first, items
         kept.encoded = b",".join(filter(None, (kept.encoded, *map(encode_json, self._shaped(new)))))
-        kept.items = request.input
+        kept.items = items
         return b"%b%b]}" % (kept.head, kept.encoded)
 
     def encode_prompt(self, state: Mapping[Any, Any]) -> bytes:
@@ -83,6 +85,7 @@ class RequestBody:
         defaults = self._defaults if seed is None else {**self._defaults, "seed": seed()}
         asked = {key: value for key, value in request.params.items() if value is not None}
         rest, own = _split_metadata(asked.pop("metadata", {}))
+        sound = Sound.take(rest, request.input, is_chat=self._is_chat)
         if rest:
             asked["metadata"] = rest
         below, above = own.get("extra_body", {}), self._options.extra_body
@@ -100,7 +103,7 @@ class RequestBody:
             body.pop(mine, None)
         body |= above
         is_whole = key in above
-        kept = _Kept(request.params, encode_json(body) if is_whole else _opened(body, key), first, is_whole)
+        kept = _Kept(request.params, encode_json(body) if is_whole else _opened(body, key), first, is_whole, sound)
         if self._options.token_ids:
             prompt = {name: value for name, value in body.items() if name in PROMPT_KEYS}
             kept.prompt_head = encode_json(prompt) if is_whole else _opened(prompt, key)
@@ -118,6 +121,8 @@ class _Kept:
     """What stands first in the conversation."""
     is_whole: bool
     """Whether the head is the whole body, because `extra_body` brings a conversation of its own."""
+    sound: Sound | None
+    """What the task lets the model hear."""
     prompt_head: bytes = b""
     """The same as `head`, for `/tokenize`."""
     items: tuple[Item, ...] = ()
