@@ -8,7 +8,7 @@ Source: https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +17,7 @@ from gymcore.responses import Item
 
 __all__ = [
     "HELD_ELSEWHERE",
+    "TOKEN_IDS",
     "WITHOUT_MEANING",
     "InexpressibleError",
     "continues_reply",
@@ -31,6 +32,14 @@ HELD_ELSEWHERE = ("conversation", "previous_response_id", "prompt")
 
 WITHOUT_MEANING = ("background", "include", "max_tool_calls", "truncation")
 """Parameters of the Responses API that ask for nothing a completion could give."""
+
+
+TOKEN_IDS = ("prompt_token_ids", "generation_token_ids", "generation_log_probs")
+"""
+What trainers read on the last item of a reply: the ids of all that it answers, its own, and their log-probabilities.
+
+Source: the `TokenIDLogProbMixin` of NeMo Gym, whose names these are.
+"""
 
 
 class InexpressibleError(ValueError):
@@ -128,16 +137,23 @@ def joins_replies(items: Iterable[Item]) -> bool:
     return any(sum(item.get("role") == "assistant" for item in group) > 1 for group in groups)
 
 
-def to_messages(items: Iterable[Item]) -> Iterator[Item]:
+def to_messages(items: Iterable[Item], keep: Collection[str] = ()) -> Iterator[Item]:
     """
     Turn items into chat messages.
+
+    Args:
+        items: The items, oldest first.
+        keep: Keys that say something of a whole reply, as `TOKEN_IDS` do: where its last item has them, so has the
+            message.
 
     Raises:
         InexpressibleError: chat has no words for one.
     """
     for is_reply, group in groupby(items, _is_reply):
         if is_reply:
-            yield _assistant_message(group)
+            reply = list(group)
+            further = {key: reply[-1][key] for key in keep if reply[-1].get(key) is not None}
+            yield {**_assistant_message(reply), **further}
         else:
             yield from map(_other_message, group)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gymcore.chat import InexpressibleError, to_chat_options, to_messages
+from gymcore.chat import TOKEN_IDS, InexpressibleError, to_chat_options, to_messages
+from gymcore.responses import function_call, function_call_output, message
 
 IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA"}
 
@@ -65,6 +66,23 @@ def test_a_key_that_is_null_is_none() -> None:
     (said,) = to_messages([user({"type": "input_file", "file_url": None, "file_id": "f"})])
 
     assert said["content"] == [{"type": "file", "file": {"file_id": "f"}}]
+
+
+def test_what_is_said_of_a_whole_reply_stays_where_it_is_asked_for() -> None:
+    """
+    Token ids on the last item of a reply are kept in its message on demand; on another they would say something else.
+    """
+    ids: dict[str, Any] = {key: [1] for key in TOKEN_IDS}
+    call = function_call("f", "{}", "c")
+    whole = [message("Wait."), {**call, **ids, "kept": False}, function_call_output("c", "1")]
+    broken = [{**message("Wait."), **ids}, call]
+
+    assert [TOKEN_IDS[0] in said for said in to_messages(whole)] == [False, False]
+    said, result = to_messages(whole, TOKEN_IDS)
+    assert {key: said[key] for key in TOKEN_IDS} == ids
+    assert "kept" not in said
+    assert not set(result) & set(TOKEN_IDS)
+    assert [set(said) & set(TOKEN_IDS) for said in to_messages(broken, TOKEN_IDS)] == [set()]
 
 
 def test_how_to_answer_is_said_in_chats_words() -> None:

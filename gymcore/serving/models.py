@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -153,6 +153,10 @@ class Endpoints:
         except InexpressibleError as error:
             raise Refusal(502, f"chat has no words for {error}, which the model answered") from None
         message = messages[0] if messages else {"role": "assistant", "content": ""}
+        further = {
+            key: value for item in response["output"][-1:] for key, value in item.items() if key not in _OF_ITEMS
+        }
+        logprobs = further.pop("logprobs", None) or _logprobs_in(response["output"])
         is_cut = response.get("status") == "incomplete"
         reason = "length" if is_cut else "tool_calls" if message.get("tool_calls") else "stop"
         usage = response.get("usage") or {}
@@ -161,7 +165,7 @@ class Endpoints:
             "object": "chat.completion",
             "created": int(time.time()),
             "model": response["model"],
-            "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}],
+            "choices": [{"index": 0, "message": {**further, **message}, "finish_reason": reason, "logprobs": logprobs}],
             "usage": {
                 "prompt_tokens": usage.get("input_tokens", 0),
                 "completion_tokens": usage.get("output_tokens", 0),
@@ -212,9 +216,32 @@ def streamed(completion: Mapping[str, Any]) -> bytes:
     choice = completion["choices"][0]
     calls = [{"index": index, **call} for index, call in enumerate(choice["message"].get("tool_calls") or ())]
     delta = {**choice["message"], **({"tool_calls": calls} if calls else {})}
-    said = {"index": 0, "delta": delta, "finish_reason": choice["finish_reason"]}
+    said = {"index": 0, "delta": delta, "finish_reason": choice["finish_reason"], "logprobs": choice["logprobs"]}
     chunk = {**completion, "object": "chat.completion.chunk", "choices": [said]}
     return b"data: %b\n\ndata: [DONE]\n\n" % encode_json(chunk)
+
+
+_OF_ITEMS = {
+    "arguments",
+    "call_id",
+    "content",
+    "encrypted_content",
+    "id",
+    "name",
+    "role",
+    "status",
+    "summary",
+    "type",
+}
+"""What of an item is said in chat's own words; whatever else the last one of a reply has, the message has, too."""
+
+
+def _logprobs_in(output: Iterable[Item]) -> dict[str, Any] | None:
+    """Return the log-probabilities that the parts of messages hold, as chat has them; None where there are none."""
+    contents = [item["content"] for item in output if isinstance(item.get("content"), list)]
+    parts = [part.get("logprobs") for content in contents for part in content if isinstance(part, dict)]
+    found = [entry for entries in parts if isinstance(entries, list) for entry in entries]
+    return {"content": found} if found else None
 
 
 _OF_CHAT = {

@@ -114,6 +114,57 @@ async def test_a_chat_request_is_said_in_the_words_of_responses(composed: Compos
     assert reply["choices"][0]["finish_reason"] == "stop"
 
 
+async def test_a_completion_has_what_stands_on_the_last_item(composed: Composed, wire: Serving) -> None:
+    """
+    Token ids, log-probabilities and keys of next year are in the message and its choice, and ids go back to the model.
+    """
+    ids: dict[str, Any] = {"prompt_token_ids": [1], "generation_token_ids": [2], "generation_log_probs": [-0.5]}
+    logprobs = {"content": [{"token": "a", "logprob": -0.5}]}
+    asked = []
+
+    class Trained(Model):
+        async def respond(self, request: Any, rollout: Any) -> Response:
+            asked.append(request.input)
+            last = {**function_call("add", "{}", "c1"), **ids, "logprobs": logprobs, "next_year": [1]}
+            return Response(output=[message("So:"), last])
+
+    async with wire(composed({"a": (World, 1)}, Trained)) as served:
+        [choice] = (await served.post("/v1/chat/completions", CHAT)).json()["choices"]
+        result = {"role": "tool", "tool_call_id": "c1", "content": "3"}
+        again = {**CHAT, "messages": [{"role": "user", "content": "Hi."}, choice["message"], result], "stream": True}
+        stream = (await served.post("/v1/chat/completions", again)).text
+
+    assert {key: choice["message"][key] for key in (*ids, "next_year")} == {**ids, "next_year": [1]}
+    assert set(choice["message"]) == {"role", "content", "tool_calls", *ids, "next_year"}
+    assert choice["logprobs"] == logprobs
+    said, called = asked[1][1:3]
+    assert {key: called[key] for key in ids} == ids
+    assert not set(said) & set(ids)
+    [streamed] = json.loads(stream.removeprefix("data: ").partition("\n")[0])["choices"]
+    assert streamed["logprobs"] == logprobs
+    assert streamed["delta"]["prompt_token_ids"] == [1]
+
+
+async def test_log_probabilities_in_the_parts_of_a_message_are_those_of_the_choice(
+    composed: Composed, wire: Serving
+) -> None:
+    """
+    The Responses API has them there.
+    """
+    entry = {"token": "Hi", "logprob": -0.1, "bytes": [72, 105], "top_logprobs": []}
+
+    class Sure(Model):
+        async def respond(self, request: Any, rollout: Any) -> Response:
+            part = {"type": "output_text", "text": "Hi", "annotations": [], "logprobs": [entry]}
+            return Response(output=[{"type": "message", "role": "assistant", "content": [part]}])
+
+    async with wire(composed({"a": (World, 1)}, Sure)) as served:
+        [choice] = (await served.post("/v1/chat/completions", CHAT)).json()["choices"]
+
+    assert choice["logprobs"] == {"content": [entry]}
+    assert choice["message"] == {"role": "assistant", "content": "Hi"}
+
+
 async def test_a_stream_says_the_same(composed: Composed, wire: Serving) -> None:
     """
     For clients that always ask for one: a chunk with everything, and the end.

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
 
+from gymcore.chat import TOKEN_IDS
 from gymcore.documents import encode_json
 from gymcore.responses import Item, function_call_output
 
@@ -63,7 +64,8 @@ def input_of_messages(messages: list[Any], where: str = "messages") -> list[Item
     Turn the messages of a chat completion into items of the Responses API.
 
     An assistant's tool calls become `function_call` items, a tool's message a `function_call_output`. A call without an
-    id gets one, and a tool's message that names no call answers the first that has no answer yet.
+    id gets one, and a tool's message that names no call answers the first that has no answer yet. Token ids, which are
+    those of a whole reply, stand on its last item.
 
     Args:
         messages: The messages, oldest first.
@@ -108,6 +110,7 @@ def input_of_messages(messages: list[Any], where: str = "messages") -> list[Item
                 raise MessageError(f"{place}.tool_calls.{number}: the id {_shown(item['call_id'])} stands twice")
             unanswered.append(item["call_id"])
             items.append(item)
+        items[-1].update((key, message[key]) for key in TOKEN_IDS if message.get(key) is not None)
     return items
 
 
@@ -120,7 +123,7 @@ def _new_ids(messages: list[Any]) -> Iterator[str]:
     yield from (name for name in map("call_{}".format, count()) if name not in said)
 
 
-_READ = ("role", "content", "tool_calls", "tool_call_id")
+_READ = ("role", "content", "tool_calls", "tool_call_id", *TOKEN_IDS)
 
 
 def _call(call: Any, place: str, new_ids: Iterator[str]) -> Item:

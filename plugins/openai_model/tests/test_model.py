@@ -126,9 +126,10 @@ def test_keeps_every_field_of_a_reply():
 
 def test_extra_body_wins_and_metadata_gives_some():
     """
-    `extra_body` is merged last, and what a task's metadata holds as JSON text becomes part of the body.
+    `extra_body` is merged last, and what a task's metadata holds as JSON text becomes part of the body, below it.
     """
-    metadata = {"extra_body": '{"top_k": 5}', "chat_template_kwargs": '{"enable_thinking": false}', "kept": "yes"}
+    own = '{"top_k": 5, "max_tokens": 7, "chat_template_kwargs": {"a": 2, "b": 2}}'
+    metadata = {"extra_body": own, "chat_template_kwargs": '{"enable_thinking": false}', "kept": "yes"}
     extra = {"top_k": 1, "min_p": 0.1, "temperature": 0.0, "chat_template_kwargs": {"a": 1}}
     with LoopbackEndpoint(says("Hi.")) as endpoint:
         request = Request(HELLO.input, {"metadata": metadata, "temperature": 1.0})
@@ -138,12 +139,30 @@ def test_extra_body_wins_and_metadata_gives_some():
     assert endpoint.requests[0].body == {
         "input": [message("Hello.", role="user")],
         "temperature": 0.0,
-        "top_k": 5,
+        "top_k": 1,
+        "max_tokens": 7,
         "min_p": 0.1,
         "chat_template_kwargs": {"a": 1, "enable_thinking": False},
         "metadata": {"kept": "yes"},
     }
     assert "metadata" not in endpoint.requests[1].body
+
+
+@pytest.mark.parametrize("api", ["responses", "chat"])
+def test_what_a_task_asks_for_wins_over_its_metadata(api):
+    """
+    A task's `metadata.extra_body` fills gaps: above the options, below the task's own parameters and conversation.
+    """
+    own = {"top_p": 0.5, "temperature": 0.1, "min_p": 0.1, "seed": 4, "input": [], "messages": [], "stream": True}
+    del own["messages" if api == "responses" else "input"]
+    params = {"metadata": {"extra_body": json.dumps(own)}, "top_p": 1.0}
+    with LoopbackEndpoint(says("Hi.")) as endpoint:
+        Caller(endpoint.base_url, api=api, temperature=0.7, send_seed=True).ask(Request(HELLO.input, params))
+
+    body = endpoint.requests[0].body
+    [said] = body.pop("input" if api == "responses" else "messages")
+    assert said["content"] == "Hello."
+    assert body == {"top_p": 1.0, "temperature": 0.1, "min_p": 0.1, "seed": 4}
 
 
 @pytest.mark.parametrize(("key", "text"), [("extra_body", "{oops"), ("chat_template_kwargs", "[1]")])

@@ -11,7 +11,7 @@ from gym_plugin_openai_model.request_body import RequestBody
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gymcore import Request
+from gymcore import ModelError, Request
 from gymcore.responses import function_call, function_call_output, message
 
 TEXT = st.text(max_size=8)
@@ -50,6 +50,70 @@ def test_a_conversation_that_grows_or_forks_is_sent_whole(api, drop, first, turn
             assert sent == {"model": "m", **request.params, "input": wanted}
         else:
             assert sent == to_chat_body({"model": "m", **request.params}, wanted)
+
+
+SOUND = "data:audio/wav;base64,AAAA"
+
+
+def asked_with(metadata, *items):
+    return Request(items, {"metadata": metadata})
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["What is it?", [{"type": "input_text", "text": "What is it?"}], [{"type": "text", "text": "What is it?"}]],
+)
+def test_sound_in_the_metadata_of_a_row_is_heard(content):
+    """
+    It stands before the text of the last message with which the user begins, and stays there in every turn.
+    """
+    state = {}
+    rules = message("Listen.", role="system")
+    earlier = [message("Ready?", role="user"), message("Yes.")]
+    first = asked_with({"audio_data": SOUND, "kept": "yes"}, rules, *earlier, {"role": "user", "content": content})
+    writer = RequestBody(OpenAIModelConfig(base_url="http://127.0.0.1/v1", api="chat"))
+    later = first.continued([message("A bell."), message("Sure?", role="user")])
+    bodies = [json.loads(writer.encode(request, state)) for request in (first, later)]
+
+    heard = {"type": "audio_url", "audio_url": {"url": SOUND}}
+    assert [body["messages"][3]["content"] for body in bodies] == [[heard, {"type": "text", "text": "What is it?"}]] * 2
+    assert json.dumps(bodies[1]).count(SOUND) == 1
+    assert bodies[1]["messages"][5] == {"role": "user", "content": "Sure?"}
+    assert bodies[0]["metadata"] == {"kept": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("api", "metadata", "told"),
+    [
+        ("responses", {"audio_data": SOUND}, "the Responses API cannot carry the task's metadata.audio_data"),
+        ("chat", {"audio_path": "a.wav"}, "metadata has audio_path, and only one audio_data can be sent"),
+        ("chat", {"audio_data": SOUND, "audio_path": "a.wav"}, "metadata has audio_data and audio_path"),
+        ("chat", {"audio_paths": ["a.wav"]}, "metadata has audio_paths"),
+    ],
+)
+def test_sound_that_nobody_would_hear_is_refused(api, metadata, told):
+    """
+    A rollout that was played deaf would be scored as if the model had not understood.
+    """
+    with pytest.raises(ModelError, match=told) as caught:
+        body_of(asked_with(metadata, message("What is it?", role="user")), api=api)
+
+    assert not caught.value.retryable
+
+
+def test_sound_needs_a_message_of_the_user():
+    """
+    It is part of what the user says; where the user says nothing, or an agent has left it out, that is told.
+    """
+    rules, question = message("Listen.", role="system"), message("What is it?", role="user")
+    with pytest.raises(ModelError, match="no message of the user"):
+        body_of(asked_with({"audio_data": SOUND}, rules), api="chat")
+    writer = RequestBody(OpenAIModelConfig(base_url="http://127.0.0.1/v1", api="chat"))
+    state = {}
+    request = asked_with({"audio_data": SOUND}, rules, question)
+    writer.encode(request, state)
+    with pytest.raises(ModelError, match="no message of the user"):
+        writer.encode(Request((question,), request.params), state)
 
 
 @given(turns=ITEMS, seed=st.integers(0, 2**63 - 1))

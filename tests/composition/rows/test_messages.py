@@ -49,6 +49,14 @@ def _assistant(*calls: Any, content: Any = None) -> dict[str, Any]:
         ([_assistant(_call())], [_called()]),
         ([_assistant(_call(), content="")], [_called()]),
         ([_assistant(_call(), content="So:")], [{"role": "assistant", "content": "So:"}, _called()]),
+        (
+            [{**_assistant(_call(), content="So:"), "prompt_token_ids": [1], "generation_token_ids": None}],
+            [{"role": "assistant", "content": "So:"}, {**_called(), "prompt_token_ids": [1]}],
+        ),
+        (
+            [{**_assistant(content="So."), "prompt_token_ids": [1]}],
+            [{"role": "assistant", "content": "So.", "prompt_token_ids": [1]}],
+        ),
         ([_assistant(_call(arguments={"a": [1]}))], [_called(arguments='{"a":[1]}')]),
         ([_assistant(_call(arguments=None))], [_called()]),
         (

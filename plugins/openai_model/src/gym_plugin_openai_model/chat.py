@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from gymcore.chat import HELD_ELSEWHERE, InexpressibleError, continues_reply, to_chat_options, to_chat_tool
+from gymcore.chat import HELD_ELSEWHERE, TOKEN_IDS, InexpressibleError, continues_reply, to_chat_options, to_chat_tool
 from gymcore.chat import to_messages as messages_of
 from gymcore.documents import encode_json
 from gymcore.errors import ModelError
@@ -59,15 +59,19 @@ def _cannot_carry(what: str) -> ModelError:
     return ModelError(f"the Chat Completions API cannot carry {what}", hints=["try: api: responses"], retryable=False)
 
 
-def to_messages(items: Iterable[Item]) -> Iterator[Item]:
+def to_messages(items: Iterable[Item], *, has_token_ids: bool = False) -> Iterator[Item]:
     """
     Turn items into chat messages.
+
+    Args:
+        items: The items, oldest first.
+        has_token_ids: Whether the token ids of earlier replies go along.
 
     Raises:
         ModelError: chat has no words for one.
     """
     try:
-        yield from messages_of(items)
+        yield from messages_of(items, TOKEN_IDS if has_token_ids else ())
     except InexpressibleError as error:
         raise _cannot_carry(str(error)) from None
 

@@ -36,6 +36,7 @@ A million tokens with log-probabilities of twenty alternatives each stay below i
 
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})
 """Headers that follow from the content; they are written here."""
+_LENGTH = b"content-length: "
 _TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 
 
@@ -126,6 +127,9 @@ class Connections(httpx.AsyncBaseTransport):
             if head is None:
                 headers = {"accept-encoding": "identity", **request.prepared.headers}
                 head = self._heads[request.prepared] = self._head(request, list(headers.items()))
+            if request.cookie:
+                own = request.cookie.encode("ascii")
+                head = b"%bcookie: %b\r\n%b" % (head.removesuffix(_LENGTH), own, _LENGTH)
             return head, request.content
         return self._head(request, request.headers.multi_items()), request.content
 
@@ -139,7 +143,7 @@ class Connections(httpx.AsyncBaseTransport):
             pairs = [*self._proxy.headers, *pairs]
         lines = [b"%b %b HTTP/1.1" % (request.method.encode(), target)]
         lines += [name.encode("ascii") + b": " + value.encode("latin-1") for name, value in pairs]
-        return b"\r\n".join([*lines, b"content-length: "])
+        return b"\r\n".join([*lines, _LENGTH])
 
     # -- connecting --------------------------------------------------------------------------------------------------
 

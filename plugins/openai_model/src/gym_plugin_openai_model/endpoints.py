@@ -49,18 +49,25 @@ class Endpoint:
     """Where requests go, the query of the base URL included."""
     gate: Gate
     """What every request passes."""
-    address: httpx.URL | None = None
-    """The same, parsed once; None until the model is opened."""
     transport: httpx.AsyncBaseTransport | None = None
     """What carries requests there; None until the model is opened."""
     successes: int = 0
     refusals: int = 0
     """Calls in a row that were forbidden (403), without a reply in between."""
+    gives_token_ids: bool = False
+    """Whether a reply has had the token ids that were asked for."""
 
     @property
     def shown(self) -> str:
         """The URL without its query, which may hold a key."""
         return self.url.partition("?")[0]
+
+    @property
+    def tokenize_url(self) -> str:
+        """Where servers that have `/v1/chat/completions` say how they read a conversation: beside `/v1`."""
+        parts = urlsplit(self.url)
+        path = parts.path.removesuffix("/chat/completions").removesuffix("/v1")
+        return parts._replace(path=f"{path}/tokenize").geturl()
 
     def succeeded(self) -> None:
         """Note a reply."""

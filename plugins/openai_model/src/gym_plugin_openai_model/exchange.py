@@ -14,10 +14,13 @@ import httpx
 
 from gym_plugin_openai_model.chat import MalformedReplyError, to_response_body
 from gym_plugin_openai_model.connections import Connections, TooLargeError, in_plain_words
+from gym_plugin_openai_model.context_length import is_for_want_of_room
+from gym_plugin_openai_model.cookies import Cookies
 from gym_plugin_openai_model.endpoints import Endpoint
 from gym_plugin_openai_model.mask import Mask
-from gym_plugin_openai_model.prepared import Prepared
+from gym_plugin_openai_model.prepared import Prepared, Reply
 from gym_plugin_openai_model.retries import Fault, kind_of_status, retry_after_s
+from gym_plugin_openai_model.token_ids import WithoutTokenIdsError, tokens_in
 from gymcore import Response
 from gymcore.documents import DocumentError, decode_json, encode_json
 
@@ -27,11 +30,13 @@ MESSAGE_LENGTH = 2048
 BEGINNING_LENGTH = 80
 FINISHED = frozenset({None, "completed", "incomplete"})
 """What the status of a reply may be; with any other (`failed`, `queued`, ...) there is nothing to score."""
+_NOT_THERE = (404, 405, 501)
+"""How servers say that they have no such path."""
 
 
 class Exchange:
     """
-    Asks an endpoint once.
+    Asks an endpoint once, for a reply or for the tokens of a conversation.
 
     Args:
         headers: Headers of every request.
@@ -53,22 +58,71 @@ class Exchange:
         clock: Callable[[], float],
     ) -> None:
         self._headers = dict(headers)
-        self._prepared: dict[Endpoint, Prepared] = {}
+        self._prepared: dict[str, Prepared] = {}
         self._mask = Mask(secrets)
         self._is_chat = is_chat
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._clock = clock
 
-    async def ask(self, endpoint: Endpoint, content: bytes, number: int) -> Response:
+    async def ask(self, endpoint: Endpoint, content: bytes, number: int, state: dict[Any, Any]) -> Response:
         """
-        Make one HTTP request.
+        Ask for a reply, by one HTTP request.
+
+        Args:
+            endpoint: Whom to ask.
+            content: The body of the request.
+            number: Which request of its rollout this is.
+            state: What is kept from one request of the rollout to the next: the cookies of each endpoint.
 
         Raises:
-            Fault: it brought no reply.
+            Fault: it brought none.
+        """
+        reply = await self._send(endpoint, endpoint.url, content, state)
+        try:
+            value = decode_json(reply.content)
+            if self._is_chat:
+                value = to_response_body(value, number)
+            response = Response.parse(value)
+        except (DocumentError, MalformedReplyError, ValueError) as error:
+            raise self._no_reply(reply, error) from None
+        if response.status not in FINISHED:
+            detail = response.body.get("error")
+            told = f"the response is {response.status!r}" + (f": {_told_in(detail)}" if detail else "")
+            raise Fault("transient", f"status {reply.status_code}, but {self.shown(told)}")
+        return response
+
+    async def tokens(self, endpoint: Endpoint, content: bytes, state: dict[Any, Any]) -> list[int]:
+        """
+        Ask for the tokens of a conversation, by one HTTP request; the arguments are those of `ask`.
+
+        Raises:
+            WithoutTokenIdsError: the endpoint does not tell them.
+            Fault: this request brought no reply.
         """
         try:
-            reply = await self._send(endpoint, content)
+            reply = await self._send(endpoint, endpoint.tokenize_url, content, state)
+        except Fault as fault:
+            if fault.status in _NOT_THERE:
+                where = endpoint.tokenize_url.partition("?")[0]  # the query may hold a key
+                raise WithoutTokenIdsError(f"{fault.told} ({where})") from None
+            told = f"/tokenize: {fault.message}"
+            raise Fault(fault.kind, told, status=fault.status, retry_after_s=fault.retry_after_s) from None
+        try:
+            return tokens_in(decode_json(reply.content))
+        except DocumentError as error:
+            raise self._no_reply(reply, error) from None
+
+    async def _send(self, endpoint: Endpoint, url: str, content: bytes, state: dict[Any, Any]) -> httpx.Response:
+        """
+        Make one HTTP request to an address.
+
+        Raises:
+            Fault: no reply came, or one that says that something is wrong.
+        """
+        try:
+            cookies: Cookies | None = state.get(endpoint)
+            reply = await self._carry(endpoint, url, content, cookies.header if cookies else "")
         except (TimeoutError, httpx.ReadTimeout):
             raise Fault("timeout", f"no reply within {self._timeout_s:g} s (timeout_s)") from None
         except httpx.ConnectTimeout:
@@ -81,35 +135,20 @@ class Exchange:
             raise Fault("terminal", str(error)) from None
         except httpx.HTTPError as error:
             raise Fault("transient", self.shown(str(error) or type(error).__name__)) from error
-        data = reply.content
+        asked = reply.set_cookies if isinstance(reply, Reply) else reply.headers.get_list("set-cookie")
+        if asked and "cookie" not in self._headers:
+            state.setdefault(endpoint, Cookies()).take(asked, self._clock())
         if not 200 <= reply.status_code < 300:
-            told = self.shown(self._message_in(data) or reply.headers.get("location", "") or reply.reason_phrase)
-            after_s = retry_after_s(reply.headers, self._clock())
-            kind = kind_of_status(reply.status_code, has_retry_after=after_s is not None)
-            raise Fault(kind, told, status=reply.status_code, retry_after_s=after_s)
-        try:
-            value = decode_json(data)
-            if self._is_chat:
-                value = to_response_body(value, number)
-            response = Response.parse(value)
-        except (DocumentError, MalformedReplyError, ValueError) as error:
-            begins = self._mask.over_utf8(data, BEGINNING_LENGTH)
-            message = self.shown(f"{error}; it begins with {begins!r}")
-            raise Fault("transient", f"status {reply.status_code}, but {message}") from None
-        if response.status not in FINISHED:
-            detail = response.body.get("error")
-            told = f"the response is {response.status!r}" + (f": {_told_in(detail)}" if detail else "")
-            raise Fault("transient", f"status {reply.status_code}, but {self.shown(told)}")
-        return response
+            raise self._refusal(reply)
+        return reply
 
-    async def _send(self, endpoint: Endpoint, content: bytes) -> httpx.Response:
-        assert endpoint.address is not None
+    async def _carry(self, endpoint: Endpoint, url: str, content: bytes, cookie: str) -> httpx.Response:
         assert endpoint.transport is not None
-        prepared = self._prepared.get(endpoint)
+        prepared = self._prepared.get(url)
         if prepared is None:
             extensions = {"timeout": {"connect": self._connect_timeout_s}}
-            prepared = self._prepared[endpoint] = Prepared(endpoint.address, self._headers, extensions)
-        request = prepared.request(content)
+            prepared = self._prepared[url] = Prepared(httpx.URL(url), self._headers, extensions)
+        request = prepared.request(content, cookie)
         if isinstance(endpoint.transport, Connections):
             return await endpoint.transport.handle_async_request(request)  # it keeps the time, for less
         async with asyncio.timeout(self._timeout_s):
@@ -117,19 +156,35 @@ class Exchange:
             await reply.aread()
             return reply
 
+    def _refusal(self, reply: httpx.Response) -> Fault:
+        """Return the fault that a reply with a bad status is."""
+        try:
+            body = decode_json(reply.content)
+            said = _told_in(body)
+        except DocumentError:
+            body, said = None, self._mask.over_utf8(reply.content, 2 * MESSAGE_LENGTH)
+        told = self.shown(said or reply.headers.get("location", "") or reply.reason_phrase)
+        after_s = retry_after_s(reply.headers, self._clock())
+        return Fault(
+            kind_of_status(reply.status_code, has_retry_after=after_s is not None),
+            told,
+            status=reply.status_code,
+            retry_after_s=after_s,
+            wants_room=is_for_want_of_room(reply.status_code, body, told),
+        )
+
+    def _no_reply(self, reply: httpx.Response, error: Exception) -> Fault:
+        """Return the fault that a reply is, which came with a good status and is none."""
+        begins = self._mask.over_utf8(reply.content, BEGINNING_LENGTH)
+        message = self.shown(f"{error}; it begins with {begins!r}")
+        return Fault("transient", f"status {reply.status_code}, but {message}")
+
     def shown(self, text: str) -> str:
         """Make text from outside fit for a message: one line, bounded, and without our secrets."""
         # Masked before anything else is done to it: half a secret, or one with other spaces, would not be found.
         text = self._mask.over(text, 2 * MESSAGE_LENGTH)
         line = "".join(character if character.isprintable() else " " for character in text)
         return " ".join(line.split())[:MESSAGE_LENGTH]
-
-    def _message_in(self, data: bytes) -> str:
-        """Return what an error's body says."""
-        try:
-            return _told_in(decode_json(data))
-        except DocumentError:
-            return self._mask.over_utf8(data, 2 * MESSAGE_LENGTH)
 
 
 def _told_in(value: Any) -> str:  # any JSON

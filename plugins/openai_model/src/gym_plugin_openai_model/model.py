@@ -9,15 +9,18 @@ import random as random_module
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from gym_plugin_openai_model.context_length import ended_for_want_of_room
 from gym_plugin_openai_model.endpoints import Endpoint, Endpoints
 from gym_plugin_openai_model.gate import ElsewhereError, Gate, OutOfPatienceError, Ticket
 from gym_plugin_openai_model.mask import secrets_in_query
 from gym_plugin_openai_model.options import OpenAIModelConfig
 from gym_plugin_openai_model.request_body import RequestBody
 from gym_plugin_openai_model.retries import Fault, Patience
+from gym_plugin_openai_model.token_ids import WithoutTokenIdsError, read_token_ids
 from gymcore import EndpointError, Model, ModelError, Note, Request, Response, RolloutContext
+from gymcore.runtime.brackets import log
 
 if TYPE_CHECKING:
     import httpx
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from gym_plugin_openai_model.exchange import Exchange
 
 __all__ = ["OpenAIModel", "OpenAIModelConfig"]
+
+T = TypeVar("T")
 
 PATHS = {"responses": "/responses", "chat": "/chat/completions"}
 MAX_FORBIDDEN = 3
@@ -75,6 +80,7 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         self._transport = transport
         self._refusal: EndpointError | None = None
         self._refused_at = 0.0
+        self._has_told_of_room = False
         self._body = RequestBody(options)
         headers = {"content-type": "application/json", "accept": "application/json", "user-agent": "gymcore"}
         if options.api_key is not None:
@@ -110,11 +116,10 @@ class OpenAIModel(Model[OpenAIModelConfig]):
             if self._transport is not None:
                 await stack.enter_async_context(self._transport)
             for endpoint in self._endpoints:
-                endpoint.address = httpx.URL(endpoint.url)
                 endpoint.transport = self._transport
                 if endpoint.transport is None:
                     carrier = Connections(
-                        endpoint.address,
+                        httpx.URL(endpoint.url),
                         timeout_s=self.config.timeout_s,
                         connect_timeout_s=self.config.connect_timeout_s,
                     )
@@ -140,19 +145,55 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         """
         if self._refusal is not None and self._steady() - self._refused_at >= REFUSED_S:
             self._ask_anew()
-        endpoint: Endpoint = rollout.state.get(self) or rollout.state.setdefault(self, self._endpoints.choose())
-        assert self._exchange is not None, "open the model first: async with model.opened()"
+        exchange = self._exchange
+        assert exchange is not None, "open the model first: async with model.opened()"
         seed = (lambda: rollout.sampling_seed) if self.config.send_seed else None
         content = self._body.encode(request, rollout.state, seed)
+
+        def ask(endpoint: Endpoint) -> Awaitable[Response]:
+            rollout.attempts += 1
+            return exchange.ask(endpoint, content, rollout.attempts, rollout.state)
+
+        # Now, because others may have asked by the time of the reply.
+        prompt = self._body.encode_prompt(rollout.state) if self.config.token_ids else None
+        try:
+            response = await self._until_answered(rollout, ask)
+        except Fault as fault:  # the only one that is not dealt with there: there is no room for a reply
+            self._tell_of_want_of_room(rollout.state[self], fault)
+            return ended_for_want_of_room(fault.told)
+        if prompt is None:
+            return response
+        try:
+            if not read_token_ids(response.output[-1]):
+                tokens = await self._until_answered(
+                    rollout, lambda endpoint: exchange.tokens(endpoint, prompt, rollout.state)
+                )
+                response.output[-1]["prompt_token_ids"] = tokens
+        except WithoutTokenIdsError as error:
+            self._miss_token_ids(rollout.state[self], str(error))
+        rollout.state[self].gives_token_ids = True
+        return response
+
+    async def _until_answered(self, rollout: RolloutContext, ask: Callable[[Endpoint], Awaitable[T]]) -> T:
+        """
+        Ask the endpoint of a rollout for something, again where that may help.
+
+        Args:
+            rollout: Whose endpoint is asked.
+            ask: Makes one HTTP request; what it raises, faults aside, is for the caller.
+
+        Raises:
+            Fault: the context of the model is full.
+        """
+        endpoint: Endpoint = rollout.state.get(self) or rollout.state.setdefault(self, self._endpoints.choose())
         patience: Patience | None = None
         wait_s = 0.0
         while True:
             ticket = endpoint.gate.pass_at_once() if patience is None else None
             if ticket is None:
                 endpoint, ticket = await self._wait(endpoint, rollout, patience, wait_s)
-            rollout.attempts += 1
             try:
-                response = await self._exchange.ask(endpoint, content, rollout.attempts)
+                answer = await ask(endpoint)
             except Fault as error:
                 fault = error
             except BaseException:
@@ -161,8 +202,11 @@ class OpenAIModel(Model[OpenAIModelConfig]):
             else:
                 endpoint.gate.answered(ticket)
                 endpoint.succeeded()
-                return response
+                return answer
             endpoint.gate.failed(ticket, fault)
+            if fault.wants_room:
+                endpoint.succeeded()
+                raise fault
             patience = patience or Patience(self.config.max_retries, self._random)
             wait_s = self._next_wait_s(endpoint, ticket, fault, patience)
 
@@ -240,6 +284,20 @@ class OpenAIModel(Model[OpenAIModelConfig]):
         key = "the api_key that is set" if self.config.api_key else "api_key, which is not set"
         hint = f"try: check {key} (environment variable POLICY_API_KEY)"
         self._refuse(f"the endpoint refuses the key: {fault.told}", endpoint, hint)
+
+    def _tell_of_want_of_room(self, endpoint: Endpoint, fault: Fault) -> None:
+        """Say once that rollouts end because the context is full; every single one says so in its record."""
+        if not self._has_told_of_room:
+            self._has_told_of_room = True
+            log(f"{endpoint.shown}: {fault.told}: such a rollout ends there, truncated, and is scored (said once)")
+
+    def _miss_token_ids(self, endpoint: Endpoint, told: str) -> NoReturn:
+        """Stop the run because an endpoint gives no token ids; only the rollout where it has given some before."""
+        hint = "try: base_url of a server that has them, as vLLM and the workers of NeMo RL; or token_ids: false"
+        told = f"the endpoint gives no token ids: {told}"
+        if endpoint.gives_token_ids:
+            raise ModelError(told, where=endpoint.shown, hints=[hint])
+        self._refuse(told, endpoint, hint)
 
     def _refuse_for_being_down(self, endpoint: Endpoint) -> NoReturn:
         """Stop the run because every address has been down for too long."""

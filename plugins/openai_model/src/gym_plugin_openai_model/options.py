@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import SecretStr, ValidationError, field_validator
+from pydantic import SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails
 
 from gym_plugin_openai_model.endpoints import check_base_url
@@ -43,6 +43,10 @@ class OpenAIModelConfig(Config):
         False, description="Send a `seed` with each request: the rollout's own, other for each repeat of a task."
     )
     extra_body: dict[str, Any] = option({}, description="Further keys of the request's body; they win over all others.")
+    token_ids: bool = option(
+        False,
+        description="With `api: chat`: get the token ids that trainers need, and send those of earlier replies back.",
+    )
     drop_input_reasoning_items: bool = option(False, description="Do not send earlier reasoning back to the model.")
     default_headers: dict[str, SecretStr] = option({}, description="Headers of every request.", operational=True)
     max_concurrent_requests: int | None = option(
@@ -66,6 +70,12 @@ class OpenAIModelConfig(Config):
         if not value:
             raise ValueError("a base URL is needed")
         return check_base_url(value) if isinstance(value, str) else [check_base_url(url) for url in value]
+
+    @model_validator(mode="after")
+    def _check_token_ids(self) -> OpenAIModelConfig:
+        if self.token_ids and self.api != "chat":
+            raise ValueError("token_ids needs `api: chat`; with `responses` they are in the replies, or nowhere")
+        return self
 
     @field_validator("api_key", "default_headers")
     @classmethod

@@ -28,26 +28,28 @@ class Prepared:
     extensions: dict[str, Any]
     """As httpx's transports take them: `timeout`."""
 
-    def request(self, content: bytes) -> PreparedRequest:
-        """Return the request that carries `content`."""
-        return PreparedRequest(self, content)
+    def request(self, content: bytes, cookie: str = "") -> PreparedRequest:
+        """Return the request that carries `content`, and a `cookie` of its own where that is not empty."""
+        return PreparedRequest(self, content, cookie)
 
 
 class PreparedRequest(httpx.Request):
     """A request whose headers and stream are made when somebody asks for them."""
 
     # Not httpx's constructor: building headers is what it would do.
-    def __init__(self, prepared: Prepared, content: bytes) -> None:
+    def __init__(self, prepared: Prepared, content: bytes, cookie: str) -> None:
         self.method = "POST"
         self.url = prepared.url
         self.extensions = prepared.extensions
         self.prepared = prepared
+        self.cookie = cookie
         self._content = content
 
     @cached_property
     def headers(self) -> httpx.Headers:  # type: ignore[override]
         """The headers, `host` and `content-length` included."""
-        whole = httpx.Request("POST", self.url, headers=dict(self.prepared.headers), content=self._content)
+        own = {"cookie": self.cookie} if self.cookie else {}
+        whole = httpx.Request("POST", self.url, headers={**self.prepared.headers, **own}, content=self._content)
         return whole.headers
 
     @cached_property
@@ -84,6 +86,11 @@ class Reply(httpx.Response):
     def headers(self) -> httpx.Headers:  # type: ignore[override]
         """The headers."""
         return httpx.Headers(self._pairs)
+
+    @property
+    def set_cookies(self) -> list[str]:
+        """The cookies that it asks for."""
+        return [value.decode("latin-1") for name, value in self._pairs if name == b"set-cookie"]
 
     @cached_property
     def stream(self) -> httpx.ByteStream:  # type: ignore[override]

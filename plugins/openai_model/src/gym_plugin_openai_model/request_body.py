@@ -1,5 +1,5 @@
 """
-The body of a request: what the options say, over it what the task asks for, over both `extra_body`.
+The body of a request: what the options say, over it what the task asks for, over both the option `extra_body`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any
 
 from gym_plugin_openai_model.chat import continues_reply, to_chat_body, to_messages
 from gym_plugin_openai_model.options import OpenAIModelConfig
+from gym_plugin_openai_model.sound import Sound
+from gym_plugin_openai_model.token_ids import ASKED, PROMPT_KEYS
 from gymcore import ModelError, Request
 from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.responses import Item
@@ -46,50 +48,66 @@ class RequestBody:
         """
         kept: _Kept | None = state.get(self)
         if kept is None or kept.params is not request.params:
-            kept = state[self] = _Kept(request.params, *self._head(request.params, seed))
+            kept = state[self] = self._begun(request, seed)
         if kept.is_whole:
             return kept.head
+        items = request.input if kept.sound is None else kept.sound.heard_in(request.input)
         count = len(kept.items)
-        new = request.input[count:]
-        if request.input[:count] != kept.items or (self._is_chat and continues_reply(kept.items, new)):
-            kept.items, kept.encoded, new = (), kept.first, request.input
+        new = items[count:]
+        if items[:count] != kept.items or (self._is_chat and continues_reply(kept.items, new)):
+            kept.items, kept.encoded, new = (), kept.first, items
         kept.encoded = b",".join(filter(None, (kept.encoded, *map(encode_json, self._shaped(new)))))
-        kept.items = request.input
+        kept.items = items
         return b"%b%b]}" % (kept.head, kept.encoded)
+
+    def encode_prompt(self, state: Mapping[Any, Any]) -> bytes:
+        """
+        Return the bytes by which `/tokenize` is asked how the last request of a rollout begins.
+
+        Args:
+            state: What `encode` has kept of that request.
+        """
+        kept: _Kept = state[self]
+        return kept.prompt_head if kept.is_whole else b"%b%b]}" % (kept.prompt_head, kept.encoded)
 
     def _shaped(self, items: Iterable[Item]) -> Iterable[Item]:
         """Give items the form in which the API takes them."""
         if self._options.drop_input_reasoning_items:
             items = [item for item in items if item.get("type") != "reasoning"]
-        return to_messages(items) if self._is_chat else items
+        return to_messages(items, has_token_ids=self._options.token_ids) if self._is_chat else items
 
-    def _head(self, asked: Mapping[str, Any], seed: Callable[[], int] | None) -> tuple[bytes, bytes, bool]:
+    def _begun(self, request: Request, seed: Callable[[], int] | None) -> _Kept:
         """
-        Put everything but the conversation together: the options, over them the task's, over both `extra_body`.
+        Put everything but the conversation together.
 
-        Returns:
-            The bytes up to where the conversation begins; what stands first in it; and whether the body is whole
-            already, because `extra_body` brings a conversation of its own.
+        The last wins: the options, the task's `metadata.extra_body`, its own parameters, the option `extra_body`.
         """
         defaults = self._defaults if seed is None else {**self._defaults, "seed": seed()}
-        params = {**defaults, **{key: value for key, value in asked.items() if value is not None}}
-        params.pop("stream", None)  # a reply is taken whole
-        extra = dict(self._options.extra_body)
-        if "metadata" in params:
-            params["metadata"], own = _split_metadata(params["metadata"])
-            extra.update(own.get("extra_body", {}))
-            if template := own.get("chat_template_kwargs"):
-                extra["chat_template_kwargs"] = {**extra.get("chat_template_kwargs", {}), **template}
-            if not params["metadata"]:
-                del params["metadata"]
+        asked = {key: value for key, value in request.params.items() if value is not None}
+        rest, own = _split_metadata(asked.pop("metadata", {}))
+        sound = Sound.take(rest, request.input, is_chat=self._is_chat)
+        if rest:
+            asked["metadata"] = rest
+        below, above = own.get("extra_body", {}), self._options.extra_body
+        if template := own.get("chat_template_kwargs"):
+            usual = {**below, **above}.get("chat_template_kwargs", {})
+            above = {**above, "chat_template_kwargs": {**usual, **template}}
         key, first = "input", b""
         if self._is_chat:
-            key, params = "messages", to_chat_body(params, ())
-            first = b",".join(map(encode_json, params.pop(key)))
-        head = encode_json({**params, **extra})
-        if key in extra:
-            return head, b"", True
-        return b'%b%b"%b":[' % (head[:-1], b"," if len(head) > 2 else b"", key.encode()), first, False
+            key, defaults, asked = "messages", to_chat_body(defaults, ()), to_chat_body(asked, ())
+            first = b",".join(map(encode_json, asked[key]))
+            if self._options.token_ids:
+                asked |= ASKED
+        body = {**defaults, **below, **asked}
+        for mine in ("stream", key):  # a reply is taken whole, and what is said stands at the end
+            body.pop(mine, None)
+        body |= above
+        is_whole = key in above
+        kept = _Kept(request.params, encode_json(body) if is_whole else _opened(body, key), first, is_whole, sound)
+        if self._options.token_ids:
+            prompt = {name: value for name, value in body.items() if name in PROMPT_KEYS}
+            kept.prompt_head = encode_json(prompt) if is_whole else _opened(prompt, key)
+        return kept
 
 
 @dataclass(slots=True)
@@ -98,13 +116,26 @@ class _Kept:
 
     params: Mapping[str, Any]
     head: bytes
+    """The body up to where the conversation begins."""
     first: bytes
+    """What stands first in the conversation."""
     is_whole: bool
+    """Whether the head is the whole body, because `extra_body` brings a conversation of its own."""
+    sound: Sound | None
+    """What the task lets the model hear."""
+    prompt_head: bytes = b""
+    """The same as `head`, for `/tokenize`."""
     items: tuple[Item, ...] = ()
     encoded: bytes = b""
 
     def __post_init__(self) -> None:
         self.encoded = self.first
+
+
+def _opened(body: Mapping[str, Any], key: str) -> bytes:
+    """Return the bytes of an object up to the first element of a list that is to stand last in it."""
+    head = encode_json(body)
+    return b'%b%b"%b":[' % (head[:-1], b"," if body else b"", key.encode())
 
 
 def _split_metadata(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -58,15 +58,23 @@ class Fault(Exception):
         message: What happened, in one line.
         status: The HTTP status, where there was one.
         retry_after_s: How long the endpoint asks to wait, where it says so.
+        wants_room: Whether it is refused because the context of the model is full.
     """
 
     def __init__(
-        self, kind: Kind, message: str, *, status: int | None = None, retry_after_s: float | None = None
+        self,
+        kind: Kind,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        wants_room: bool = False,
     ) -> None:
         self.kind: Kind = kind
         self.message = message
         self.status = status
         self.retry_after_s = retry_after_s
+        self.wants_room = wants_room
         super().__init__(message)
 
     @property
