@@ -13,7 +13,7 @@ from typing import Any
 
 from gymcore.serving.refusals import Refusal
 
-__all__ = ["aggregate"]
+__all__ = ["aggregate", "with_own"]
 
 NOT_MEASURED = ("epoch", "repeat", "task_id")
 """Numbers of a row that measure nothing."""
@@ -26,7 +26,7 @@ LONGEST_NAME = 200
 """Names are written ten times into the answer."""
 
 
-def aggregate(body: Mapping[str, Any]) -> dict[str, Any]:
+def aggregate(body: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """
     Sum up what a client has collected.
 
@@ -34,7 +34,8 @@ def aggregate(body: Mapping[str, Any]) -> dict[str, Any]:
         body: `verify_responses` holds the rollouts, with or without their bulky parts.
 
     Returns:
-        `group_level_metrics`, one entry for each task, `agent_metrics` over all, and `key_metrics`, the means of these.
+        The rollouts that did not fail, and `group_level_metrics`, one entry for each task, and `agent_metrics` over
+        all.
 
     Raises:
         Refusal: there are no such rollouts, or they have too many different numbers.
@@ -42,11 +43,10 @@ def aggregate(body: Mapping[str, Any]) -> dict[str, Any]:
     rollouts = body.get("verify_responses")
     if not isinstance(rollouts, list) or not all(isinstance(rollout, dict) for rollout in rollouts):
         raise Refusal(422, "`verify_responses` must be a list of objects")
+    rollouts = [rollout for rollout in rollouts if "_ng_failure_class" not in rollout]  # what failed measures nothing
     groups: dict[Any, list[dict[str, float]]] = {}
     names: set[str] = set()
     for rollout in rollouts:
-        if "_ng_failure_class" in rollout:
-            continue  # what failed measures nothing
         index = rollout.get("_ng_task_index")
         numbers = dict(_numbers(rollout))
         names.update(numbers)
@@ -56,14 +56,20 @@ def aggregate(body: Mapping[str, Any]) -> dict[str, Any]:
     if any(len(name) > LONGEST_NAME for name in names):
         raise Refusal(413, f"the name of a number is longer than {LONGEST_NAME} letters")
     agent = _statistics([numbers for group in groups.values() for numbers in group])
-    return {
+    return rollouts, {
         "group_level_metrics": [
             {"_ng_task_index": index, **_statistics(group), "num_rollouts": len(group)}
             for index, group in sorted(groups.items())
         ],
         "agent_metrics": agent,
-        "key_metrics": {name: value for name, value in agent.items() if name.startswith("mean/")},
     }
+
+
+def with_own(found: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is answered: our statistics with what the environment says itself, and the metrics to be shown."""
+    agent = {**found["agent_metrics"], **own.get("agent_metrics", {})}
+    means = {name: value for name, value in agent.items() if name.startswith("mean/")}
+    return {"key_metrics": means, **found, **own, "agent_metrics": agent}
 
 
 def _numbers(rollout: Mapping[str, Any]) -> Iterable[tuple[str, float]]:

@@ -7,7 +7,7 @@ Source: the HTTP interface of nemo-gym 0.4.0, which its collector, NeMo RL and v
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,14 +23,16 @@ from gymcore.composition import Composition
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError
 from gymcore.records import ToolCall, Trajectory
-from gymcore.serving.aggregate import aggregate
+from gymcore.runtime.faults import Late, message_of
+from gymcore.runtime.placement import Placement
+from gymcore.serving.aggregate import aggregate, with_own
 from gymcore.serving.head import configuration, instances
 from gymcore.serving.models import Endpoints, streamed
 from gymcore.serving.on_demand import OnDemand, stopping
 from gymcore.serving.openapi import describe
 from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error
 from gymcore.serving.replies import scored, trajectory_of
-from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, read_seed
+from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, read_seed, route_of
 from gymcore.serving.sessions import ClientSession, Sessions, set_cookie
 from gymcore.serving.steps import stepped
 
@@ -47,6 +49,8 @@ class Served:
     on_demand: OnDemand
     sessions: Sessions
     endpoints: Endpoints
+    placements: Mapping[str, Placement]
+    """Where the environments play."""
     down: dict[str, str]
     """Environments of which nothing can be played as long as this process lives, and why."""
 
@@ -101,6 +105,7 @@ class _Wire:
         self._on_demand = served.on_demand
         self._sessions = served.sessions
         self._endpoints = served.endpoints
+        self._placements = served.placements
         self._down = served.down
         self._aggregating = asyncio.Lock()
         self._reading = asyncio.Lock()
@@ -167,7 +172,31 @@ class _Wire:
         body = await request.body()
         # Thousands of rollouts take a while, which the others need not wait for; one at a time, for its memory.
         async with self._aggregating:
-            return await asyncio.to_thread(lambda: json_response(aggregate(read_object(body))))
+            rollouts, found = await asyncio.to_thread(lambda: aggregate(read_object(body)))
+            own = await self._own_metrics(rollouts)
+            return await asyncio.to_thread(lambda: json_response(with_own(found, own)))
+
+    async def _own_metrics(self, rollouts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """
+        Return what the environment of some rollouts says of them; nothing where they are of none here, or of several.
+
+        Raises:
+            Refusal: it failed.
+        """
+        try:
+            environments = {route_of(rollout, self._routes).environment for rollout in rollouts}
+        except Refusal:
+            return {}
+        if len(environments) != 1:
+            return {}
+        (environment,) = environments
+        try:
+            return await self._placements[environment].aggregate_metrics(rollouts)
+        except GymcoreError:
+            raise
+        except Exception as error:
+            told = f"{environment} could not sum the rollouts up: {type(error).__name__}: {message_of(error)}"
+            raise Refusal(504 if isinstance(error, Late) else 500, told) from None
 
     async def seed_session(self, request: Request) -> Response:
         return _with_cookie(json_response({}), await self._opened(request))

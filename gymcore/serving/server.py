@@ -260,7 +260,7 @@ async def opened(
         writing = asyncio.create_task(collect(on_demand.ended(), journal, on_durable=written))
         writing.add_done_callback(ended)
         try:
-            yield Served(composition, on_demand, sessions, endpoints, down), writing
+            yield Served(composition, on_demand, sessions, endpoints, stage.placements, down), writing
         finally:
             await on_demand.close(0.0)
             await sessions.aclose()

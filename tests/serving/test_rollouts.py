@@ -841,3 +841,64 @@ async def test_what_was_collected_is_summed_up_by_task_and_in_total(composed: Co
     assert found["agent_metrics"]["mean/t"] == 3.0
     assert found["key_metrics"]["mean/seen"] == 1.0
     assert not any("_ng_" in name for name in found["agent_metrics"])
+
+
+class Sums(World):
+    """One that says itself what its rollouts amount to."""
+
+    @classmethod
+    @asynccontextmanager
+    async def shared(cls, config: Any) -> AsyncIterator[str]:
+        yield "shared"
+
+    @classmethod
+    async def aggregate_metrics(cls, config: Any, resources: Any, rollouts: Any) -> dict[str, Any]:
+        kept = [rollout["kept"] for rollout in rollouts] + [rollout["kept"] for rollout in rollouts]
+        return {"agent_metrics": {"kept": kept, "mean/reward": 7.0, "resources": resources}}
+
+
+async def test_an_environment_says_itself_what_its_rollouts_amount_to(composed: Composed, wire: Serving) -> None:
+    """
+    Beside our statistics and over them; of failures, and of rollouts of several environments, it is not asked.
+    """
+    rollouts = [{"agent_ref": {"name": "a_agent"}, "_ng_task_index": 0, "reward": 1.0, "kept": True}]
+    failed = {"agent_ref": {"name": "a_agent"}, "_ng_task_index": 0, "_ng_failure_class": "x"}
+    other = {"agent_ref": {"name": "b_agent"}, "_ng_task_index": 1, "reward": 0.0}
+    async with wire(composed({"a": (Sums, 1), "b": (World, 1)}, Says)) as served:
+        own = (await served.post("/aggregate_metrics", {"verify_responses": [*rollouts, failed]})).json()
+        mixed = (await served.post("/aggregate_metrics", {"verify_responses": [*rollouts, other]})).json()
+
+    assert own["agent_metrics"]["kept"] == [True, True]
+    assert own["agent_metrics"]["resources"] == "shared"
+    assert own["agent_metrics"]["max/reward"] == 1.0
+    assert own["key_metrics"]["mean/reward"] == 7.0
+    assert own["group_level_metrics"][0]["mean/reward"] == 1.0
+    assert mixed["agent_metrics"]["mean/reward"] == 0.5
+    assert "kept" not in mixed["agent_metrics"]
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "named"),
+    [(1 / 3, 500, "TypeError"), ({"key_metrics": []}, 500, "TypeError"), (ValueError("no"), 500, "ValueError: no")],
+    ids=["number", "list", "error"],
+)
+async def test_an_environment_that_sums_up_wrongly_is_named(
+    composed: Composed, wire: Serving, said: Any, status: int, named: str
+) -> None:
+    """
+    Its client learns which one it is, and what happened.
+    """
+
+    class Wrong(World):
+        @classmethod
+        async def aggregate_metrics(cls, config: Any, resources: Any, rollouts: Any) -> Any:
+            if isinstance(said, Exception):
+                raise said
+            return said
+
+    async with wire(composed({"a": (Wrong, 1)}, Says)) as served:
+        reply = await served.post("/aggregate_metrics", {"verify_responses": [{"reward": 1.0}]})
+
+    assert reply.status_code == status
+    assert reply.json()["error"]["message"].startswith("a could not sum the rollouts up: ")
+    assert named in reply.json()["error"]["message"]
