@@ -7,16 +7,16 @@ Source: the HTTP interface of nemo-gym 0.4.0, which its collector, NeMo RL and v
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as Path
 
 from gymcore.composition import Composition
@@ -25,7 +25,8 @@ from gymcore.errors import GymcoreError
 from gymcore.records import ToolCall, Trajectory
 from gymcore.runtime.faults import Late, message_of
 from gymcore.runtime.placement import Placement
-from gymcore.serving.aggregate import aggregate, with_own
+from gymcore.serving.aggregate import Summary, summed_up
+from gymcore.serving.collected import Collected, no_room, received
 from gymcore.serving.head import configuration, instances
 from gymcore.serving.models import Endpoints, streamed
 from gymcore.serving.on_demand import OnDemand, stopping
@@ -169,27 +170,35 @@ class _Wire:
         return Response(answer, media_type="application/json")
 
     async def aggregate(self, request: Request) -> Response:
-        body = await request.body()
-        # Thousands of rollouts take a while, which the others need not wait for; one at a time, for its memory.
+        # Thousands of rollouts take a while, which the others need not wait for; one body at a time, for its memory.
         async with self._aggregating:
-            rollouts, found = await asyncio.to_thread(lambda: aggregate(read_object(body)))
-            own = await self._own_metrics(rollouts)
-            return await asyncio.to_thread(lambda: json_response(with_own(found, own)))
+            file = await received(request)
+            try:
+                summary = await asyncio.to_thread(summed_up, Collected(file).all(), self._environment_of)
+                own = await self._own_metrics(summary, Collected(file))
+                size = await asyncio.to_thread(_rewritten, file, summary.written(own))
+            except BaseException:
+                file.close()
+                raise
+        headers = {"content-length": str(size)}
+        return StreamingResponse(_pieces(file), headers=headers, media_type="application/json")
 
-    async def _own_metrics(self, rollouts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    def _environment_of(self, rollout: Mapping[str, Any]) -> str | None:
+        try:
+            return route_of(rollout, self._routes).environment
+        except Refusal:
+            return None
+
+    async def _own_metrics(self, summary: Summary, rollouts: Collected) -> Mapping[str, Any]:
         """
         Return what the environment of some rollouts says of them; nothing where they are of none here, or of several.
 
         Raises:
             Refusal: it failed.
         """
-        try:
-            environments = {route_of(rollout, self._routes).environment for rollout in rollouts}
-        except Refusal:
+        environment = summary.environment
+        if environment is None:
             return {}
-        if len(environments) != 1:
-            return {}
-        (environment,) = environments
         try:
             return await self._placements[environment].aggregate_metrics(rollouts)
         except GymcoreError:
@@ -318,6 +327,24 @@ def _refuse_another(sent: SentRow, seeded: SentRow) -> None:
     """
     if sent.route.environment != seeded.route.environment or not sent.is_task_of(seeded):
         raise Refusal(409, "this row is not the one of the session", hints=["try: /seed_session, for another"])
+
+
+def _rewritten(file: IO[bytes], pieces: Iterable[bytes]) -> int:
+    """Write an answer in the place of what was sent, and return its length."""
+    try:
+        file.seek(0)
+        file.truncate()
+        file.writelines(pieces)
+        return file.tell()
+    except OSError as error:
+        raise no_room(error) from None
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while piece := file.read(2**18):
+            yield piece
 
 
 def _with_cookie(response: Response, name: str) -> Response:

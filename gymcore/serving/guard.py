@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gymcore.serving.refusals import Refusal
 from gymcore.serving.sessions import named_by, set_cookie
 
-__all__ = ["BODY_BYTES", "BODY_S", "Guard", "is_loopback"]
+__all__ = ["BODY_BYTES", "BODY_S", "STALL_S", "Guard", "harmless", "is_loopback"]
 
 BODY_BYTES = 16 * 2**20
 """The longest body that is read, where nothing is said: understanding one takes the server's time from all others."""
@@ -52,6 +52,10 @@ SMALL_BYTES = 2**20
 
 WAIT_S = 600.0
 """How long a body waits, unread, for room that those of rollouts take which are being played."""
+
+
+STREAMED = ("/aggregate_metrics",)
+"""Calls of which nothing is held here: who answers them reads the body as it comes, within bounds of its own."""
 
 
 def is_loopback(host: str) -> bool:
@@ -157,7 +161,7 @@ class Guard:
             leaving = Refusal(503, "the server is stopping", headers={"retry-after": "5", "connection": "close"})
             await leaving.response()(scope, receive, send)
 
-    async def _checked(self, scope: Scope, receive: Receive, held: _Body) -> bytes:
+    async def _checked(self, scope: Scope, receive: Receive, held: _Body) -> bytes | None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         names = [name for name, _ in scope["headers"]]
         if any(names.count(name) > 1 for name in _ONCE):
@@ -172,7 +176,7 @@ class Guard:
             raise Refusal(403, "pages of other origins may not ask this server")
         if self._token is not None and not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
             raise Refusal(401, "a token is needed: Authorization: Bearer ...", headers={"www-authenticate": "Bearer"})
-        return await self._body(headers, receive, held)
+        return None if scope["path"] in STREAMED else await self._body(headers, receive, held)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive, held: _Body) -> bytes:
         length = headers.get(b"content-length")
@@ -185,7 +189,7 @@ class Guard:
         self._coming[held] = None
         try:
             async with asyncio.timeout_at(held.begun + self._body_s) as held.deadline:
-                return _harmless(await self._read(receive, held))
+                return harmless(await self._read(receive, held))
         except TimeoutError:
             if held.is_dropped:
                 raise _dropped() from None
@@ -304,7 +308,7 @@ def _naming_again(scope: Scope, send: Send) -> Send:
     return sent
 
 
-def _harmless(body: bytes) -> bytes:
+def harmless(body: bytes) -> bytes:
     """
     Return a body that can be read in a moment.
 

@@ -902,3 +902,83 @@ async def test_an_environment_that_sums_up_wrongly_is_named(
     assert reply.status_code == status
     assert reply.json()["error"]["message"].startswith("a could not sum the rollouts up: ")
     assert named in reply.json()["error"]["message"]
+
+
+async def test_each_task_is_answered_with_its_rollouts_and_with_what_is_missing(
+    composed: Composed, wire: Serving
+) -> None:
+    """
+    As NeMo Gym answers: which rollouts there are with their numbers, how many failed, and no spread of a single number.
+    """
+    common = {"agent_ref": {"name": "a_agent"}, "_ng_task_index": 0}
+    rollouts = [
+        {**common, "_ng_rollout_index": 1, "reward": 0.5, "seen": True, "response": {"usage": {"output_tokens": 4}}},
+        {**common, "_ng_rollout_index": 0, "reward": 1, "once": 2},
+        {**common, "_ng_rollout_index": 2, "_ng_failure_class": "x"},
+    ]
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        reply = await served.post("/aggregate_metrics", {"verify_responses": rollouts})
+        nothing = await served.post("/aggregate_metrics", {"verify_responses": []})
+
+    (group,) = reply.json()["group_level_metrics"]
+    assert group["sample"] == {"agent_ref": {"name": "a_agent"}}
+    assert (group["num_rollouts"], group["expected_num_rollouts"], group["missing_num_rollouts"]) == (2, 3, 1)
+    assert group["reward_profile_completion_pct"] == pytest.approx(100 * 2 / 3)
+    which = {"_ng_task_index": 0}
+    assert group["rollout_infos"] == [
+        {**which, "rollout_id": "0:0", "_ng_rollout_index": 0, "reward": 1, "once": 2},
+        {**which, "rollout_id": "0:1", "_ng_rollout_index": 1, "reward": 0.5, "seen": 1, "output_tokens": 4},
+    ]
+    assert group["mean/once"] == 2
+    assert "std/once" not in group
+    assert "std/reward" in group
+    assert nothing.json() == {"group_level_metrics": [], "agent_metrics": {}, "key_metrics": {}}
+
+
+async def test_an_evaluation_of_real_size_is_summed_up(composed: Composed, wire: Serving) -> None:
+    """
+    A collector sends all of its rollouts in one body, with more parts and bytes than any other call may have.
+    """
+    rollouts = [
+        {"_ng_task_index": index // 16, "_ng_rollout_index": index % 16, "reward": index % 2, "parts": {"a": [{}] * 4}}
+        for index in range(33_600)
+    ]
+    rollouts[0]["text"] = "ä{" * 2_000_000
+    rollouts += [{"_ng_task_index": 1, "reward": 1, "text": "x" * 500} for _ in range(30_000)]
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        body = encode_json({"before": [1, {"verify_responses": 2}], "verify_responses": rollouts, "after": None})
+        assert len(body) > 2**24
+        reply = await served.client.post("/aggregate_metrics", content=body)
+
+    found = reply.json()
+    assert reply.status_code == 200
+    assert found["agent_metrics"]["mean/reward"] == pytest.approx((16_800 + 30_000) / 63_600)
+    assert found["agent_metrics"]["median/reward"] == 1
+    assert [group["num_rollouts"] for group in found["group_level_metrics"]][:3] == [16, 30_016, 16]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"verify_responses": [{"reward": 1}, 2]}', 422),
+        (b'{"verify_responses": {"reward": 1}}', 422),
+        (b'{"verify_responses": [{"reward": 1}', 400),
+        (b'{"verify_responses": [{"reward": 1}]} {}', 400),
+        (b'{"verify_responses": [{"reward": 1},]}', 400),
+        (b'{1: [{"reward": 1}]}', 400),
+        (b'{"verify_responses": [{"\xff": 1}]}', 400),
+        (b'{"other": 1}', 422),
+        (b'{"verify_responses": [' + b"[" * 100_000, 413),
+        (b'{"verify_responses": [{"a": ' + b"[{}," * 5_000_000, 413),
+        (b'{"verify_responses": [{"a": "' + b"x" * (2**24 + 10), 413),
+    ],
+    ids=["number", "object", "half", "more", "comma", "name", "bytes", "none", "deep", "parts", "long"],
+)
+async def test_what_are_no_rollouts_is_told_so(composed: Composed, wire: Serving, body: bytes, status: int) -> None:
+    """
+    However it is broken, and wherever.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        reply = await served.client.post("/aggregate_metrics", content=body)
+
+    assert reply.status_code == status, reply.text
