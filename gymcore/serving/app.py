@@ -33,7 +33,7 @@ from gymcore.serving.on_demand import OnDemand, stopping
 from gymcore.serving.openapi import describe
 from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error
 from gymcore.serving.replies import scored, trajectory_of
-from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, read_seed, route_of
+from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, route_of
 from gymcore.serving.sessions import ClientSession, Sessions, set_cookie
 from gymcore.serving.steps import stepped
 
@@ -166,7 +166,9 @@ class _Wire:
         except FailedRollout as failed:
             if not sent.takes_failures:
                 raise
-            answer = encode_json(failed.answer(sent.sent))
+            # What has failed has no reward; a row may have one of its own.
+            row = {key: item for key, item in sent.sent.items() if key not in ("reward", "response")}
+            answer = encode_json(failed.answer(row))
         return Response(answer, media_type="application/json")
 
     async def aggregate(self, request: Request) -> Response:
@@ -221,7 +223,7 @@ class _Wire:
 
     async def _opened(self, request: Request) -> str:
         """Open an environment for the row that was sent, and return the name of its session."""
-        sent = await self._read(request, partial(read_seed, routes=self._routes))
+        sent, _ = await self._read(request, partial(read_row, routes=self._routes))
         if self._on_demand.is_stopping:
             raise stopping()
         with suppress(Refusal):  # a session of before may be closed by now

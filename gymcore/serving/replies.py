@@ -20,12 +20,12 @@ def scored(sent: SentRow, response: Mapping[str, Any], stop: str, reward: Reward
     """
     Return the answer to `/run` and `/verify`: the row verbatim, the response, the reward, and metrics as own keys.
 
-    A metric whose name the row has taken stands only in `metrics`.
+    A metric whose name the row has taken stands only in `metrics`; what is told of a rollout wins over the row.
     """
     answer = {
-        **sent.sent,
         "environment": sent.route.environment,
         "task_id": sent.row.identity[1],
+        **sent.sent,
         "response": response,
         "reward": reward.value,
         "reward_parts": reward.parts,

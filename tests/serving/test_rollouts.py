@@ -491,12 +491,11 @@ async def test_a_broken_verifier_tells_its_class_and_no_traceback(composed: Comp
 @pytest.mark.parametrize(
     ("change", "status", "told"),
     [
-        ({"agent_ref": {"name": "b_agent"}}, 404, "try: a_agent"),
+        ({"agent_ref": {"name": "c_agent"}}, 404, "try: "),
         ({"agent_ref": {}, "environment": "c"}, 422, "agent_ref"),
         ({"responses_create_params": {"input": 3}}, 422, "input"),
         ({"responses_create_params": {"input": "x", "temperature": 9}}, 422, "temperature"),
         ({"environment": "b"}, 422, "leads to 'a'"),
-        ({"reward": 1.0}, 422, "reward"),
     ],
 )
 async def test_a_row_that_cannot_be_played_is_refused_with_its_reason(
@@ -505,7 +504,7 @@ async def test_a_row_that_cannot_be_played_is_refused_with_its_reason(
     """
     It is checked as `compose` checks rows, and nothing is played.
     """
-    async with wire(composed({"a": (World, 1)}, Says)) as served:
+    async with wire(composed({"a": (World, 1), "b": (World, 1)}, Says)) as served:
         reply = await served.post("/run", {**served.rows()[0], **change})
 
     assert reply.status_code == status
@@ -533,7 +532,7 @@ async def test_a_long_row_is_read_as_a_short_one(composed: Composed, wire: Servi
         row = {**served.rows()[0], "note": [{"number": number} for number in range(40_000)], "_ng_rollout_index": 3}
         asked, seeded = await asyncio.gather(served.post("/run", row), served.post("/seed_session", row))
         scored = await served.post("/verify", {**row, "response": asked.json()["response"]})
-        wrong = await served.post("/run", {**row, "reward": 1.0})
+        wrong = await served.post("/run", {**row, "responses_create_params": 1})
 
     assert len(encode_json(row)) > LONG_BODY
     assert (asked.status_code, seeded.status_code, scored.status_code, wrong.status_code) == (200, 200, 200, 422)
@@ -982,3 +981,76 @@ async def test_what_are_no_rollouts_is_told_so(composed: Composed, wire: Serving
         reply = await served.client.post("/aggregate_metrics", content=body)
 
     assert reply.status_code == status, reply.text
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"metrics": ["mine"]},
+        {"turns": 3, "timing": 1, "repeat": None, "crc": "x", "provenance": {}},
+        {"response": "golden text", "reward": None},
+        {"stop": ["x"], "reward_parts": 2},
+        {"epoch": 0},
+        {"epoch": "x", "environment": {"a": 1}},
+        {"environment": "prod", "task_id": ["no id"]},
+        {"task_id": 17},
+    ],
+    ids=str,
+)
+async def test_keys_of_an_author_are_no_mistake_whatever_they_are_called(
+    composed: Composed, wire: Serving, own: dict[str, Any]
+) -> None:
+    """
+    A collector would end at a refusal: they come back as they are, unless the answer has its own of that name.
+    """
+    async with wire(composed({"a": (World, 1), "b": (World, 1)}, Says)) as served:
+        task = {key: item for key, item in served.rows()[0].items() if key not in ("environment", "task_id")}
+        row = {**task, **own, "_ng_task_index": 0, "_ng_rollout_index": 0}
+        reply = await served.post("/run", row)
+        seeded = await served.post("/seed_session", row)
+        stepped = await served.post("/verify", {**row, "response": reply.json()["response"]})
+        (line, _) = served.lines()
+        kept = [Rollout.from_line(encode_json(line)) for line in served.lines()]
+
+    answer = reply.json()
+    told = {"response", "reward", "reward_parts", "metrics", "stop"}
+    assert (reply.status_code, seeded.status_code, stepped.status_code) == (200, 200, 200)
+    assert {key: answer[key] for key in row if key not in told} == {
+        key: item for key, item in row.items() if key not in told
+    }
+    assert answer["reward"] == 0.5
+    assert answer["metrics"] == {"length": 2, "seen": True}
+    aside = {} if own == {"task_id": 17} else own
+    assert [rollout.row.value["agent_ref"].get("served_as", {}) for rollout in kept] == [aside, aside]
+    assert (line["environment"], line["reward"], line["stop"]) == ("a", 0.5, "finished")
+
+
+async def test_rows_that_differ_in_a_key_that_is_set_aside_are_two_tasks(composed: Composed, wire: Serving) -> None:
+    """
+    What identifies a row without an id is all of its content; the same row is the same task again.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        task = {key: item for key, item in served.rows()[0].items() if key not in ("environment", "task_id")}
+        for turns in (3, 5, 3):
+            await served.post("/run", {**task, "turns": turns})
+
+    first, second, again = (line["task_id"] for line in served.lines())
+    assert first == again != second
+
+
+async def test_a_row_with_a_reward_of_its_own_that_fails_has_none(composed: Composed, wire: Serving) -> None:
+    """
+    Whoever reads the file of failures must not take it for one that was earned.
+    """
+
+    class Broken(Environment):
+        def verify(self, trajectory: Trajectory) -> float:
+            return 1 / 0
+
+    async with wire(composed({"a": (Broken, 1)}, Says)) as served:
+        row = {**served.rows()[0], "reward": 1.0, "turns": 3, "_ng_task_index": 0, "_ng_rollout_index": 0}
+        answer = (await served.post("/run", row)).json()
+
+    assert answer["_ng_failure_class"] == "verify: ZeroDivisionError"
+    assert "reward" not in answer
+    assert answer["turns"] == 3
