@@ -296,10 +296,16 @@ class _Wire:
 
     async def responses(self, request: Request) -> Response:
         body = read_object(await request.body())
-        found = self._find(request)
-        if found is None:
+        # Agents send the cookie of their session to their model, too: a cookie alone asks for no episode.
+        if not self._names_agent(body.get("model")):
             return json_response(await self._endpoints.respond(body))
-        return json_response(await self._endpoints.play(found[1], body))
+        session = self._session(request)
+        if body["model"] != session.route.name:
+            raise Refusal(409, f"the agent of the session is {session.route.name}")
+        return json_response(await self._endpoints.play(session, body))
+
+    def _names_agent(self, model: Any) -> bool:
+        return isinstance(model, str) and model in self._routes and model not in self._composition.models
 
     async def chat(self, request: Request) -> Response:
         body = read_object(await request.body())

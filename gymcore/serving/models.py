@@ -43,6 +43,12 @@ def create_params(body: Mapping[str, Any]) -> CreateParams:
         raise Refusal(422, f"{place}: {first['msg']}" if place else str(first["msg"])) from None
 
 
+def _asked_with(body: Mapping[str, Any]) -> Request:
+    """Return what a body asks, without whom: who is asked is called otherwise at its endpoint."""
+    request = create_params(body).request()
+    return Request(input=request.input, params={key: item for key, item in request.params.items() if key != "model"})
+
+
 class _Asked:
     """An open environment of which something else is asked than its row says."""
 
@@ -90,9 +96,7 @@ class Endpoints:
             Refusal: no reply could be had.
         """
         name, model = self._chosen(body.get("model"))
-        request = create_params(body).request()
-        params = {key: value for key, value in request.params.items() if key != "model"}
-        reply = await self._ask(name, model, Request(input=request.input, params=params))
+        reply = await self._ask(name, model, _asked_with(body))
         return whole_response(reply.body, name, body)
 
     async def play(self, session: ClientSession, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +106,7 @@ class Endpoints:
         Raises:
             Refusal: it failed.
         """
-        request = create_params(body).request()
+        request = _asked_with(body)
         agent = self._agents[session.route.name]
 
         async def played(environment: OpenEnvironment, model: BoundModel) -> Trajectory:
