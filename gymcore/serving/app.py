@@ -7,6 +7,7 @@ Source: the HTTP interface of nemo-gym 0.4.0, which its collector, NeMo RL and v
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -108,6 +109,7 @@ class _Wire:
         self._endpoints = served.endpoints
         self._placements = served.placements
         self._down = served.down
+        self._started_at = time.time()
         self._aggregating = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._may_read = 0.0
@@ -140,14 +142,12 @@ class _Wire:
         return json_response({"status": "ready", "in_flight": in_flight, "sessions": len(self._sessions)})
 
     async def configuration(self, request: Request) -> Response:
-        host, port = request.url.hostname or "127.0.0.1", request.url.port or 80
-        host = f"[{host}]" if ":" in host else host  # clients write it into an address
-        found = configuration(self._routes.values(), self._composition.models, host, port)
+        found = configuration(self._routes.values(), self._composition.models, *_place(request))
         # JSON is YAML in which no name can be taken for anything else.
         return json_response(encode_json(found).decode())
 
     async def instances(self, request: Request) -> Response:
-        return json_response(instances(self._routes.values(), str(request.base_url).rstrip("/")))
+        return json_response(instances(self._routes.values(), *_place(request), self._started_at))
 
     async def reverify_mode(self, request: Request) -> Response:
         # A verifier may look at what the tools have done to its environment, and nothing says which one does.
@@ -324,6 +324,12 @@ class _Wire:
             told = f"there is no {name!r} here without a session, in which tools are called"
             raise Refusal(404, told, hints=["try: POST /seed_session with a row, and send its cookie along"])
         return found[1]
+
+
+def _place(request: Request) -> tuple[str, int]:
+    """Return by which host and port the client has called; it writes the host into addresses."""
+    host = request.url.hostname or "127.0.0.1"
+    return f"[{host}]" if ":" in host else host, request.url.port or 80
 
 
 def _refuse_another(sent: SentRow, seeded: SentRow) -> None:
