@@ -29,21 +29,25 @@ LONGEST = BODY_BYTES
 """The most letters that one rollout may have."""
 
 
-async def received(request: Request) -> IO[bytes]:
+async def received(request: Request, stall_s: float = STALL_S) -> IO[bytes]:
     """
     Take a long body as it comes, which must be no slower than others have to be.
+
+    Args:
+        request: What came, without its body.
+        stall_s: How long nothing of it may come.
 
     Raises:
         Refusal: it is too long or too slow, the client has left, or the disk takes no more.
     """
     file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115, whoever reads it closes it
     try:
-        await _take(request, file)
+        await _take(request, file, stall_s)
     except BaseException as error:
         file.close()
         if isinstance(error, TimeoutError):
             told = f"the body did not come within {BODY_S:g} s for each {BODY_BYTES >> 20} MB"
-            raise Refusal(408, f"{told}, or nothing of it for {STALL_S:g} s") from None
+            raise Refusal(408, f"{told}, or nothing of it for {stall_s:g} s") from None
         if isinstance(error, ClientDisconnect):
             raise Refusal(400, "the client has left") from None
         if isinstance(error, OSError):
@@ -52,21 +56,28 @@ async def received(request: Request) -> IO[bytes]:
     return file
 
 
-async def _take(request: Request, file: IO[bytes]) -> None:
+async def _take(request: Request, file: IO[bytes], stall_s: float) -> None:
     now = asyncio.get_running_loop().time
     begun, come = now(), 0
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > MOST_BYTES:
+        raise _too_long()
     waiting: list[bytes] = []
-    async with asyncio.timeout(STALL_S) as deadline:
+    async with asyncio.timeout(stall_s) as deadline:
         async for part in request.stream():
             come += len(part)
             if come > MOST_BYTES:
-                raise Refusal(413, f"the body is longer than {MOST_BYTES >> 20} MB")
+                raise _too_long()
             waiting.append(part)
             if come % IN_MEMORY < len(part):  # a thread for each part would take longer than the disk
                 await asyncio.to_thread(file.writelines, waiting)
                 waiting = []
-            deadline.reschedule(min(now() + STALL_S, begun + BODY_S * (1 + come // BODY_BYTES)))
+            deadline.reschedule(min(now() + stall_s, begun + BODY_S * (1 + come // BODY_BYTES)))
     await asyncio.to_thread(file.writelines, waiting)
+
+
+def _too_long() -> Refusal:
+    return Refusal(413, f"the body is longer than {MOST_BYTES >> 20} MB")
 
 
 def no_room(error: OSError) -> Refusal:
