@@ -465,6 +465,27 @@ class Environment(Generic[TaskT, ConfigT]):
         """
         return ()
 
+    @classmethod
+    async def aggregate_metrics(
+        cls, config: ConfigT, resources: Any, rollouts: Iterable[Mapping[str, Any]]
+    ) -> Mapping[str, Any]:
+        """
+        Say what many rollouts amount to, beyond the statistics of their numbers: pass@k, majorities, subsets.
+
+        Asked by clients of `gym serve` that have collected them, where the environment plays in this process.
+
+        Args:
+            config: The options.
+            resources: What `shared()` yielded.
+            rollouts: As the client sent them: rows with a `reward`, metrics beside it, and often without what was
+                said; they may be hundreds of thousands, and can be gone through more than once.
+
+        Returns:
+            `agent_metrics`, which are added to the statistics of all rollouts, and `group_level_metrics` and
+            `key_metrics`, each in place of ours; what is not there is as if there was no such method.
+        """
+        return {}
+
     async def open(self) -> None:
         """Prepare this rollout, before the model is first asked."""
 

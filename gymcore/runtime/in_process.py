@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, TypeVar
@@ -69,6 +69,10 @@ class TimeLimits:
         """Say that the verifier took longer than it may."""
         return f"the verifier took longer than {self.verify_s:g} s ({self.verify_option})"
 
+    def late_metrics(self) -> str:
+        """Say that summing rollouts up took longer than it may."""
+        return f"aggregate_metrics() took longer than {self.verify_s:g} s ({self.verify_option})"
+
 
 @dataclass(frozen=True, slots=True)
 class InProcess:
@@ -95,6 +99,17 @@ class InProcess:
     def instance_of(self, row: bytes, seed: int, models: Models) -> Instance:
         """Return what plays one rollout of the task that a row holds."""
         return _Local(self, row, seed, models)
+
+    async def aggregate_metrics(self, rollouts: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Return what the environment says of many rollouts."""
+        asked = self.environment_class.aggregate_metrics(self.config, self.resources, rollouts)
+        told: Any = await _bounded(asked, self.limits.verify_s, self.limits.late_metrics())
+        kinds = {"group_level_metrics": list, "agent_metrics": dict, "key_metrics": dict}
+        if not isinstance(told, dict) or any(
+            not isinstance(told.get(key, kind()), kind) for key, kind in kinds.items()
+        ):
+            raise TypeError("aggregate_metrics() returned no dictionary of a list of groups and of named metrics")
+        return told
 
     def status(self) -> str | None:
         """There is nothing to say: what happens here is a failure of a rollout, or of the run."""

@@ -6,7 +6,7 @@ A session knows only this surface; who implements it decides what a tool call co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from gymcore.interfaces import BoundModel, Environment
@@ -81,6 +81,15 @@ class Placement(Protocol):
             planned: Which rollout.
             seed: The seed of its world.
             models: The models it may ask.
+        """
+
+    async def aggregate_metrics(self, rollouts: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """
+        Return what the environment says of many rollouts.
+
+        Raises:
+            Late: it takes longer than it may.
+            TypeError: it says nothing that could be told.
         """
 
     def status(self) -> str | None:

@@ -7,16 +7,17 @@ Source: the HTTP interface of nemo-gym 0.4.0, which its collector, NeMo RL and v
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,7 +25,10 @@ from gymcore.composition import Composition, Route
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError
 from gymcore.records import ToolCall, Trajectory
-from gymcore.serving.aggregate import aggregate
+from gymcore.runtime.faults import Late, message_of
+from gymcore.runtime.placement import Placement
+from gymcore.serving.aggregate import Summary, summed_up
+from gymcore.serving.collected import Collected, no_room, received
 from gymcore.serving.cookies import named_in, set_cookie
 from gymcore.serving.head import configuration, instances
 from gymcore.serving.models import Endpoints, read_asked, read_chat, streamed
@@ -34,7 +38,7 @@ from gymcore.serving.outages import Unplayable
 from gymcore.serving.recorder import Recorder
 from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error, stopping
 from gymcore.serving.replies import scored, trajectory_of
-from gymcore.serving.rows import LONG_BODY, SentRow, read_object, read_row, read_seed
+from gymcore.serving.rows import LONG_BODY, SentRow, read_row, route_of
 from gymcore.serving.sessions import ClientSession, Sessions
 from gymcore.serving.steps import read_turn, stepped
 
@@ -53,6 +57,8 @@ class Served:
     on_demand: OnDemand
     sessions: Sessions
     endpoints: Endpoints
+    placements: Mapping[str, Placement]
+    """Where the environments play."""
 
 
 LONGEST_PAUSE_S = 5.0
@@ -129,6 +135,9 @@ class _Wire:
         self._sessions = served.sessions
         self._endpoints = served.endpoints
         self._down = served.unplayable.environments
+        self._placements = served.placements
+        self._started_at = time.time()
+        self._aggregating = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._may_read = 0.0
         """When the next long body may be read, in seconds of the event loop's clock."""
@@ -160,14 +169,12 @@ class _Wire:
         return json_response({"status": "ready", "in_flight": in_flight, "sessions": len(self._sessions)})
 
     async def configuration(self, request: Request) -> Response:
-        host, port = request.url.hostname or "127.0.0.1", request.url.port or 80
-        host = f"[{host}]" if ":" in host else host  # clients write it into an address
-        found = configuration(self._routes.values(), self._composition.models, host, port)
+        found = configuration(self._routes.values(), self._composition.models, *_place(request))
         # JSON is YAML in which no name can be taken for anything else.
         return json_response(encode_json(found).decode())
 
     async def instances(self, request: Request) -> Response:
-        return json_response(instances(self._routes.values(), str(request.base_url).rstrip("/")))
+        return json_response(instances(self._routes.values(), *_place(request), self._started_at))
 
     async def reverify_mode(self, request: Request) -> Response:
         # A verifier may look at what the tools have done to its environment, and nothing says which one does.
@@ -186,11 +193,48 @@ class _Wire:
         except FailedRollout as failed:
             if not sent.takes_failures:
                 raise
-            answer = encode_json(failed.answer(sent.sent))
+            # What has failed has no reward; a row may have one of its own.
+            row = {key: item for key, item in sent.sent.items() if key not in ("reward", "response")}
+            answer = encode_json(failed.answer(row))
         return Response(answer, media_type="application/json")
 
     async def aggregate(self, request: Request) -> Response:
-        return await self._read(request, lambda body: json_response(aggregate(read_object(body))))
+        # Thousands of rollouts take a while, which the others need not wait for; one body at a time, for its memory.
+        async with self._aggregating:
+            file = await received(request)
+            try:
+                summary = await asyncio.to_thread(summed_up, Collected(file).all(), self._environment_of)
+                own = await self._own_metrics(summary, Collected(file))
+                size = await asyncio.to_thread(_rewritten, file, summary.written(own))
+            except BaseException:
+                file.close()
+                raise
+        headers = {"content-length": str(size)}
+        return StreamingResponse(_pieces(file), headers=headers, media_type="application/json")
+
+    def _environment_of(self, rollout: Mapping[str, Any]) -> str | None:
+        try:
+            return route_of(rollout, self._routes).environment
+        except Refusal:
+            return None
+
+    async def _own_metrics(self, summary: Summary, rollouts: Collected) -> Mapping[str, Any]:
+        """
+        Return what the environment of some rollouts says of them; nothing where they are of none here, or of several.
+
+        Raises:
+            Refusal: it failed.
+        """
+        environment = summary.environment
+        if environment is None:
+            return {}
+        try:
+            return await self._placements[environment].aggregate_metrics(rollouts)
+        except GymcoreError:
+            raise
+        except Exception as error:
+            told = f"{environment} could not sum the rollouts up: {type(error).__name__}: {message_of(error)}"
+            raise Refusal(504 if isinstance(error, Late) else 500, told) from None
 
     async def seed_session(self, request: Request) -> Response:
         return _with_cookie(json_response({}), await self._opened(request))
@@ -205,7 +249,7 @@ class _Wire:
 
     async def _opened(self, request: Request) -> str:
         """Open an environment for the row that was sent, and return the name of its session."""
-        sent = await self._read(request, partial(read_seed, routes=self._routes))
+        sent, _ = await self._read(request, partial(read_row, routes=self._routes))
         if self._recorder.is_stopping:
             raise stopping()
         with suppress(Refusal):  # a session of before may be closed by now
@@ -274,10 +318,16 @@ class _Wire:
 
     async def responses(self, request: Request) -> Response:
         asked = await self._read(request, read_asked)
-        found = self._find(request)
-        if found is None:
+        # Agents send the cookie of their session to their model, too: a cookie alone asks for no episode.
+        if not self._names_agent(asked.params.get("model")):
             return json_response(await self._endpoints.respond(asked))
-        return json_response(await self._endpoints.play(found[1], asked))
+        session = self._session(request)
+        if asked.params["model"] != session.route.name:
+            raise Refusal(409, f"the agent of the session is {session.route.name}")
+        return json_response(await self._endpoints.play(session, asked))
+
+    def _names_agent(self, model: Any) -> bool:
+        return isinstance(model, str) and model in self._routes and model not in self._composition.models
 
     async def chat(self, request: Request) -> Response:
         asked = await self._read(request, read_chat)
@@ -309,6 +359,12 @@ def _read_episode(body: bytes, routes: Mapping[str, Route]) -> tuple[SentRow, An
     return sent, response, trajectory_of(response)
 
 
+def _place(request: Request) -> tuple[str, int]:
+    """Return by which host and port the client has called; it writes the host into addresses."""
+    host = request.url.hostname or "127.0.0.1"
+    return f"[{host}]" if ":" in host else host, request.url.port or 80
+
+
 def _refuse_another(sent: SentRow, session: ClientSession) -> None:
     """
     Find that a row is not the one of its session.
@@ -318,6 +374,24 @@ def _refuse_another(sent: SentRow, session: ClientSession) -> None:
     """
     if sent.route.environment != session.route.environment or not sent.is_task(session.told):
         raise Refusal(409, "this row is not the one of the session", hints=["try: /seed_session, for another"])
+
+
+def _rewritten(file: IO[bytes], pieces: Iterable[bytes]) -> int:
+    """Write an answer in the place of what was sent, and return its length."""
+    try:
+        file.seek(0)
+        file.truncate()
+        file.writelines(pieces)
+        return file.tell()
+    except OSError as error:
+        raise no_room(error) from None
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while piece := file.read(2**18):
+            yield piece
 
 
 def _with_cookie(response: Response, name: str) -> Response:

@@ -19,7 +19,7 @@ from gymcore.serving.cookies import named_in, set_cookie
 from gymcore.serving.refusals import Refusal, stopping
 from gymcore.serving.room import Place, Room
 
-__all__ = ["BODY_BYTES", "BODY_S", "Guard", "is_loopback", "name_of"]
+__all__ = ["BODY_BYTES", "BODY_S", "STALL_S", "Guard", "harmless", "is_loopback", "name_of"]
 
 BODY_BYTES = 16 * 2**20
 """The longest body that is read, where nothing is said: understanding one takes the server's time from all others."""
@@ -53,6 +53,10 @@ SMALL_BYTES = 2**20
 
 WAIT_S = 600.0
 """How long a body waits, unread, for room that those of rollouts take which are being played."""
+
+
+STREAMED = ("/aggregate_metrics",)
+"""Calls of which nothing is held here: who answers them reads the body as it comes, within bounds of its own."""
 
 
 def is_loopback(host: str) -> bool:
@@ -161,7 +165,7 @@ class Guard:
             leaving.headers["connection"] = "close"
             await leaving.response()(scope, receive, send)
 
-    async def _checked(self, scope: Scope, receive: Receive, coming: _Body) -> bytes:
+    async def _checked(self, scope: Scope, receive: Receive, coming: _Body) -> bytes | None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         names = [name for name, _ in scope["headers"]]
         if any(names.count(name) > 1 for name in _ONCE):
@@ -176,7 +180,7 @@ class Guard:
             raise Refusal(403, "pages of other origins may not ask this server")
         if self._token is not None and not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
             raise Refusal(401, "a token is needed: Authorization: Bearer ...", headers={"www-authenticate": "Bearer"})
-        return await self._body(headers, receive, coming)
+        return None if scope["path"] in STREAMED else await self._body(headers, receive, coming)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive, body: _Body) -> bytes:
         size = self._body_bytes if b"transfer-encoding" in headers else 0
@@ -190,7 +194,7 @@ class Guard:
         self._coming[body] = None
         try:
             async with asyncio.timeout_at(body.begun + self._body_s) as body.deadline:
-                return _harmless(await self._read(receive, body))
+                return harmless(await self._read(receive, body))
         except TimeoutError:
             if body.is_dropped:
                 raise _dropped() from None
@@ -288,7 +292,7 @@ def _naming_again(scope: Scope, send: Send) -> Send:
     return sent
 
 
-def _harmless(body: bytes) -> bytes:
+def harmless(body: bytes) -> bytes:
     """
     Return a body that can be read in a moment.
 

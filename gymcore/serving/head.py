@@ -4,6 +4,7 @@ What clients ask first: who is served where; and the lines that put what is serv
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,9 +33,25 @@ def configuration(routes: Iterable[Route], models: Iterable[str], host: str, por
     return found
 
 
-def instances(routes: Iterable[Route], url: str) -> list[dict[str, Any]]:
-    """Return the agents as the head's list of servers, which only a status command reads."""
-    common = {"server_type": "responses_api_agents", "url": url, "status": "success"}
+def instances(routes: Iterable[Route], host: str, port: int, started_at: float) -> list[dict[str, Any]]:
+    """
+    Return the agents as the head's list of servers, which only a status command reads.
+
+    Args:
+        routes: Who serves rows.
+        host: Under which name the client reached this server.
+        port: On which port.
+        started_at: Since when it serves, in seconds since 1970.
+    """
+    common = {
+        "server_type": "responses_api_agents",
+        "url": f"http://{host}:{port}",
+        "host": host,
+        "port": port,
+        "pid": os.getpid(),
+        "start_time": started_at,
+        "status": "success",
+    }
     return [{"name": route.agent_plugin.name, "process_name": route.name, **common} for route in routes]
 
 

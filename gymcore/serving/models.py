@@ -35,7 +35,7 @@ class Asked:
     params: Mapping[str, Any]
     """The create parameters as they came, or as a chat request says them."""
     request: Request
-    """The same, checked."""
+    """The same, checked, without whom."""
     is_streamed: bool = False
     """Whether the answer is to be sent as a stream."""
 
@@ -66,12 +66,14 @@ def read_chat(body: bytes) -> Asked:
 
 
 def _request(params: Mapping[str, Any]) -> Request:
+    """Return what is asked, without whom: who is asked is called otherwise at its endpoint."""
     try:
-        return CreateParams.model_validate(params).request()
+        request = CreateParams.model_validate(params).request()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise Refusal(422, f"{place}: {first['msg']}" if place else str(first["msg"])) from None
+    return Request(input=request.input, params={key: item for key, item in request.params.items() if key != "model"})
 
 
 class _OtherRequest:
@@ -121,8 +123,7 @@ class Endpoints:
             Refusal: no reply could be had.
         """
         name, model = self._chosen(asked.params.get("model"))
-        params = {key: value for key, value in asked.request.params.items() if key != "model"}
-        reply = await self._ask(name, model, Request(input=asked.request.input, params=params))
+        reply = await self._ask(name, model, asked.request)
         return whole_response(reply.body, name, asked.params)
 
     async def play(self, session: ClientSession, asked: Asked) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _calls(composition: Composition) -> dict[str, Any]:
         "/reset": {"post": _post("Open it as Gymnasium does.", row, _RESET, is_session=True, example=example)},
         "/step": {"post": _post("Play one turn.", turn, _STEP, is_session=True, example=said)},
         "/close_session": {"post": _post("Close without a score.", None, _OBJECT, is_session=True)},
-        "/v1/responses": {"post": _post("Ask a model; in a session, have its agent play.", params, response)},
+        "/v1/responses": {"post": _post("Ask a model; or the agent of a session, by its name.", params, response)},
         "/v1/chat/completions": {"post": _post("Ask a model in the words of chat.", chat, _OBJECT)},
     }
 

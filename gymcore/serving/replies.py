@@ -21,7 +21,7 @@ def scored(
     """
     Return the answer to `/run` and `/verify`: the row verbatim, the response, the reward, and metrics as own keys.
 
-    A metric whose name the row has taken stands only in `metrics`.
+    A metric whose name the row has taken stands only in `metrics`; what is told of a rollout wins over the row.
 
     Args:
         sent: The row.
@@ -31,9 +31,9 @@ def scored(
         reward: What it came to.
     """
     answer = {
-        **sent,
         "environment": task[0],
         "task_id": task[1],
+        **sent,
         "response": response,
         "reward": reward.value,
         "reward_parts": reward.parts,

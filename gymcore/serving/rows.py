@@ -11,13 +11,13 @@ from typing import Any
 
 from gymcore.composition import Route
 from gymcore.composition.rows.preparation import RowError, prepare_row
-from gymcore.composition.rows.reader import RowReader
+from gymcore.composition.rows.reader import MAX_EPOCH, RowReader
 from gymcore.documents import DocumentError, decode_exactly, decode_json, encode_json
 from gymcore.errors import nearest
 from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Row
 from gymcore.serving.refusals import Refusal
 
-__all__ = ["INDICES", "LONG_BODY", "SentRow", "read_object", "read_row", "read_seed", "route_of"]
+__all__ = ["INDICES", "LONG_BODY", "SentRow", "read_object", "read_row", "route_of"]
 
 INDICES = ("_ng_task_index", "_ng_rollout_index", "_ng_attempt_index", "_ng_rollout_id")
 """The keys by which clients number what they ask for; they are no part of a task."""
@@ -25,13 +25,7 @@ INDICES = ("_ng_task_index", "_ng_rollout_index", "_ng_attempt_index", "_ng_roll
 FAILURE_KEYS = ("_ng_failure_class", "_ng_failure_terminal", "failure")
 """What `FailedRollout.answer` adds to a row: a collector may send its file of failures again."""
 
-_NO_TASK = {*INDICES, *ROLLOUT_KEYS, *FAILURE_KEYS}
-"""What may come beside a row whose response is scored: a client may send back what it was told of it."""
-
-_BESIDE_A_SEED = {*ROLLOUT_KEYS, *FAILURE_KEYS}
-"""What may come beside a row that a session is opened for; its numbers count."""
-
-_NOT_OWN = {*_NO_TASK, *ROUTE_KEYS, "response", "responses_create_params"}
+_NOT_OWN = {*INDICES, *ROLLOUT_KEYS, *FAILURE_KEYS, *ROUTE_KEYS, "responses_create_params"}
 """What may change between the two times that a client sends the row of a session."""
 
 LONG_BODY = 2**18
@@ -138,17 +132,17 @@ def route_of(row: Mapping[str, Any], routes: Mapping[str, Route]) -> Route:
     raise Refusal(422, "the row says no `agent_ref.name`, so nobody knows who plays it", hints=[hint])
 
 
-def read_row(
-    body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...] = (), read: dict[str, Any] | None = None
-) -> tuple[SentRow, list[Any]]:
+def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...] = ()) -> tuple[SentRow, list[Any]]:
     """
     Read and check a row that somebody sent.
+
+    Keys of it that a rollout adds, or that say something else of a route than ours may, are its author's: they are set
+    aside in `agent_ref.served_as` of what is played and kept.
 
     Args:
         body: The request's body.
         routes: Who serves rows.
         extra: Keys of the protocol that came beside the row, such as `response`.
-        read: What `read_object` has read of the body, where it has.
 
     Returns:
         The row, and what the extra keys hold, None where they are absent.
@@ -156,50 +150,78 @@ def read_row(
     Raises:
         Refusal: it is no row, or none for anybody here.
     """
-    value = read_object(body) if read is None else read
+    value = read_object(body)
     if len(body) > LONG_BODY:  # before more is done with it than it may be worth
         if len(value) > MOST_KEYS:
             raise Refusal(422, f"{WHERE} has {len(value):,} keys; {MOST_KEYS:,} may stand beside each other")
         route_of(value, routes)
-    reader = RowReader(is_alone=True)
-    if extra:  # nothing of this is kept, so nothing that reading loses is missed
-        found = [value.pop(key, None) for key in extra]
-        row: dict[str, Any] | None = {key: item for key, item in value.items() if key not in _NO_TASK}
+    reader = RowReader(is_alone=True, reserved=frozenset())
+    line = body.strip()
+    # With extra keys nothing of it is kept, so nothing that reading loses is missed.
+    sent = value if extra else reader.parse(line, WHERE, value)
+    if sent is None:
+        raise _refused(reader)
+    route = route_of(sent, routes)
+    found = [sent.get(key) for key in extra]
+    beside = {*extra, *(FAILURE_KEYS if FAILURE_KEYS[0] in sent else ())}
+    own = _own_keys(sent, route, routes) - beside
+    row = sent
+    if not sent.keys().isdisjoint({*beside, *own, *INDICES}):
+        exact = decode_exactly(line)
+        aside = {key: exact[key] for key in exact if key in own}
+        row = {key: item for key, item in exact.items() if key not in beside and key not in own and key not in INDICES}
+        if not own.isdisjoint(ROLLOUT_KEYS) and row.get("task_id") is None:
+            row["task_id"] = _identity(row, aside, route)
         line = encode_json(row)
+        sent = {key: item for key, item in sent.items() if key not in beside}
     else:
-        found, line = [], body.strip()
-        row = reader.parse(line, WHERE, value)
-        if row is not None and FAILURE_KEYS[0] in row:
-            value = row = {key: item for key, item in decode_exactly(line).items() if key not in FAILURE_KEYS}
-            line = encode_json(row)
-    if row is not None:
-        route = route_of(row, routes)
-        if not extra and not row.keys().isdisjoint(INDICES):
-            row = {key: item for key, item in decode_exactly(line).items() if key not in INDICES}
-            line = encode_json(row)
-        try:
-            line, row, _ = prepare_row(line, row, _prompt(row, route), route.environment_class.task_model.model_fields)
-        except RowError as error:
-            raise Refusal(422, f"{WHERE}: {error}", hints=[error.hint] if error.hint else []) from None
-        if (routed := reader.routed(line, row, route, WHERE)) is not None:
-            data = routed[0] if b"\n" not in routed[0] else encode_json(decode_json(routed[0]))
-            return SentRow(value, route, Row(data), hashlib.blake2b(body, digest_size=16).digest()), found
+        aside = {}
+    try:
+        line, row, _ = prepare_row(line, row, _prompt(row, route), route.environment_class.task_model.model_fields)
+    except RowError as error:
+        raise Refusal(422, f"{WHERE}: {error}", hints=[error.hint] if error.hint else []) from None
+    routed = reader.routed(line, row, route, WHERE)
+    if routed is None:
+        raise _refused(reader)
+    data = routed[0] if b"\n" not in routed[0] else encode_json(decode_json(routed[0]))
+    if aside:
+        data = _with_aside(data, aside)
+    return SentRow(sent, route, Row(data), hashlib.blake2b(body, digest_size=16).digest()), found
+
+
+def _refused(reader: RowReader) -> Refusal:
     problem = reader.problems[0]
-    raise Refusal(422, f"{problem.where}: {problem.message}", hints=problem.hints)
+    return Refusal(422, f"{problem.where}: {problem.message}", hints=problem.hints)
 
 
-def read_seed(body: bytes, routes: Mapping[str, Route]) -> SentRow:
-    """
-    Read and check a row that a session is opened for, to be kept; what a client was told of it may come beside it.
+def _own_keys(row: Mapping[str, Any], route: Route, routes: Mapping[str, Route]) -> set[str]:
+    """Return the keys of a row that mean something else to us than to its author."""
+    own = {key for key in ROLLOUT_KEYS if key in row}
+    epoch = row.get("epoch", 1)
+    if type(epoch) is not int or not 1 <= epoch <= MAX_EPOCH:
+        own.add("epoch")
+    if route.environment_class.keeps_route:  # then whoever checks the row sets the others aside
+        return own
+    task_id, environment = row.get("task_id"), row.get("environment")
+    if isinstance(task_id, bool) or not isinstance(task_id, str | int | None) or task_id == "":
+        own.add("task_id")
+    # Another one that is served is a mistake, because the row would be played by the wrong one.
+    if environment is not None and all(environment != served.environment for served in routes.values()):
+        own.add("environment")
+    return own
 
-    Raises:
-        Refusal: it is no row, or none for anybody here.
-    """
-    read = read_object(body)
-    if _BESIDE_A_SEED.isdisjoint(read):
-        return read_row(body, routes, read=read)[0]
-    row = {key: item for key, item in decode_exactly(body).items() if key not in _BESIDE_A_SEED}
-    return read_row(encode_json(row), routes)[0]
+
+def _identity(row: Mapping[str, Any], aside: Mapping[str, Any], route: Route) -> str:
+    """Return what identifies a task that has no id, and of whose content some was set aside."""
+    content = sorted((key, item) for key, item in {**row, **aside}.items() if key not in ROUTE_KEYS)
+    return f"{route.environment}/{hashlib.blake2b(encode_json(content), digest_size=10).hexdigest()}"
+
+
+def _with_aside(line: bytes, aside: dict[str, Any]) -> bytes:
+    row = decode_exactly(line)
+    reference = row["agent_ref"]
+    row["agent_ref"] = {**reference, "served_as": {**reference.get("served_as", {}), **aside}}
+    return encode_json(row)
 
 
 def _prompt(row: Mapping[str, Any], route: Route) -> Any:

@@ -269,7 +269,10 @@ async def opened(
         writing = asyncio.create_task(collect(recorder.ended(), journal, on_durable=written))
         writing.add_done_callback(ended)
         try:
-            yield Served(composition, recorder, unplayable, on_demand, sessions, endpoints), writing
+            yield (
+                Served(composition, recorder, unplayable, on_demand, sessions, endpoints, stage.placements),
+                writing,
+            )
         finally:
             await on_demand.close(0.0)
             await sessions.aclose()

@@ -159,6 +159,47 @@ def test_nemo_gyms_collector_goes_on_after_a_failure(gym_serve: Serve, tmp_path:
     assert (tmp_path / "out/rollouts.jsonl").read_text() == ""
 
 
+def test_an_agent_of_theirs_that_sends_its_cookies_to_the_model_gets_one_reply(
+    gym_serve: Serve, tmp_path: Path
+) -> None:
+    """
+    Its session is scored with what the model said, and our agent plays nothing in it.
+    """
+    python = interpreter(NEMO_PYTHON, "test-nemo-gym")
+    with served_with_endpoint(gym_serve, tmp_path) as served, socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+        free.close()
+        row = rows_of(tmp_path / "runs/mix")[0]
+        command = [python, Path(__file__).with_name("nemo_gym_agent.py"), str(port), served.url.rpartition(":")[2]]
+        agent = subprocess.Popen(command, env={**os.environ, **OFFLINE}, stderr=subprocess.PIPE, text=True)
+        try:
+            answer = _answered(f"http://127.0.0.1:{port}/run", row, agent)
+        finally:
+            agent.kill()
+            agent.communicate()
+        served.stop()
+
+    (line,) = lines_of(tmp_path / "runs/mix/rollouts.jsonl")
+    assert [item["type"] for item in answer["response"]["output"]] == ["function_call"]
+    assert (line["task_id"], len(line["turns"]), line["provenance"]["agent"]) == (row["task_id"], 1, "client")
+
+
+def _answered(url: str, row: dict[str, Any], server: subprocess.Popen[str]) -> dict[str, Any]:
+    """Send a row to a server as soon as it is there."""
+    until = time.monotonic() + 100
+    while True:
+        try:
+            answer = httpx.post(url, json=row, timeout=60)
+        except httpx.ConnectError:
+            assert server.poll() is None, server.communicate()
+            assert time.monotonic() < until, "it does not serve"
+            time.sleep(0.2)
+            continue
+        assert answer.status_code == 200, answer.text
+        value: dict[str, Any] = answer.json()
+        return value
+
+
 @contextmanager
 def ng_run(python: Path, folder: Path, foreign: int) -> Iterator[int]:
     """Run NeMo Gym with example_single_tool_call of its own, and the four lines that lead to our other agent."""

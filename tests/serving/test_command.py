@@ -68,6 +68,25 @@ def test_what_it_prints_fits_into_the_configuration_of_a_trainer(gym_serve: Serv
         assert configuration[name] == entry
 
 
+def test_a_status_command_is_told_which_process_serves_where_and_since_when(gym_serve: Serve) -> None:
+    """
+    As the head of NeMo Gym tells it, for each agent.
+    """
+    begun = time.time()
+    with gym_serve(*BOTH) as served:
+        instances = httpx.get(f"{served.url}/server_instances").json()
+        asked = time.time()
+        served.stop()
+
+    port = int(served.url.rpartition(":")[2])
+    where = {"url": served.url, "host": "127.0.0.1", "port": port, "pid": served.process.pid}
+    names = {"example_single_tool_call_simple_agent", "example_multi_step_simple_agent"}
+    assert {instance["process_name"] for instance in instances} == names
+    for instance in instances:
+        assert {key: instance[key] for key in where} == where
+        assert begun <= instance["start_time"] <= asked
+
+
 @pytest.mark.parametrize(
     ("arguments", "host"),
     [(("--host", "0.0.0.0"), "127.0.0.1"), (("--host", "0.0.0.0", "--allow-host", "gym.example"), "gym.example")],

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click import IntRange
+from starlette.requests import Request
 from starlette.responses import Response as Answer
 from starlette.types import Receive, Scope, Send
 
@@ -25,8 +26,10 @@ from gymcore.errors import RequestError
 from gymcore.responses import message
 from gymcore.serving import Address, bind
 from gymcore.serving.app import application
+from gymcore.serving.collected import received
 from gymcore.serving.guard import HELD_BYTES, SLOW_S, SMALL_BYTES, Guard, is_loopback
 from gymcore.serving.protocol import BoundedProtocol
+from gymcore.serving.refusals import Refusal
 from gymcore.serving.server import answering, opened
 
 Composed = Callable[..., Composition]
@@ -736,3 +739,35 @@ async def test_many_requests_on_one_connection_are_answered_in_order(composed: C
 
     assert said.count(b"HTTP/1.1 200") == 6
     assert said.rindex(b'"ready"') > said.rindex(b'"ok"')
+
+
+@pytest.mark.parametrize(
+    ("parts", "headers", "status"),
+    [
+        ([], [], 408),
+        ([b"{"] * 3, [], 408),
+        ([b"{", None], [], 400),
+        ([b"{"], [(b"content-length", b"2000000000")], 413),
+    ],
+    ids=["nothing", "some", "left", "long"],
+)
+async def test_long_bodies_are_not_waited_for_either(
+    parts: list[bytes | None], headers: list[tuple[bytes, bytes]], status: int
+) -> None:
+    """
+    Those of all rollouts of an evaluation, which are read as they come.
+    """
+    coming = iter(parts)
+
+    async def receive() -> dict[str, Any]:
+        for part in coming:
+            if part is None:
+                return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": part, "more_body": True}
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(Refusal) as raised:
+        await received(Request({"type": "http", "method": "POST", "headers": headers}, receive), stall_s=0.1)
+
+    assert raised.value.status == status

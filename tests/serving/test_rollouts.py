@@ -497,12 +497,11 @@ async def test_a_broken_verifier_tells_its_class_and_no_traceback(composed: Comp
 @pytest.mark.parametrize(
     ("change", "status", "told"),
     [
-        ({"agent_ref": {"name": "b_agent"}}, 404, "try: a_agent"),
+        ({"agent_ref": {"name": "c_agent"}}, 404, "try: "),
         ({"agent_ref": {}, "environment": "c"}, 422, "agent_ref"),
         ({"responses_create_params": {"input": 3}}, 422, "input"),
         ({"responses_create_params": {"input": "x", "temperature": 9}}, 422, "temperature"),
         ({"environment": "b"}, 422, "leads to 'a'"),
-        ({"reward": 1.0}, 422, "reward"),
     ],
 )
 async def test_a_row_that_cannot_be_played_is_refused_with_its_reason(
@@ -511,7 +510,7 @@ async def test_a_row_that_cannot_be_played_is_refused_with_its_reason(
     """
     It is checked as `compose` checks rows, and nothing is played.
     """
-    async with wire(composed({"a": (World, 1)}, Says)) as served:
+    async with wire(composed({"a": (World, 1), "b": (World, 1)}, Says)) as served:
         reply = await served.post("/run", {**served.rows()[0], **change})
 
     assert reply.status_code == status
@@ -539,7 +538,7 @@ async def test_a_long_row_is_read_as_a_short_one(composed: Composed, wire: Servi
         row = {**served.rows()[0], "note": [{"number": number} for number in range(40_000)], "_ng_rollout_index": 3}
         asked, seeded = await asyncio.gather(served.post("/run", row), served.post("/seed_session", row))
         scored = await served.post("/verify", {**row, "response": asked.json()["response"]})
-        wrong = await served.post("/run", {**row, "reward": 1.0})
+        wrong = await served.post("/run", {**row, "responses_create_params": 1})
 
     assert len(encode_json(row)) > LONG_BODY
     assert (asked.status_code, seeded.status_code, scored.status_code, wrong.status_code) == (200, 200, 200, 422)
@@ -850,3 +849,217 @@ async def test_what_was_collected_is_summed_up_by_task_and_in_total(composed: Co
     assert found["agent_metrics"]["mean/t"] == 3.0
     assert found["key_metrics"]["mean/seen"] == 1.0
     assert not any("_ng_" in name for name in found["agent_metrics"])
+
+
+class Sums(World):
+    """One that says itself what its rollouts amount to."""
+
+    @classmethod
+    @asynccontextmanager
+    async def shared(cls, config: Any) -> AsyncIterator[str]:
+        yield "shared"
+
+    @classmethod
+    async def aggregate_metrics(cls, config: Any, resources: Any, rollouts: Any) -> dict[str, Any]:
+        kept = [rollout["kept"] for rollout in rollouts] + [rollout["kept"] for rollout in rollouts]
+        return {"agent_metrics": {"kept": kept, "mean/reward": 7.0, "resources": resources}}
+
+
+async def test_an_environment_says_itself_what_its_rollouts_amount_to(composed: Composed, wire: Serving) -> None:
+    """
+    Beside our statistics and over them; of failures, and of rollouts of several environments, it is not asked.
+    """
+    rollouts = [{"agent_ref": {"name": "a_agent"}, "_ng_task_index": 0, "reward": 1.0, "kept": True}]
+    failed = {"agent_ref": {"name": "a_agent"}, "_ng_task_index": 0, "_ng_failure_class": "x"}
+    other = {"agent_ref": {"name": "b_agent"}, "_ng_task_index": 1, "reward": 0.0}
+    async with wire(composed({"a": (Sums, 1), "b": (World, 1)}, Says)) as served:
+        own = (await served.post("/aggregate_metrics", {"verify_responses": [*rollouts, failed]})).json()
+        mixed = (await served.post("/aggregate_metrics", {"verify_responses": [*rollouts, other]})).json()
+
+    assert own["agent_metrics"]["kept"] == [True, True]
+    assert own["agent_metrics"]["resources"] == "shared"
+    assert own["agent_metrics"]["max/reward"] == 1.0
+    assert own["key_metrics"]["mean/reward"] == 7.0
+    assert own["group_level_metrics"][0]["mean/reward"] == 1.0
+    assert mixed["agent_metrics"]["mean/reward"] == 0.5
+    assert "kept" not in mixed["agent_metrics"]
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "named"),
+    [(1 / 3, 500, "TypeError"), ({"key_metrics": []}, 500, "TypeError"), (ValueError("no"), 500, "ValueError: no")],
+    ids=["number", "list", "error"],
+)
+async def test_an_environment_that_sums_up_wrongly_is_named(
+    composed: Composed, wire: Serving, said: Any, status: int, named: str
+) -> None:
+    """
+    Its client learns which one it is, and what happened.
+    """
+
+    class Wrong(World):
+        @classmethod
+        async def aggregate_metrics(cls, config: Any, resources: Any, rollouts: Any) -> Any:
+            if isinstance(said, Exception):
+                raise said
+            return said
+
+    async with wire(composed({"a": (Wrong, 1)}, Says)) as served:
+        reply = await served.post("/aggregate_metrics", {"verify_responses": [{"reward": 1.0}]})
+
+    assert reply.status_code == status
+    assert reply.json()["error"]["message"].startswith("a could not sum the rollouts up: ")
+    assert named in reply.json()["error"]["message"]
+
+
+async def test_each_task_is_answered_with_its_rollouts_and_with_what_is_missing(
+    composed: Composed, wire: Serving
+) -> None:
+    """
+    As NeMo Gym answers: which rollouts there are with their numbers, how many failed, and no spread of a single number.
+    """
+    common = {"agent_ref": {"name": "a_agent"}, "_ng_task_index": 0}
+    rollouts = [
+        {**common, "_ng_rollout_index": 1, "reward": 0.5, "seen": True, "response": {"usage": {"output_tokens": 4}}},
+        {**common, "_ng_rollout_index": 0, "reward": 1, "once": 2},
+        {**common, "_ng_rollout_index": 2, "_ng_failure_class": "x"},
+    ]
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        reply = await served.post("/aggregate_metrics", {"verify_responses": rollouts})
+        nothing = await served.post("/aggregate_metrics", {"verify_responses": []})
+
+    (group,) = reply.json()["group_level_metrics"]
+    assert group["sample"] == {"agent_ref": {"name": "a_agent"}}
+    assert (group["num_rollouts"], group["expected_num_rollouts"], group["missing_num_rollouts"]) == (2, 3, 1)
+    assert group["reward_profile_completion_pct"] == pytest.approx(100 * 2 / 3)
+    which = {"_ng_task_index": 0}
+    assert group["rollout_infos"] == [
+        {**which, "rollout_id": "0:0", "_ng_rollout_index": 0, "reward": 1, "once": 2},
+        {**which, "rollout_id": "0:1", "_ng_rollout_index": 1, "reward": 0.5, "seen": 1, "output_tokens": 4},
+    ]
+    assert group["mean/once"] == 2
+    assert "std/once" not in group
+    assert "std/reward" in group
+    assert nothing.json() == {"group_level_metrics": [], "agent_metrics": {}, "key_metrics": {}}
+
+
+async def test_an_evaluation_of_real_size_is_summed_up(composed: Composed, wire: Serving) -> None:
+    """
+    A collector sends all of its rollouts in one body, with more parts and bytes than any other call may have.
+    """
+    rollouts = [
+        {"_ng_task_index": index // 16, "_ng_rollout_index": index % 16, "reward": index % 2, "parts": {"a": [{}] * 4}}
+        for index in range(33_600)
+    ]
+    rollouts[0]["text"] = "ä{" * 2_000_000
+    rollouts += [{"_ng_task_index": 1, "reward": 1, "text": "x" * 500} for _ in range(30_000)]
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        body = encode_json({"before": [1, {"verify_responses": 2}], "verify_responses": rollouts, "after": None})
+        assert len(body) > 2**24
+        reply = await served.client.post("/aggregate_metrics", content=body)
+
+    found = reply.json()
+    assert reply.status_code == 200
+    assert found["agent_metrics"]["mean/reward"] == pytest.approx((16_800 + 30_000) / 63_600)
+    assert found["agent_metrics"]["median/reward"] == 1
+    assert [group["num_rollouts"] for group in found["group_level_metrics"]][:3] == [16, 30_016, 16]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"verify_responses": [{"reward": 1}, 2]}', 422),
+        (b'{"verify_responses": {"reward": 1}}', 422),
+        (b'{"verify_responses": [{"reward": 1}', 400),
+        (b'{"verify_responses": [{"reward": 1}]} {}', 400),
+        (b'{"verify_responses": [{"reward": 1},]}', 400),
+        (b'{1: [{"reward": 1}]}', 400),
+        (b'{"verify_responses": [{"\xff": 1}]}', 400),
+        (b'{"other": 1}', 422),
+        (b'{"verify_responses": [' + b"[" * 100_000, 413),
+        (b'{"verify_responses": [{"a": ' + b"[{}," * 5_000_000, 413),
+        (b'{"verify_responses": [{"a": "' + b"x" * (2**24 + 10), 413),
+    ],
+    ids=["number", "object", "half", "more", "comma", "name", "bytes", "none", "deep", "parts", "long"],
+)
+async def test_what_are_no_rollouts_is_told_so(composed: Composed, wire: Serving, body: bytes, status: int) -> None:
+    """
+    However it is broken, and wherever.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        reply = await served.client.post("/aggregate_metrics", content=body)
+
+    assert reply.status_code == status, reply.text
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"metrics": ["mine"]},
+        {"turns": 3, "timing": 1, "repeat": None, "crc": "x", "provenance": {}},
+        {"response": "golden text", "reward": None},
+        {"stop": ["x"], "reward_parts": 2},
+        {"epoch": 0},
+        {"epoch": "x", "environment": {"a": 1}},
+        {"environment": "prod", "task_id": ["no id"]},
+        {"task_id": 17},
+    ],
+    ids=str,
+)
+async def test_keys_of_an_author_are_no_mistake_whatever_they_are_called(
+    composed: Composed, wire: Serving, own: dict[str, Any]
+) -> None:
+    """
+    A collector would end at a refusal: they come back as they are, unless the answer has its own of that name.
+    """
+    async with wire(composed({"a": (World, 1), "b": (World, 1)}, Says)) as served:
+        task = {key: item for key, item in served.rows()[0].items() if key not in ("environment", "task_id")}
+        row = {**task, **own, "_ng_task_index": 0, "_ng_rollout_index": 0}
+        reply = await served.post("/run", row)
+        seeded = await served.post("/seed_session", row)
+        stepped = await served.post("/verify", {**row, "response": reply.json()["response"]})
+        (line, _) = served.lines()
+        kept = [Rollout.from_line(encode_json(line)) for line in served.lines()]
+
+    answer = reply.json()
+    told = {"response", "reward", "reward_parts", "metrics", "stop"}
+    assert (reply.status_code, seeded.status_code, stepped.status_code) == (200, 200, 200)
+    assert {key: answer[key] for key in row if key not in told} == {
+        key: item for key, item in row.items() if key not in told
+    }
+    assert answer["reward"] == 0.5
+    assert answer["metrics"] == {"length": 2, "seen": True}
+    aside = {} if own == {"task_id": 17} else own
+    assert [rollout.row.value["agent_ref"].get("served_as", {}) for rollout in kept] == [aside, aside]
+    assert (line["environment"], line["reward"], line["stop"]) == ("a", 0.5, "finished")
+
+
+async def test_rows_that_differ_in_a_key_that_is_set_aside_are_two_tasks(composed: Composed, wire: Serving) -> None:
+    """
+    What identifies a row without an id is all of its content; the same row is the same task again.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        task = {key: item for key, item in served.rows()[0].items() if key not in ("environment", "task_id")}
+        for turns in (3, 5, 3):
+            await served.post("/run", {**task, "turns": turns})
+
+    first, second, again = (line["task_id"] for line in served.lines())
+    assert first == again != second
+
+
+async def test_a_row_with_a_reward_of_its_own_that_fails_has_none(composed: Composed, wire: Serving) -> None:
+    """
+    Whoever reads the file of failures must not take it for one that was earned.
+    """
+
+    class Broken(Environment):
+        def verify(self, trajectory: Trajectory) -> float:
+            return 1 / 0
+
+    async with wire(composed({"a": (Broken, 1)}, Says)) as served:
+        row = {**served.rows()[0], "reward": 1.0, "turns": 3, "_ng_task_index": 0, "_ng_rollout_index": 0}
+        answer = (await served.post("/run", row)).json()
+
+    assert answer["_ng_failure_class"] == "verify: ZeroDivisionError"
+    assert "reward" not in answer
+    assert answer["turns"] == 3

@@ -482,23 +482,41 @@ async def test_an_environment_that_cannot_be_opened_is_a_failure(composed: Compo
 
 async def test_in_a_session_the_agent_plays_its_whole_episode(composed: Composed, wire: Serving) -> None:
     """
-    `/v1/responses` with the session's cookie is the agent, as a NeMo Gym agent calls itself; without it, the model.
+    Where `model` names it; else one reply is asked for, whatever cookie is sent: agents send theirs to their model.
     """
 
     class World(Counter):
         async def reply(self, turn: Turn) -> str | None:
             return "and?" if turn.text == "seen 1" else None
 
-    async with wire(composed({"a": (World, 1)}, Says)) as served:
+    async with wire(composed({"a": (World, 1), "b": (World, 1)}, Says)) as served:
         row = served.rows()[0]
-        alone = await served.post("/v1/responses", row["responses_create_params"])
+        params = row["responses_create_params"]
+        alone = await served.post("/v1/responses", params)
+        without = await served.post("/v1/responses", {**params, "model": "a_agent"})
         await served.post("/seed_session", row)
-        played = await served.post("/v1/responses", row["responses_create_params"])
+        asked = await served.post("/v1/responses", params)
+        named = await served.post("/v1/responses", {**params, "model": "policy"})
+        other = await served.post("/v1/responses", {**params, "model": "b_agent"})
+        played = await served.post("/v1/responses", {**params, "model": "a_agent"})
         scored = await served.post("/verify", {**row, "response": played.json()})
+        late = await served.post("/v1/responses", params)
 
-    assert [item["role"] for item in alone.json()["output"]] == ["assistant"]
+    for reply in (alone, asked, named, late):
+        assert [item["role"] for item in reply.json()["output"]] == ["assistant"]
+    assert (without.status_code, other.status_code) == (404, 409)
     assert [item["role"] for item in played.json()["output"]] == ["assistant", "user", "assistant"]
     assert scored.json()["reward"] == 0.0
+
+
+async def test_an_agent_asks_its_model_with_whatever_cookie(composed: Composed, wire: Serving) -> None:
+    """
+    Also with that of a session that is over, or of another server.
+    """
+    async with wire(composed({"a": (Counter, 1)}, Says)) as served:
+        reply = await served.post("/v1/responses", {"input": "x"}, headers={"cookie": f"{COOKIE}=another"})
+
+    assert [item["role"] for item in reply.json()["output"]] == ["assistant"]
 
 
 class _NoCookies:
@@ -565,7 +583,8 @@ async def test_what_hangs_in_a_session_meets_the_bound_on_rollouts(composed: Com
         await served.post("/reset", fine)
         statuses.append((await served.post("/step", {"response": {"output": [message("hi")]}})).status_code)
         await served.post("/seed_session", fine)
-        statuses.append((await served.post("/v1/responses", fine["responses_create_params"])).status_code)
+        asked = {**fine["responses_create_params"], "model": "a_agent"}
+        statuses.append((await served.post("/v1/responses", asked)).status_code)
         for _ in range(100):
             if World.log.count("close") == 3:
                 break

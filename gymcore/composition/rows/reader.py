@@ -25,7 +25,16 @@ from gymcore.errors import DataError, Problem
 from gymcore.interfaces import Environment
 from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Task, extend_object
 
-__all__ = ["MAX_LINE_BYTES", "Drift", "RowReader", "RowSource", "Served", "numbered_lines", "shape_of_schema"]
+__all__ = [
+    "MAX_EPOCH",
+    "MAX_LINE_BYTES",
+    "Drift",
+    "RowReader",
+    "RowSource",
+    "Served",
+    "numbered_lines",
+    "shape_of_schema",
+]
 
 MAX_LINE_BYTES = 64 << 20
 """The longest line that is read; a longer one is a bad row, of which no more than this is ever in memory."""
@@ -39,7 +48,6 @@ REMEMBERED_TOOLS = 64
 REMEMBERED_REASONS = 100
 """How many kinds of reasons are counted one by one."""
 
-_ROLLOUT_KEYS = frozenset(ROLLOUT_KEYS)
 _ROUTE_KEYS = frozenset(ROUTE_KEYS)
 
 
@@ -148,6 +156,8 @@ class RowReader:
     """The line that is being looked at."""
     _parsed: tuple[dict[str, Any], bytes] = field(default_factory=lambda: ({}, b""))
     """The row that was read from it, and its content in canonical form."""
+    reserved: frozenset[str] = frozenset(ROLLOUT_KEYS)
+    """Keys that no row may bring."""
     is_alone: bool = False
     """Whether it reads a single row, which has no twins; then it costs hardly any memory."""
     _twins: array[int] = field(default_factory=lambda: array("I"))
@@ -203,8 +213,8 @@ class RowReader:
         if not isinstance(row, dict):
             self.reject(where, f"a row is a JSON object, not {_shown(row)}")
             return None
-        if not _ROLLOUT_KEYS.isdisjoint(row):
-            taken = next(key for key in ROLLOUT_KEYS if key in row)
+        if not self.reserved.isdisjoint(row):
+            taken = next(key for key in row if key in self.reserved)
             self.reject(where, f"the row has the key {taken!r}, which a rollout adds; is this file a result?")
             return None
         # Here, before anything is done to the row: what is written anew has lost already what reading loses.

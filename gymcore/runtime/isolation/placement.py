@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -90,6 +90,10 @@ class Isolated:
     def instance(self, planned: Planned, seed: int, models: Models) -> Instance:
         """Return what plays one rollout."""
         return _Remote(self, planned.row.data, seed, models)
+
+    async def aggregate_metrics(self, rollouts: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Nobody is asked: what the rollouts share is in many processes, or in one that is being started."""
+        return {}
 
     def status(self) -> str | None:
         """Say what a person should know at this moment."""
