@@ -36,9 +36,9 @@ from gymcore.serving.on_demand import OnDemand
 from gymcore.serving.openapi import describe
 from gymcore.serving.outages import Unplayable
 from gymcore.serving.recorder import Recorder
-from gymcore.serving.refusals import FailedRollout, Refusal, json_response, refusal_of_error, stopping
+from gymcore.serving.refusals import FailedRollout, Refusal, RefusedRow, json_response, refusal_of_error, stopping
 from gymcore.serving.replies import scored, trajectory_of
-from gymcore.serving.rows import LONG_BODY, SentRow, read_row, route_of
+from gymcore.serving.rows import LONG_BODY, SentRow, read_row, route_of, takes_failures
 from gymcore.serving.sessions import ClientSession, Sessions
 from gymcore.serving.steps import read_turn, stepped
 
@@ -187,15 +187,18 @@ class _Wire:
         return json_response(self._endpoints.listed())
 
     async def run(self, request: Request) -> Response:
-        sent, _ = await self._read(request, partial(read_row, routes=self._routes))
+        try:
+            sent, _ = await self._read(request, partial(read_row, routes=self._routes))
+        except RefusedRow as refused:
+            if not takes_failures(refused.row):
+                raise
+            return json_response(refused.answer())
         try:
             answer = await self._on_demand.answer(sent, request.is_disconnected)
         except FailedRollout as failed:
-            if not sent.takes_failures:
+            if not takes_failures(sent.sent):
                 raise
-            # What has failed has no reward; a row may have one of its own.
-            row = {key: item for key, item in sent.sent.items() if key not in ("reward", "response")}
-            answer = encode_json(failed.answer(row))
+            answer = encode_json(failed.answer(sent.sent))
         return Response(answer, media_type="application/json")
 
     async def aggregate(self, request: Request) -> Response:

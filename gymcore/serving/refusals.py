@@ -15,7 +15,7 @@ from gymcore.documents import encode_json
 from gymcore.errors import EndpointError, GymcoreError, PluginError, StorageError
 from gymcore.records import Failure
 
-__all__ = ["FailedRollout", "Refusal", "json_response", "refusal_of_error", "stopping"]
+__all__ = ["FailedRollout", "Refusal", "RefusedRow", "json_response", "refusal_of_error", "stopping"]
 
 
 class Refusal(Exception):
@@ -71,17 +71,43 @@ class FailedRollout(Refusal):
         super().__init__(status, told, hints=hints, further=further)
 
     def answer(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Return what a collector keeps beside its rollouts, and goes on; it has no reward.
+        """Return what a collector keeps beside its rollouts, and goes on; it has no reward."""
+        kind = f"{self.further['stage']}: {self.further['type']}"
+        return _kept_as_failed(row, self, kind, is_terminal=not self.further["retryable"])
 
-        Source: rollout_collection.py of nemo-gym 0.4.0, which ends at any status of 400 or more.
-        """
-        return {
-            **row,
-            "_ng_failure_class": f"{self.further['stage']}: {self.further['type']}",
-            "_ng_failure_terminal": not self.further["retryable"],
-            "failure": {"message": self.message, **self.further},
-        }
+
+class RefusedRow(Refusal):
+    """
+    A row that cannot be played.
+
+    Args:
+        refusal: Why.
+        row: What was sent.
+    """
+
+    def __init__(self, refusal: Refusal, row: Mapping[str, Any]) -> None:
+        super().__init__(
+            refusal.status, refusal.message, hints=refusal.hints, further=refusal.further, headers=refusal.headers
+        )
+        self.row = row
+
+    def answer(self) -> dict[str, Any]:
+        """Return what a collector keeps beside its rollouts, and goes on; it has no reward."""
+        return _kept_as_failed(self.row, self, "row: refused", is_terminal=True)
+
+
+def _kept_as_failed(row: Mapping[str, Any], refusal: Refusal, kind: str, *, is_terminal: bool) -> dict[str, Any]:
+    """
+    Return a row that a collector puts aside as one that failed; it may have had a reward of its own.
+
+    Source: rollout_collection.py of nemo-gym 0.4.0, which ends at any status of 400 or more.
+    """
+    return {
+        **{key: item for key, item in row.items() if key not in ("reward", "response")},
+        "_ng_failure_class": kind,
+        "_ng_failure_terminal": is_terminal,
+        "failure": {"message": refusal.message, **refusal.further},
+    }
 
 
 def stopping() -> Refusal:

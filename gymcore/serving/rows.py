@@ -15,9 +15,9 @@ from gymcore.composition.rows.reader import MAX_EPOCH, RowReader
 from gymcore.documents import DocumentError, decode_exactly, decode_json, encode_json
 from gymcore.errors import nearest
 from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS, Row
-from gymcore.serving.refusals import Refusal
+from gymcore.serving.refusals import Refusal, RefusedRow
 
-__all__ = ["INDICES", "LONG_BODY", "SentRow", "read_object", "read_row", "route_of"]
+__all__ = ["INDICES", "LONG_BODY", "SentRow", "read_object", "read_row", "route_of", "takes_failures"]
 
 INDICES = ("_ng_task_index", "_ng_rollout_index", "_ng_attempt_index", "_ng_rollout_id")
 """The keys by which clients number what they ask for; they are no part of a task."""
@@ -54,20 +54,7 @@ class SentRow:
     def is_numbered(self) -> bool:
         """Whether the client says which rollout of which task it wants, or names it."""
         sent = self.sent
-        return isinstance(sent.get("_ng_rollout_id"), str | int) or self._has_both_indices
-
-    @property
-    def _has_both_indices(self) -> bool:
-        return isinstance(self.sent.get("_ng_task_index"), int) and isinstance(self.sent.get("_ng_rollout_index"), int)
-
-    @property
-    def takes_failures(self) -> bool:
-        """
-        Whether the client keeps a failure and goes on, where any error would end all of its work.
-
-        NeMo Gym's collector does, and numbers task and rollout; NeMo RL does not, and numbers rows.
-        """
-        return self._has_both_indices and "_rowidx" not in self.sent
+        return isinstance(sent.get("_ng_rollout_id"), str | int) or _has_both_indices(sent)
 
     @property
     def rollout_index(self) -> int:
@@ -132,6 +119,19 @@ def route_of(row: Mapping[str, Any], routes: Mapping[str, Route]) -> Route:
     raise Refusal(422, "the row says no `agent_ref.name`, so nobody knows who plays it", hints=[hint])
 
 
+def takes_failures(row: Mapping[str, Any]) -> bool:
+    """
+    Whether whoever sent a row keeps a failure and goes on, where any error would end all of its work.
+
+    NeMo Gym's collector does, and numbers task and rollout; NeMo RL does not, and numbers rows.
+    """
+    return _has_both_indices(row) and "_rowidx" not in row
+
+
+def _has_both_indices(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("_ng_task_index"), int) and isinstance(row.get("_ng_rollout_index"), int)
+
+
 def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...] = ()) -> tuple[SentRow, list[Any]]:
     """
     Read and check a row that somebody sent.
@@ -148,9 +148,19 @@ def read_row(body: bytes, routes: Mapping[str, Route], *, extra: tuple[str, ...]
         The row, and what the extra keys hold, None where they are absent.
 
     Raises:
-        Refusal: it is no row, or none for anybody here.
+        RefusedRow: it is no row, or none for anybody here.
+        Refusal: it is no JSON object.
     """
     value = read_object(body)
+    try:
+        return _read(value, body, routes, extra)
+    except Refusal as refusal:
+        raise RefusedRow(refusal, value) from None
+
+
+def _read(
+    value: dict[str, Any], body: bytes, routes: Mapping[str, Route], extra: tuple[str, ...]
+) -> tuple[SentRow, list[Any]]:
     if len(body) > LONG_BODY:  # before more is done with it than it may be worth
         if len(value) > MOST_KEYS:
             raise Refusal(422, f"{WHERE} has {len(value):,} keys; {MOST_KEYS:,} may stand beside each other")

@@ -159,6 +159,27 @@ def test_nemo_gyms_collector_goes_on_after_a_failure(gym_serve: Serve, tmp_path:
     assert (tmp_path / "out/rollouts.jsonl").read_text() == ""
 
 
+def test_nemo_gyms_collector_goes_on_after_a_row_that_cannot_be_played(gym_serve: Serve, tmp_path: Path) -> None:
+    """
+    It stands among the failures with what is wrong about it, and the nine others are collected.
+    """
+    python = interpreter(NEMO_PYTHON, "test-nemo-gym")
+    with gym_serve(*BOTH) as served:
+        rows = rows_of(tmp_path / "runs/mix")
+        bad = next(row for row in rows if row["environment"] == "example_multi_step")
+        del bad["expected_synonyms"]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        port = int(served.url.rpartition(":")[2])
+        done = collect(python, port, tmp_path / "rows.jsonl", tmp_path / "out/rollouts.jsonl")
+        served.stop()
+
+    assert done.returncode == 0, done.stderr
+    assert len(lines_of(tmp_path / "out/rollouts.jsonl")) == 9
+    (failed,) = lines_of(tmp_path / "out/rollouts_failures.jsonl")
+    assert (failed["task_id"], failed["_ng_failure_terminal"]) == (bad["task_id"], True)
+    assert "expected_synonyms" in failed["failure"]["message"]
+
+
 def test_an_agent_of_theirs_that_sends_its_cookies_to_the_model_gets_one_reply(
     gym_serve: Serve, tmp_path: Path
 ) -> None:

@@ -321,6 +321,32 @@ async def test_a_collector_is_told_of_a_failure_in_its_own_words(composed: Compo
     assert means["agent_metrics"]["mean/reward"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"responses_create_params": {}}, "input"),
+        ({"agent_ref": {"name": "nobody"}}, "no agent is named 'nobody'"),
+    ],
+)
+async def test_a_row_that_cannot_be_played_ends_no_collector(
+    composed: Composed, wire: Serving, changed: dict[str, Any], told: str
+) -> None:
+    """
+    It is among the failures of who numbers task and rollout, with the reason; others, NeMo RL too, get the status.
+    """
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        row = {**served.rows()[0], **changed}
+        sent = {**row, "_ng_task_index": 3, "_ng_rollout_index": 0}
+        reply = await served.post("/run", sent)
+        others = [await served.post("/run", row), await served.post("/run", {**sent, "_rowidx": 3})]
+
+    answer = reply.json()
+    assert reply.status_code == 200
+    assert told in answer.pop("failure")["message"]
+    assert answer == {**sent, "_ng_failure_class": "row: refused", "_ng_failure_terminal": True}
+    assert all(other.status_code in (404, 422) for other in others)
+
+
 async def test_a_file_of_failures_can_be_sent_again(composed: Composed, wire: Serving) -> None:
     """
     What was told of a failure is no part of the task, and does not stand beside the reward.
