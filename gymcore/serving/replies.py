@@ -55,6 +55,8 @@ def response_of(response: Any) -> Response:
     Raises:
         Refusal: it is none.
     """
+    if response is None:
+        raise Refusal(422, "there is no `response`, which is what is to be scored")
     try:
         return Response.parse(response)
     except ValueError as error:

@@ -65,9 +65,8 @@ class Address:
     def __post_init__(self) -> None:
         token = self.token
         if token is not None and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
-            raise RequestError(
-                "a token has at least 16 letters, digits or signs of ASCII, no spaces and no line breaks"
-            )
+            told = "a token has at least 16 letters, digits or signs of ASCII, no spaces and no line breaks"
+            raise RequestError(told, hints=["try: export NAME=$(openssl rand -hex 32), and --token-from NAME"])
         for name in self.names:
             if name.lower() not in (name_of(name), name_of(f"[{name}]")):
                 hints = ["try: the name alone, without a port, as NAME in http://NAME:11000/"]

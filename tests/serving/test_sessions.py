@@ -294,6 +294,25 @@ async def test_after_a_failure_in_a_session_another_session_is_named(composed: C
     assert [reply.json()["error"]["hints"] for reply in alone] == [["try: the same request again"]] * 2
 
 
+@pytest.mark.parametrize(("given", "told"), [({}, "there is no `response`"), ({"response": "hi"}, "`response`: ")])
+async def test_scoring_nothing_is_told_so(composed: Composed, wire: Serving, given: dict[str, Any], told: str) -> None:
+    """
+    What is missing is not what is wrong.
+    """
+
+    class World(Counter):
+        pass
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        await served.post("/seed_session", served.rows()[0])
+        reply = await served.post("/verify", {**served.rows()[0], **given})
+        step = await served.post("/step", given)
+
+    assert (reply.status_code, step.status_code) == (422, 422)
+    assert reply.json()["error"]["message"].startswith(told)
+    assert step.json()["error"]["message"].startswith(told)
+
+
 async def test_scoring_twice_scores_once(composed: Composed, wire: Serving) -> None:
     """
     A client whose answer was lost asks again, and gets the same reward.
