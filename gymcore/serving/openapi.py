@@ -49,7 +49,7 @@ _RESPONSE: dict[str, Any] = {
 }
 _SCORED: dict[str, Any] = {
     "type": "object",
-    "description": "The row verbatim, what the model did, and what it earned; numbers beside them are metrics.",
+    "description": "The row verbatim, what the model did, what it earned, and what the verifier tells of it.",
     "properties": {
         "response": {"$ref": "#/components/schemas/Response"},
         "reward": {"type": "number"},

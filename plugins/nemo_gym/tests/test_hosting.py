@@ -607,6 +607,7 @@ def test_what_is_played_step_by_step_earns_the_sum(fake: FakeNemoGym) -> None:
     assert rollout.reward.value == 0.75
     metrics = {"guess": "b", "steps": 2, "terminated": True, "first_observation": "It is a letter."}
     assert rollout.reward.metrics == metrics
+    assert rollout.reward.info == {"info": {"guess": "b", "seen": ["b"]}}
     said = [item["content"] for item in model.requests[1].input if item.get("role") == "user"]
     assert said == ["Guess.", "It is a letter.", "not a"]
 

@@ -319,14 +319,17 @@ def test_the_rewards_are_those_of_nemo_gym(python: str, theirs: Scores, tmp_path
         assert len({reward for _, reward in ours[name]}) > 1
 
 
-def test_parts_of_a_reward_of_nemo_gym_are_metrics(python: str, tmp_path: Path) -> None:
+def test_what_a_verifier_of_nemo_gym_says_besides_the_reward_is_kept(python: str, tmp_path: Path) -> None:
     """
-    What its verifier says besides the reward is kept.
+    Its numbers as metrics and parts, and all else as it is.
     """
     _, rollouts = _ours(python, ("example_tool_call_multireward",), tmp_path)
 
     parts = {"correctness", "schema_valid", "format"}
-    assert all(parts <= rollout.reward.metrics.keys() for rollout in rollouts)
+    for rollout in rollouts:
+        assert parts <= rollout.reward.metrics.keys()
+        assert rollout.reward.info["reward_components"].keys() == rollout.reward.parts.keys() == parts
+        assert isinstance(rollout.reward.info["predicted_calls"], list)
 
 
 def test_a_game_of_nemo_gym_is_played_step_by_step(python: str, tmp_path: Path) -> None:

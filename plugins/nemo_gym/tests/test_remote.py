@@ -563,6 +563,38 @@ def test_numbers_of_the_row_are_no_metrics(serving: Serving) -> None:
     assert (reward.value, reward.metrics, reward.parts) == (0.5, {"accuracy": 0.25, "small": -1e300}, {})
 
 
+def test_what_a_server_tells_besides_numbers_is_kept_as_it_is(serving: Serving) -> None:
+    """
+    Texts, lists and objects, but nothing of the row; the numbers of `reward_components` are parts as well.
+    """
+    components = {"form": 0.5, "why": "x"}
+    server = serving(Adder(verify=_scored(reward=1, extracted=None, deep={"a": [1]}, reward_components=components)))
+
+    reward = _play(server).reward
+
+    assert reward is not None
+    assert reward.info == {"extracted": None, "deep": {"a": [1]}, "reward_components": components}
+    assert (reward.parts, reward.metrics) == ({"form": 0.5}, {})
+
+
+def test_what_is_too_long_or_too_deep_to_be_kept_is_named(serving: Serving) -> None:
+    """
+    It is left out whole, and costs neither the rest nor the reward.
+    """
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    told = {"first": "x" * 200_000, "second": "x" * 100_000, "deep": deep, "last": "x" * 50_000}
+    body = json.dumps({**ROW, "response": {}, "reward": 1, **told}).encode()
+    server = serving(Adder(verify=Answer(body, headers={"content-type": "application/json"})))
+
+    reward = _play(server).reward
+
+    assert reward is not None
+    assert sorted(reward.info) == ["first", "last"]
+    assert reward.metrics == {"left_out": ["second", "deep"]}
+
+
 def test_what_gymcore_says_of_a_reward_comes_back_whole(serving: Serving) -> None:
     """
     Texts and lists among the metrics, a metric whose name the row has taken, and the parts.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gym_plugin_nemo_gym.served import ServedTask
+from gym_plugin_nemo_gym.served import ServedTask, bounded
 from gym_plugin_nemo_gym.session import Session
 from gym_plugin_nemo_gym.wire import ServerFault
 from gymcore import Reward, Trajectory, Turn
@@ -85,13 +85,17 @@ class Steps:
         turns = trajectory.turns
         if turns and self._taken < min(len(turns), self._most) and not self._is_over:
             await self.take(turns[-1], task)
-        told = self._last.get("info")
-        metrics = {name: value for name, value in told.items() if _is_told(value)} if isinstance(told, dict) else {}
+        found = self._last.get("info")
+        told: dict[str, Any] = found if isinstance(found, dict) else {}
+        info, left_out = bounded({"info": told} if told else {})
+        metrics = {name: value for name, value in told.items() if _is_told(value)}
+        if left_out:
+            metrics["left_out"] = left_out
         metrics["steps"] = self._taken
         metrics["terminated"] = bool(self._last.get("terminated"))
         if self._first is not None:
             metrics["first_observation"] = self._first[:LONGEST_METRIC]
-        return Reward(value=self._earned, metrics=metrics)
+        return Reward(value=self._earned, metrics=metrics, info=info)
 
 
 def with_message(task: ServedTask, text: str) -> ServedTask:
