@@ -58,7 +58,7 @@ _SCORED: dict[str, Any] = {
     "required": ["responses_create_params", "response", "reward"],
 }
 _OBSERVATION: dict[str, Any] = {
-    "description": "The next user message; null at the beginning, where the row asks, and at the end.",
+    "description": "The next user message; null at the beginning, where the row asks all, and at the end.",
     "anyOf": [{"type": "string"}, {"type": "null"}],
 }
 _RESET: dict[str, Any] = {
