@@ -21,8 +21,8 @@ def scored(
     """
     Return the answer to `/run` and `/verify`: the row verbatim, the response, the reward, and what explains it.
 
-    Metrics, and what else the verifier says, stand under their own names, where the row has not taken them; what is told
-    of a rollout wins over the row.
+    Metrics, and what else the verifier says, stand under their own names, where the row has not taken them. What is
+    told of a rollout wins over the row.
 
     Args:
         sent: The row.

@@ -4,6 +4,7 @@ The environment `remote` against servers that behave, and against servers that d
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import Callable
@@ -607,6 +608,65 @@ def test_what_gymcore_says_of_a_reward_comes_back_whole(serving: Serving) -> Non
     assert reward is not None
     assert reward.metrics == {"id": 1, "why": "because", "all": [1, "a"], "none": None}
     assert reward.parts == {"form": 0.5}
+
+
+SUMS = {
+    "group_level_metrics": [{"_ng_task_index": 0}],
+    "agent_metrics": {"pass@1": 1.0},
+    "key_metrics": {"pass@1": 1.0},
+}
+ROLLOUT = {
+    "agent_ref": {"name": "remote_simple_agent", "served_as": {"agent_ref": {"name": "adder_agent"}}},
+    "environment": "remote",
+    "task_id": "1",
+    "reward": 1.0,
+    "extracted": "B",
+}
+
+
+def _sums(server: Server) -> Any:
+    config = RemoteConfig(**{"url": server.url, **QUICK})
+
+    async def ask() -> Any:
+        async with Remote.shared(config) as outage:
+            return await Remote.aggregate_metrics(config, outage, [ROLLOUT])
+
+    return asyncio.run(ask())
+
+
+def test_the_server_sums_rollouts_up_itself(serving: Serving) -> None:
+    """
+    It is sent them with the route that they have there.
+    """
+    server = serving(Adder(aggregate_metrics=_json({**SUMS, "more": 1})))
+
+    assert _sums(server) == SUMS
+    sent = {"agent_ref": {"name": "adder_agent"}, "reward": 1.0, "extracted": "B"}
+    assert server.heard[-1].body == {"verify_responses": [sent]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (_json({"detail": "Not Found"}, 404), "status 404"),
+        (_json({"detail": "KeyError"}, 500), "status 500"),
+        (_json({**SUMS, "key_metrics": []}), "something else than group_level_metrics, agent_metrics, key_metrics"),
+        (Answer(b"<html>"), "no JSON object"),
+        (Answer(sends="nothing"), "not answered within"),
+    ],
+)
+def test_what_the_server_does_not_sum_up_is_left_to_us(
+    serving: Serving, caplog: pytest.LogCaptureFixture, answer: Answer, told: str
+) -> None:
+    """
+    With a line that says why; statistics of the numbers are there all the same.
+    """
+    server = serving(Adder(aggregate_metrics=answer))
+
+    assert _sums(server) == {}
+    (record,) = caplog.records
+    assert told in record.message
+    assert record.message.endswith("rollouts are summed up without the metrics of their server")
 
 
 def test_a_session_that_cannot_be_closed_costs_nothing(serving: Serving) -> None:

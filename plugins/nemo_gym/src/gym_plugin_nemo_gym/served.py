@@ -4,21 +4,23 @@ An environment whose tools and verifier are somewhere else: what all of them hav
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeGuard
 
 from pydantic import ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeVar
 
-from gym_plugin_nemo_gym.session import CALLS, Session
-from gym_plugin_nemo_gym.wire import Patience, ServerFault, Wire
-from gymcore import Config, Environment, Reward, Task, ToolCall, ToolError, Trajectory, option
+from gym_plugin_nemo_gym.session import CALLS, Session, aggregated
+from gym_plugin_nemo_gym.wire import Patience, ServerFault, ServerUnavailable, Wire
+from gymcore import Config, EndpointError, Environment, Reward, Task, ToolCall, ToolError, Trajectory, option
 from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.interfaces import MAX_ARGUMENTS_LENGTH
 from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS
+from gymcore.runtime.brackets import log
 
 __all__ = ["Served", "ServedConfig", "ServedTask", "bounded", "reward_of", "row_for_server"]
 
@@ -101,9 +103,29 @@ class Served(Environment[ServedTask, ConfigT], Generic[ConfigT]):
 
     _session: Session | None = None
 
-    async def wire(self) -> Wire:
+    @classmethod
+    async def way(cls, resources: Any) -> Wire:  # whatever `shared` yields
         """Return the way to the server."""
         raise NotImplementedError
+
+    @classmethod
+    async def aggregate_metrics(
+        cls, config: ConfigT, resources: Any, rollouts: Iterable[Mapping[str, Any]]
+    ) -> Mapping[str, Any]:
+        """Have the server say itself what rollouts amount to; where it does not, say so, and leave it to gymcore."""
+
+        def body() -> bytes:
+            return encode_json({"verify_responses": [row_for_server(rollout, config.agent) for rollout in rollouts]})
+
+        try:
+            return await aggregated(await cls.way(resources), await asyncio.to_thread(body))
+        except (ServerFault, ServerUnavailable, EndpointError) as error:
+            log(f"{error}; rollouts are summed up without the metrics of their server")
+            return {}
+
+    async def wire(self) -> Wire:
+        """Return the way to the server for this rollout."""
+        return await self.way(self.resources)
 
     async def open(self) -> None:
         """Begin a session."""
