@@ -24,7 +24,7 @@ from gym_plugin_nemo_gym.served import ServedTask
 
 from gymcore import EndpointError, PluginError, Rollout, read_rollouts, run_sync
 from gymcore.errors import GymcoreError, PlanError
-from gymcore.testing import LoopbackEndpoint, ScriptedModel, calls, play, says, slow
+from gymcore.testing import LoopbackEndpoint, ScriptedModel, calls, play, says, slow, truncated
 
 from .fake_nemo_gym import COUNTER, GUESSING, FakeNemoGym
 
@@ -605,7 +605,13 @@ def test_what_is_played_step_by_step_earns_the_sum(fake: FakeNemoGym) -> None:
 
     assert rollout.reward is not None
     assert rollout.reward.value == 0.75
-    metrics = {"guess": "b", "steps": 2, "terminated": True, "first_observation": "It is a letter."}
+    metrics = {
+        "guess": "b",
+        "steps": 2,
+        "terminated": True,
+        "truncated": False,
+        "first_observation": "It is a letter.",
+    }
     assert rollout.reward.metrics == metrics
     assert rollout.reward.info == {"info": {"guess": "b", "seen": ["b"]}}
     said = [item["content"] for item in model.requests[1].input if item.get("role") == "user"]
@@ -614,16 +620,20 @@ def test_what_is_played_step_by_step_earns_the_sum(fake: FakeNemoGym) -> None:
 
 def test_steps_end_where_those_of_nemo_gym_do(fake: FakeNemoGym) -> None:
     """
-    After `max_steps` of the YAML, and with a last reply that said nothing.
+    After `max_steps` of the YAML, and with a last reply that said nothing or was cut off, whatever is seen then.
     """
     many = play(NemoGym, GUESS, ScriptedModel(*[says("a")] * 9), config=_config(fake, "guessing"))
     empty = play(NemoGym, GUESS, ScriptedModel(says("a"), says("")), config=_config(fake, "guessing"))
+    cut = play(NemoGym, GUESS, ScriptedModel(says("a"), truncated("mute")), config=_config(fake, "guessing"))
 
     assert many.reward is not None
     assert empty.reward is not None
     assert (many.reward.value, many.reward.metrics["steps"]) == (-0.75, 3)
     assert (empty.reward.value, empty.reward.metrics["steps"]) == (-0.5, 2)
     assert not many.reward.metrics["terminated"]
+    assert many.reward.metrics["truncated"]
+    assert cut.reward is not None
+    assert (cut.reward.value, cut.reward.metrics["steps"], cut.trajectory.stop) == (-0.5, 2, "truncated")
 
 
 def test_a_step_after_which_nothing_is_seen_is_a_failure(fake: FakeNemoGym) -> None:

@@ -53,6 +53,15 @@ class Steps:
         Raises:
             ServerUnavailable, ServerFault: the step could not be taken, or what was seen is not known.
         """
+        await self._step(turn, task)
+        if self._is_over or self._taken == self._most:
+            return None
+        observation = _observation(self._last, "/step")
+        if observation is None:
+            raise ServerFault("/step was answered with neither an end nor anything to be seen")
+        return observation
+
+    async def _step(self, turn: Turn, task: ServedTask) -> None:
         params = task.row.get("responses_create_params", {})
         response = Trajectory(turns=(turn,), stop="finished").to_response("policy", params)
         seen = await self._session.step(response)
@@ -62,12 +71,6 @@ class Steps:
         self._taken += 1
         self._earned += reward
         self._last = seen
-        if self._is_over or self._taken == self._most:
-            return None
-        observation = _observation(seen, "/step")
-        if observation is None:
-            raise ServerFault("/step was answered with neither an end nor anything to be seen")
-        return observation
 
     @property
     def _is_over(self) -> bool:
@@ -77,14 +80,15 @@ class Steps:
         """
         Return what all steps have earned.
 
-        A last reply after which the agent asked for nothing more, because it was empty or cut off, is a step, too.
+        A last reply after which the agent asked for nothing more, because it was empty or cut off, is a step, too,
+        whatever is seen then.
 
         Raises:
             ServerUnavailable, ServerFault: that step could not be taken.
         """
         turns = trajectory.turns
         if turns and self._taken < min(len(turns), self._most) and not self._is_over:
-            await self.take(turns[-1], task)
+            await self._step(turns[-1], task)
         found = self._last.get("info")
         told: dict[str, Any] = found if isinstance(found, dict) else {}
         info, left_out = bounded({"info": told} if told else {})
@@ -93,6 +97,7 @@ class Steps:
             metrics["left_out"] = left_out
         metrics["steps"] = self._taken
         metrics["terminated"] = bool(self._last.get("terminated"))
+        metrics["truncated"] = bool(self._last.get("truncated")) or not self._is_over
         if self._first is not None:
             metrics["first_observation"] = self._first[:LONGEST_METRIC]
         return Reward(value=self._earned, metrics=metrics, info=info)
