@@ -71,7 +71,7 @@ class OmegaConf:
 
     @staticmethod
     def to_container(value, resolve):
-        if "${" in str(value):
+        if resolve and "${" in str(value):
             raise LookupError("Interpolation key 'somewhere' not found")
         return value
 """
