@@ -616,7 +616,7 @@ SUMS = {
     "key_metrics": {"pass@1": 1.0},
 }
 ROLLOUT = {
-    "agent_ref": {"name": "remote_simple_agent", "served_as": {"agent_ref": {"name": "adder_agent"}}},
+    "agent_ref": {"name": "remote_simple_agent", "served_as": {"agent_ref": {"name": "adder_agent"}, "reward": 9.0}},
     "environment": "remote",
     "task_id": "1",
     "reward": 1.0,

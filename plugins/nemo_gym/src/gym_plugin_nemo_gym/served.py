@@ -114,8 +114,12 @@ class Served(Environment[ServedTask, ConfigT], Generic[ConfigT]):
     ) -> Mapping[str, Any]:
         """Have the server say itself what rollouts amount to; where it does not, say so, and leave it to gymcore."""
 
+        def theirs(rollout: Mapping[str, Any]) -> dict[str, Any]:
+            told = {key: rollout[key] for key in ROLLOUT_KEYS if key in rollout}
+            return row_for_server(rollout, config.agent) | told  # a row may have had a reward of its own
+
         def body() -> bytes:
-            return encode_json({"verify_responses": [row_for_server(rollout, config.agent) for rollout in rollouts]})
+            return encode_json({"verify_responses": [theirs(rollout) for rollout in rollouts]})
 
         try:
             return await aggregated(await cls.way(resources), await asyncio.to_thread(body))
