@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from gymcore.documents import decode_json, encode_json
 from gymcore.responses import CreateParams, Item, sum_usage, text_of, whole_response
@@ -46,6 +46,7 @@ ROLLOUT_KEYS = (
     "response",
     "reward",
     "reward_parts",
+    "reward_info",
     "metrics",
     "stop",
     "turns",
@@ -309,6 +310,8 @@ class Reward(Record):
     """Named contributions, for reading only; they need not sum to `value`."""
     metrics: dict[str, float | int | bool | str | list[float | int | str] | None] = Field(default_factory=dict)
     """Named observations about the attempt that are no part of the reward; numbers are averaged in the report."""
+    info: dict[str, JsonValue] = Field(default_factory=dict)
+    """What else the verifier says of the attempt, as JSON values that are kept and handed on, and not looked into."""
 
 
 FailureStage = Literal["open", "model", "tool", "reply", "agent", "verify", "timeout", "worker"]
@@ -382,6 +385,7 @@ class Rollout:
                 "response": response,
                 "reward": self.reward.value,
                 "reward_parts": self.reward.parts,
+                **({"reward_info": self.reward.info} if self.reward.info else {}),
                 "metrics": self.reward.metrics,
                 "stop": trajectory.stop,
                 "turns": [_turn_to_json(turn) for turn in trajectory.turns],
@@ -409,7 +413,12 @@ class Rollout:
             row=Row(encode_json(row), row),
             repeat=value["repeat"],
             trajectory=Trajectory(turns=turns, stop=value["stop"], envelope=response),
-            reward=Reward(value=value["reward"], parts=value["reward_parts"], metrics=value["metrics"]),
+            reward=Reward(
+                value=value["reward"],
+                parts=value["reward_parts"],
+                metrics=value["metrics"],
+                info=value.get("reward_info", {}),
+            ),
             started_at=value["timing"]["started_at"],
             duration_s=value["timing"]["duration_s"],
             provenance=value["provenance"],

@@ -68,6 +68,7 @@ ROLLOUTS = st.builds(
         value=st.floats(allow_nan=False, allow_infinity=False),
         parts=st.dictionaries(TEXT, st.floats(allow_nan=False, allow_infinity=False), max_size=2),
         metrics=st.dictionaries(TEXT, METRIC, max_size=3),
+        info=OBJECT,
     ),
     started_at=SECONDS,
     duration_s=SECONDS,

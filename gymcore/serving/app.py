@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gymcore.composition import Composition, Route
 from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError
-from gymcore.records import ToolCall, Trajectory
+from gymcore.records import Row, ToolCall, Trajectory
 from gymcore.runtime.faults import Late, message_of
 from gymcore.runtime.placement import Placement
 from gymcore.serving.aggregate import Summary, summed_up
@@ -40,7 +40,7 @@ from gymcore.serving.refusals import FailedRollout, Refusal, RefusedRow, json_re
 from gymcore.serving.replies import scored, trajectory_of
 from gymcore.serving.rows import LONG_BODY, SentRow, read_row, route_of, takes_failures
 from gymcore.serving.sessions import ClientSession, Sessions
-from gymcore.serving.steps import read_turn, stepped
+from gymcore.serving.steps import read_turn, shown_first, stepped
 
 __all__ = ["CALLS", "InUse", "Served", "application"]
 
@@ -240,26 +240,27 @@ class _Wire:
             raise Refusal(504 if isinstance(error, Late) else 500, told) from None
 
     async def seed_session(self, request: Request) -> Response:
-        return _with_cookie(json_response({}), await self._opened(request))
+        name, _, _ = await self._opened(request)
+        return _with_cookie(json_response({}), name)
 
     async def reset(self, request: Request) -> Response:
-        # What a task asks stands in its row, which whoever resets has.
-        return _with_cookie(json_response({"observation": None, "info": {}}), await self._opened(request))
+        name, session, row = await self._opened(request)
+        return _with_cookie(json_response({"observation": await shown_first(session, row), "info": {}}), name)
 
     async def step(self, request: Request) -> Response:
         session = self._session(request)
         return json_response(await stepped(session, await self._read(request, read_turn)))
 
-    async def _opened(self, request: Request) -> str:
-        """Open an environment for the row that was sent, and return the name of its session."""
+    async def _opened(self, request: Request) -> tuple[str, ClientSession, Row]:
+        """Open an environment for the row that was sent; return the name of its session, the session, and the row."""
         sent, _ = await self._read(request, partial(read_row, routes=self._routes))
         if self._recorder.is_stopping:
             raise stopping()
         with suppress(Refusal):  # a session of before may be closed by now
             if (found := self._find(request)) is not None:
                 await self._sessions.end(found[0])
-        name, _ = await self._sessions.open(sent)
-        return name
+        name, session = await self._sessions.open(sent)
+        return name, session, sent.row
 
     async def call(self, request: Request, tool: str) -> Response:
         session = self._session(request)

@@ -49,7 +49,7 @@ _RESPONSE: dict[str, Any] = {
 }
 _SCORED: dict[str, Any] = {
     "type": "object",
-    "description": "The row verbatim, what the model did, and what it earned; numbers beside them are metrics.",
+    "description": "The row verbatim, what the model did, what it earned, and what the verifier tells of it.",
     "properties": {
         "response": {"$ref": "#/components/schemas/Response"},
         "reward": {"type": "number"},
@@ -58,7 +58,7 @@ _SCORED: dict[str, Any] = {
     "required": ["responses_create_params", "response", "reward"],
 }
 _OBSERVATION: dict[str, Any] = {
-    "description": "The next user message; null at the beginning, where the row asks, and at the end.",
+    "description": "The next user message; null at the beginning, where the row asks all, and at the end.",
     "anyOf": [{"type": "string"}, {"type": "null"}],
 }
 _RESET: dict[str, Any] = {

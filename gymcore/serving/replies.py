@@ -19,9 +19,10 @@ def scored(
     sent: Mapping[str, Any], task: tuple[str, str], response: Mapping[str, Any], stop: str, reward: Reward
 ) -> dict[str, Any]:
     """
-    Return the answer to `/run` and `/verify`: the row verbatim, the response, the reward, and metrics as own keys.
+    Return the answer to `/run` and `/verify`: the row verbatim, the response, the reward, and what explains it.
 
-    A metric whose name the row has taken stands only in `metrics`; what is told of a rollout wins over the row.
+    Metrics, and what else the verifier says, stand under their own names, where the row has not taken them. What is
+    told of a rollout wins over the row.
 
     Args:
         sent: The row.
@@ -40,7 +41,7 @@ def scored(
         "metrics": reward.metrics,
         "stop": stop,
     }
-    for name, value in reward.metrics.items():
+    for name, value in (*reward.metrics.items(), *reward.info.items()):
         answer.setdefault(name, value)
     return answer
 

@@ -10,13 +10,35 @@ from dataclasses import replace
 from typing import Any
 
 from gymcore.interfaces import BoundModel, OpenEnvironment
-from gymcore.records import Trajectory, Turn
-from gymcore.responses import Response, function_call_output, message
+from gymcore.records import Row, Trajectory, Turn
+from gymcore.responses import CreateParams, Item, Response, function_call_output, message, text_of
 from gymcore.serving.replies import response_of
 from gymcore.serving.rows import read_object
 from gymcore.serving.sessions import ClientSession, Score
 
-__all__ = ["read_turn", "stepped"]
+__all__ = ["read_turn", "shown_first", "stepped"]
+
+
+async def shown_first(session: ClientSession, row: Row) -> str | None:
+    """
+    Return what the environment shows before the model is first asked, which the row does not say; None for nothing.
+
+    Args:
+        session: Whose.
+        row: What is played in it.
+
+    Raises:
+        Refusal: the environment failed, or the session is over.
+    """
+
+    async def prompt(environment: OpenEnvironment, model: BoundModel) -> tuple[Item, ...]:
+        return environment.request.input
+
+    asked: tuple[Item, ...] = await session.do(prompt)
+    known = CreateParams.model_validate(row.value["responses_create_params"]).request().input
+    if asked[: len(known)] != known:
+        return None
+    return "\n".join(text_of(item) for item in asked[len(known) :] if item.get("role") == "user") or None
 
 
 def read_turn(body: bytes) -> Response:
@@ -39,7 +61,8 @@ async def stepped(session: ClientSession, response: Response) -> dict[str, Any]:
 
     Returns:
         `observation`, the next user message, where there is one; `reward`, 0.0 until the end; `terminated`,
-        `truncated`; and `info`, with the `tool_outputs` of a turn with calls, and the metrics at the end.
+        `truncated`; and `info`, with the `tool_outputs` of a turn with calls, and at the end the metrics and whatever
+        else the verifier tells.
 
     Raises:
         Refusal: the environment failed, or the session was scored with another response.
@@ -71,7 +94,7 @@ def _last(response: Response, score: Score) -> dict[str, Any]:
         "reward": score.reward.value,
         "terminated": not response.is_truncated,
         "truncated": response.is_truncated,
-        "info": score.reward.metrics,
+        "info": {**score.reward.info, **score.reward.metrics},
     }
 
 

@@ -182,7 +182,7 @@ def test_a_rollout_is_the_same_after_its_journey() -> None:
 
     planned = _given(_composition())[0][1]
     turn = Turn(output=({"type": "message", "x": [1, None, "\ud800"]},), usage={"total_tokens": 3}, attempts=2)
-    reward = Reward(value=0.5, parts={"a": 0.5}, metrics={"n": 3, "s": "x", "l": [1, "b"]})
+    reward = Reward(value=0.5, parts={"a": 0.5}, metrics={"n": 3, "s": "x", "l": [1, "b"]}, info={"x": [{}]})
     failure = Failure(stage="tool", error="KeyError", message="k", retryable=False, location="a.py:3")
     for rollout in (
         Rollout(planned.row, 0, Trajectory((turn,), "max_turns", {"id": "r"}), reward, None, 1.5, 0.25, {"seed": 1}),

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from gymcore import EndpointError, Environment, Model, ModelError, Response, Reward, Trajectory
+from gymcore import EndpointError, Environment, Model, ModelError, Response, Reward, Trajectory, read_rollouts
 from gymcore.collection.disk import Disk
 from gymcore.composition import Composition
 from gymcore.documents import encode_json
@@ -70,6 +70,33 @@ async def test_a_row_is_answered_verbatim_with_its_response_its_reward_and_its_m
     assert {"id", "created_at", "model", "object", "output", "parallel_tool_calls", "tool_choice", "tools"} <= set(
         answer["response"]
     )
+
+
+class Telling(Environment):
+    """One whose verifier tells more than numbers."""
+
+    def verify(self, trajectory: Trajectory) -> Reward:
+        told: dict[str, Any] = {"answer": "B", "calls": [{"name": "a", "arguments": {}}], "id": 3, "stop": "no"}
+        return Reward(value=0.5, metrics={"seen": True}, info={**told, "seen": False})
+
+
+async def test_what_else_a_verifier_tells_stands_beside_the_reward_and_hides_nothing(
+    composed: Composed, wire: Serving
+) -> None:
+    """
+    By `/run` as by `/verify`; keys of the row and of the answer stay what they are, and the run folder has all of it.
+    """
+    async with wire(composed({"a": (Telling, 1)}, Says)) as served:
+        row = {**served.rows()[0], "id": "mine"}
+        ran = (await served.post("/run", row)).json()
+        verified = (await served.post("/verify", {**row, "response": ran["response"]})).json()
+
+    for answer in (ran, verified):
+        assert (answer["answer"], answer["calls"]) == ("B", [{"name": "a", "arguments": {}}])
+        assert (answer["id"], answer["stop"], answer["seen"]) == ("mine", "finished", True)
+    (rollout,) = read_rollouts(served.folder)
+    assert rollout.reward is not None
+    assert (rollout.reward.info["id"], rollout.reward.info["answer"]) == (3, "B")
 
 
 async def test_a_response_has_what_the_clients_of_the_api_insist_on(composed: Composed, wire: Serving) -> None:

@@ -766,6 +766,46 @@ async def test_a_turn_at_a_time_comes_to_the_same_reward(composed: Composed, wir
     assert World.log == ["open", "close"]
 
 
+@pytest.mark.parametrize("shown", [["Your hand: 7."], ["A game.", "Your hand: 7."], []])
+async def test_what_is_shown_before_the_first_turn_is_told_by_the_reset(
+    composed: Composed, wire: Serving, shown: list[str]
+) -> None:
+    """
+    Only what the row does not ask itself, as one text.
+    """
+
+    class World(Counter):
+        async def open(self) -> None:
+            await super().open()
+            params = self.task.responses_create_params
+            longer = [*params.request().input, *(message(text, role="user") for text in shown)]
+            self.task = self.task.model_copy(
+                update={"responses_create_params": params.model_copy(update={"input": longer})}
+            )
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        begun = await served.post("/reset", served.rows()[0])
+
+    assert begun.json() == {"observation": "\n".join(shown) or None, "info": {}}
+
+
+async def test_a_prompt_that_the_environment_writes_anew_is_no_observation(composed: Composed, wire: Serving) -> None:
+    """
+    It does not come after that of the row, which whoever resets asks.
+    """
+
+    class World(Counter):
+        async def open(self) -> None:
+            await super().open()
+            params = self.task.responses_create_params.model_copy(update={"input": "Another question."})
+            self.task = self.task.model_copy(update={"responses_create_params": params})
+
+    async with wire(composed({"a": (World, 1)}, Says)) as served:
+        begun = await served.post("/reset", served.rows()[0])
+
+    assert begun.json() == {"observation": None, "info": {}}
+
+
 async def test_the_last_step_asked_again_gets_the_same(composed: Composed, wire: Serving) -> None:
     """
     Also while it is being scored; a client whose connection broke loses no reward, and another response gets none.

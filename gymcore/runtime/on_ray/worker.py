@@ -315,7 +315,7 @@ def _outcome_of(rollout: Rollout) -> tuple[Any, ...]:
     reward = rollout.reward
     return (
         rollout.trajectory,
-        None if reward is None else (reward.value, reward.parts, reward.metrics),
+        None if reward is None else reward.model_dump(),
         rollout.failure,
         rollout.started_at,
         rollout.duration_s,
@@ -330,7 +330,7 @@ def read_rollout(data: bytes, planned: Planned) -> Rollout:
         row=planned.row,
         repeat=planned.repeat,
         trajectory=trajectory,
-        reward=None if reward is None else Reward(value=reward[0], parts=reward[1], metrics=reward[2]),
+        reward=None if reward is None else Reward.model_validate(reward),
         failure=failure,
         started_at=started_at,
         duration_s=duration_s,

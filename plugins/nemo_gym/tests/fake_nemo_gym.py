@@ -71,7 +71,7 @@ class OmegaConf:
 
     @staticmethod
     def to_container(value, resolve):
-        if "${" in str(value):
+        if resolve and "${" in str(value):
             raise LookupError("Interpolation key 'somewhere' not found")
         return value
 """
@@ -171,7 +171,8 @@ async def _step(self, request):
     self._state["steps"] += 1
     text = "".join(part["text"] for item in row["response"]["output"] for part in item["content"])
     if text == row["goal"]:
-        return JSONResponse({"observation": None, "reward": 1.0, "terminated": True, "info": {"guess": text}})
+        info = {"guess": text, "seen": [text]}
+        return JSONResponse({"observation": None, "reward": 1.0, "terminated": True, "info": info})
     return JSONResponse({"observation": f"not {text}" if text != "mute" else None, "reward": -0.25, "info": {}})
 
 Counter.reset, Counter.step = _reset, _step

@@ -24,7 +24,7 @@ from gym_plugin_nemo_gym.served import ServedTask
 
 from gymcore import EndpointError, PluginError, Rollout, read_rollouts, run_sync
 from gymcore.errors import GymcoreError, PlanError
-from gymcore.testing import LoopbackEndpoint, ScriptedModel, calls, play, says, slow
+from gymcore.testing import LoopbackEndpoint, ScriptedModel, calls, play, says, slow, truncated
 
 from .fake_nemo_gym import COUNTER, GUESSING, FakeNemoGym
 
@@ -59,6 +59,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> FakeNemoGym:
     made.add("idle", "class Counter: ...\n")
     made.add("judged", COUNTER, more={"judge": {"type": "responses_api_models", "name": "judge_model"}})
     made.add("unset", COUNTER, more={"key": "${somewhere}"})
+    made.add("odd", COUNTER, more={"key": "${oc.decode:somewhere}"})
     made.add("late", COUNTER, more={"lifespan": "fails"})
     made.add("other_loop", COUNTER, agent="claude_code_agent")
     made.add("beside", "import neighbour\n" + COUNTER)
@@ -208,7 +209,8 @@ def test_however_much_it_prints_it_goes_on(fake: FakeNemoGym) -> None:
         ("failing", "cannot be hosted: ValueError: not today; it printed last:"),
         ("idle", "its app.py starts no server"),
         ("judged", "it asks a server that is called 'judge_model', and nobody has said where that is"),
-        ("unset", "its configuration cannot be read: LookupError: Interpolation key 'somewhere' not found"),
+        ("unset", "its YAML takes key from ${somewhere}, and nobody has given that"),
+        ("odd", "its configuration cannot be read: LookupError: Interpolation key 'somewhere' not found"),
         ("late", "RuntimeError: the lifespan cannot begin"),
     ],
 )
@@ -605,24 +607,35 @@ def test_what_is_played_step_by_step_earns_the_sum(fake: FakeNemoGym) -> None:
 
     assert rollout.reward is not None
     assert rollout.reward.value == 0.75
-    metrics = {"guess": "b", "steps": 2, "terminated": True, "first_observation": "It is a letter."}
+    metrics = {
+        "guess": "b",
+        "steps": 2,
+        "terminated": True,
+        "truncated": False,
+        "first_observation": "It is a letter.",
+    }
     assert rollout.reward.metrics == metrics
+    assert rollout.reward.info == {"info": {"guess": "b", "seen": ["b"]}}
     said = [item["content"] for item in model.requests[1].input if item.get("role") == "user"]
     assert said == ["Guess.", "It is a letter.", "not a"]
 
 
 def test_steps_end_where_those_of_nemo_gym_do(fake: FakeNemoGym) -> None:
     """
-    After `max_steps` of the YAML, and with a last reply that said nothing.
+    After `max_steps` of the YAML, and with a last reply that said nothing or was cut off, whatever is seen then.
     """
     many = play(NemoGym, GUESS, ScriptedModel(*[says("a")] * 9), config=_config(fake, "guessing"))
     empty = play(NemoGym, GUESS, ScriptedModel(says("a"), says("")), config=_config(fake, "guessing"))
+    cut = play(NemoGym, GUESS, ScriptedModel(says("a"), truncated("mute")), config=_config(fake, "guessing"))
 
     assert many.reward is not None
     assert empty.reward is not None
     assert (many.reward.value, many.reward.metrics["steps"]) == (-0.75, 3)
     assert (empty.reward.value, empty.reward.metrics["steps"]) == (-0.5, 2)
     assert not many.reward.metrics["terminated"]
+    assert many.reward.metrics["truncated"]
+    assert cut.reward is not None
+    assert (cut.reward.value, cut.reward.metrics["steps"], cut.trajectory.stop) == (-0.5, 2, "truncated")
 
 
 def test_a_step_after_which_nothing_is_seen_is_a_failure(fake: FakeNemoGym) -> None:
@@ -678,10 +691,12 @@ def test_servers_are_shown_with_what_they_need(fake: FakeNemoGym) -> None:
         "argument": "counter",
         "description": "agent: Counts.",
         "splits": {"example": 2},
-        "details": {"agents": ["simple_agent"], "max_steps": 3, "asks": [], "requires": []},
+        "details": {"agents": ["simple_agent"], "max_steps": 3, "asks": [], "unset": [], "requires": []},
         "problem": None,
     }
     assert shown["judged"]["details"]["asks"] == ["judge_model"]
+    assert shown["unset"]["details"]["unset"] == ["key"]
+    assert shown["odd"]["details"]["unset"] == []
     assert shown["needy"]["details"]["requires"] == ["of-nobody>=3"]
     assert shown["other_loop"]["problem"] == "it is played by claude_code_agent, whose loop is not played here"
     words = _gym("show", "nemo_gym:needy", GYMCORE_NEMO_GYM_PYTHON=str(fake.python))
@@ -699,7 +714,7 @@ def test_servers_are_listed_as_environments(fake: FakeNemoGym) -> None:
     assert rows["nemo_gym:counter"]["status"] == "ok"
     assert rows["nemo_gym:counter"]["description"] == "agent: Counts."
     assert rows["nemo_gym:other_loop"]["status"] == "incompatible"
-    assert len([name for name in rows if name.startswith("nemo_gym:")]) == 14
+    assert len([name for name in rows if name.startswith("nemo_gym:")]) == 15
 
 
 def test_without_nemo_gym_a_listing_says_how_to_get_it() -> None:

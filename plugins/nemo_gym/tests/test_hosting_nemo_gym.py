@@ -9,6 +9,7 @@ They need a Python of their own: `make test-nemo-gym` installs it.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gym_plugin_nemo_gym.hosted.environment import NemoGym, NemoGymConfig
 from gym_plugin_nemo_gym.hosted.installation import PYTHON, find_installation
 
 from gymcore import read_rollouts, run_sync
@@ -238,9 +240,9 @@ def _their_servers(python: str, model: str, folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def theirs(python: str, tmp_path_factory: pytest.TempPathFactory) -> Scores:
+def collected(python: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """
-    What NeMo Gym's own collector writes of its own agents and servers.
+    The folder in which NeMo Gym's own collector has written of its own agents and servers, and the servers by agent.
     """
     folder = tmp_path_factory.mktemp("theirs")
     agents = {}
@@ -273,6 +275,15 @@ def theirs(python: str, tmp_path_factory: pytest.TempPathFactory) -> Scores:
                 check=False,
             )
             assert done.returncode == 0, done.stderr[-3000:] + (folder / "theirs.log").read_text()[-3000:]
+    return folder, agents
+
+
+@pytest.fixture(scope="module")
+def theirs(collected: tuple[Path, dict[str, str]]) -> Scores:
+    """
+    What it writes of every rollout.
+    """
+    folder, agents = collected
     scores: Scores = {}
     for line in (folder / "out.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -319,14 +330,41 @@ def test_the_rewards_are_those_of_nemo_gym(python: str, theirs: Scores, tmp_path
         assert len({reward for _, reward in ours[name]}) > 1
 
 
-def test_parts_of_a_reward_of_nemo_gym_are_metrics(python: str, tmp_path: Path) -> None:
+def test_what_a_verifier_of_nemo_gym_says_besides_the_reward_is_kept(python: str, tmp_path: Path) -> None:
     """
-    What its verifier says besides the reward is kept.
+    Its numbers as metrics and parts, and all else as it is.
     """
     _, rollouts = _ours(python, ("example_tool_call_multireward",), tmp_path)
 
     parts = {"correctness", "schema_valid", "format"}
-    assert all(parts <= rollout.reward.metrics.keys() for rollout in rollouts)
+    for rollout in rollouts:
+        assert parts <= rollout.reward.metrics.keys()
+        assert rollout.reward.info["reward_components"].keys() == rollout.reward.parts.keys() == parts
+        assert isinstance(rollout.reward.info["predicted_calls"], list)
+
+
+@pytest.mark.parametrize("name", ["mcqa", "workplace_assistant"])
+def test_rollouts_are_summed_up_as_by_nemo_gym(python: str, collected: tuple[Path, dict[str, str]], name: str) -> None:
+    """
+    The server is asked itself, whose metrics are its own: majorities, pass@k.
+    """
+    folder, agents = collected
+    (agent,) = (agent for agent, server in agents.items() if server == name)
+    rollouts = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    own = [rollout for rollout in rollouts if rollout["agent_ref"]["name"] == agent]
+    summed = json.loads((folder / "out_aggregate_metrics.json").read_text())
+    (wanted,) = (entry for entry in summed if entry["agent_ref"]["name"] == agent)
+    config = NemoGymConfig(server=name, python=python)
+
+    async def ask() -> Any:
+        async with NemoGym.shared(config) as keeper:
+            return await NemoGym.aggregate_metrics(config, keeper, own)
+
+    found = asyncio.run(ask())
+
+    assert found["key_metrics"] == wanted["key_metrics"]
+    assert found["agent_metrics"].keys() == wanted["agent_metrics"].keys()
+    assert ("majority@1/accuracy" in found["agent_metrics"]) == (name == "mcqa")
 
 
 def test_a_game_of_nemo_gym_is_played_step_by_step(python: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The environment `remote` against servers that behave, and against servers that d
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import Callable
@@ -563,6 +564,38 @@ def test_numbers_of_the_row_are_no_metrics(serving: Serving) -> None:
     assert (reward.value, reward.metrics, reward.parts) == (0.5, {"accuracy": 0.25, "small": -1e300}, {})
 
 
+def test_what_a_server_tells_besides_numbers_is_kept_as_it_is(serving: Serving) -> None:
+    """
+    Texts, lists and objects, but nothing of the row; the numbers of `reward_components` are parts as well.
+    """
+    components = {"form": 0.5, "why": "x"}
+    server = serving(Adder(verify=_scored(reward=1, extracted=None, deep={"a": [1]}, reward_components=components)))
+
+    reward = _play(server).reward
+
+    assert reward is not None
+    assert reward.info == {"extracted": None, "deep": {"a": [1]}, "reward_components": components}
+    assert (reward.parts, reward.metrics) == ({"form": 0.5}, {})
+
+
+def test_what_is_too_long_or_too_deep_to_be_kept_is_named(serving: Serving) -> None:
+    """
+    It is left out whole, and costs neither the rest nor the reward.
+    """
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    told = {"first": "x" * 200_000, "second": "x" * 100_000, "deep": deep, "last": "x" * 50_000}
+    body = json.dumps({**ROW, "response": {}, "reward": 1, **told}).encode()
+    server = serving(Adder(verify=Answer(body, headers={"content-type": "application/json"})))
+
+    reward = _play(server).reward
+
+    assert reward is not None
+    assert sorted(reward.info) == ["first", "last"]
+    assert reward.metrics == {"left_out": ["second", "deep"]}
+
+
 def test_what_gymcore_says_of_a_reward_comes_back_whole(serving: Serving) -> None:
     """
     Texts and lists among the metrics, a metric whose name the row has taken, and the parts.
@@ -575,6 +608,65 @@ def test_what_gymcore_says_of_a_reward_comes_back_whole(serving: Serving) -> Non
     assert reward is not None
     assert reward.metrics == {"id": 1, "why": "because", "all": [1, "a"], "none": None}
     assert reward.parts == {"form": 0.5}
+
+
+SUMS = {
+    "group_level_metrics": [{"_ng_task_index": 0}],
+    "agent_metrics": {"pass@1": 1.0},
+    "key_metrics": {"pass@1": 1.0},
+}
+ROLLOUT = {
+    "agent_ref": {"name": "remote_simple_agent", "served_as": {"agent_ref": {"name": "adder_agent"}, "reward": 9.0}},
+    "environment": "remote",
+    "task_id": "1",
+    "reward": 1.0,
+    "extracted": "B",
+}
+
+
+def _sums(server: Server) -> Any:
+    config = RemoteConfig(**{"url": server.url, **QUICK})
+
+    async def ask() -> Any:
+        async with Remote.shared(config) as outage:
+            return await Remote.aggregate_metrics(config, outage, [ROLLOUT])
+
+    return asyncio.run(ask())
+
+
+def test_the_server_sums_rollouts_up_itself(serving: Serving) -> None:
+    """
+    It is sent them with the route that they have there.
+    """
+    server = serving(Adder(aggregate_metrics=_json({**SUMS, "more": 1})))
+
+    assert _sums(server) == SUMS
+    sent = {"agent_ref": {"name": "adder_agent"}, "reward": 1.0, "extracted": "B"}
+    assert server.heard[-1].body == {"verify_responses": [sent]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (_json({"detail": "Not Found"}, 404), "status 404"),
+        (_json({"detail": "KeyError"}, 500), "status 500"),
+        (_json({**SUMS, "key_metrics": []}), "something else than group_level_metrics, agent_metrics, key_metrics"),
+        (Answer(b"<html>"), "no JSON object"),
+        (Answer(sends="nothing"), "not answered within"),
+    ],
+)
+def test_what_the_server_does_not_sum_up_is_left_to_us(
+    serving: Serving, caplog: pytest.LogCaptureFixture, answer: Answer, told: str
+) -> None:
+    """
+    With a line that says why; statistics of the numbers are there all the same.
+    """
+    server = serving(Adder(aggregate_metrics=answer))
+
+    assert _sums(server) == {}
+    (record,) = caplog.records
+    assert told in record.message
+    assert record.message.endswith("rollouts are summed up without the metrics of their server")
 
 
 def test_a_session_that_cannot_be_closed_costs_nothing(serving: Serving) -> None:

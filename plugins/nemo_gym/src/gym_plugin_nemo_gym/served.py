@@ -4,26 +4,30 @@ An environment whose tools and verifier are somewhere else: what all of them hav
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeGuard
 
 from pydantic import ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeVar
 
-from gym_plugin_nemo_gym.session import CALLS, Session
-from gym_plugin_nemo_gym.wire import Patience, ServerFault, Wire
-from gymcore import Config, Environment, Reward, Task, ToolCall, ToolError, Trajectory, option
-from gymcore.documents import DocumentError, decode_json
+from gym_plugin_nemo_gym.session import CALLS, Session, aggregated
+from gym_plugin_nemo_gym.wire import Patience, ServerFault, ServerUnavailable, Wire
+from gymcore import Config, EndpointError, Environment, Reward, Task, ToolCall, ToolError, Trajectory, option
+from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.interfaces import MAX_ARGUMENTS_LENGTH
 from gymcore.records import ROLLOUT_KEYS, ROUTE_KEYS
+from gymcore.runtime.brackets import log
 
-__all__ = ["Served", "ServedConfig", "ServedTask", "reward_of", "row_for_server"]
+__all__ = ["Served", "ServedConfig", "ServedTask", "bounded", "reward_of", "row_for_server"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
-_NO_METRICS = frozenset((*ROUTE_KEYS, *ROLLOUT_KEYS, "responses_create_params"))
+_KEPT_ELSEWHERE = frozenset((*ROUTE_KEYS, *ROLLOUT_KEYS, "responses_create_params"))
+MOST_OF_AN_INFO = 256 * 2**10
+"""What is kept of an answer besides its numbers, in bytes, at most."""
 
 
 class ServedConfig(Config):
@@ -99,9 +103,33 @@ class Served(Environment[ServedTask, ConfigT], Generic[ConfigT]):
 
     _session: Session | None = None
 
-    async def wire(self) -> Wire:
+    @classmethod
+    async def way(cls, resources: Any) -> Wire:  # whatever `shared` yields
         """Return the way to the server."""
         raise NotImplementedError
+
+    @classmethod
+    async def aggregate_metrics(
+        cls, config: ConfigT, resources: Any, rollouts: Iterable[Mapping[str, Any]]
+    ) -> Mapping[str, Any]:
+        """Have the server say itself what rollouts amount to; where it does not, say so, and leave it to gymcore."""
+
+        def theirs(rollout: Mapping[str, Any]) -> dict[str, Any]:
+            told = {key: rollout[key] for key in ROLLOUT_KEYS if key in rollout}
+            return row_for_server(rollout, config.agent) | told  # a row may have had a reward of its own
+
+        def body() -> bytes:
+            return encode_json({"verify_responses": [theirs(rollout) for rollout in rollouts]})
+
+        try:
+            return await aggregated(await cls.way(resources), await asyncio.to_thread(body))
+        except (ServerFault, ServerUnavailable, EndpointError) as error:
+            log(f"{error}; rollouts are summed up without the metrics of their server")
+            return {}
+
+    async def wire(self) -> Wire:
+        """Return the way to the server for this rollout."""
+        return await self.way(self.resources)
 
     async def open(self) -> None:
         """Begin a session."""
@@ -178,11 +206,14 @@ def _checked(call: ToolCall) -> bytes:
 
 def reward_of(answer: Mapping[str, Any], row: Mapping[str, Any]) -> Reward:
     """
-    Read what a server says of an attempt: its reward, and every further number as a metric.
+    Read what a server says of an attempt: its reward, every further number as a metric, and all else as it is.
+
+    What is longer than `MOST_OF_AN_INFO`, together with what came before it, is left out; the metric `left_out` names
+    it.
 
     Args:
         answer: Its answer to `/verify`, which tells the row again.
-        row: The row; its own numbers measure nothing.
+        row: The row; what it says itself is no news.
 
     Raises:
         ServerFault: there is no reward that is a finite number.
@@ -192,11 +223,30 @@ def reward_of(answer: Mapping[str, Any], row: Mapping[str, Any]) -> Reward:
         told = "without a reward" if "reward" not in answer else f"with the reward {value!r:.60}"
         raise ServerFault(f"/verify was answered {told}, and a reward is a finite number")
     metrics = {name: item for name, item in _mapping(answer.get("metrics")).items() if _is_observation(item)}
-    for name, item in answer.items():
-        if name not in row and name not in _NO_METRICS and not name.startswith("_ng_") and _is_number(item):
-            metrics[name] = item
-    parts = {name: float(item) for name, item in _mapping(answer.get("reward_parts")).items() if _is_number(item)}
-    return Reward(value=float(value), parts=parts, metrics=metrics)
+    further = {
+        name: item
+        for name, item in answer.items()
+        if name not in row and name not in _KEPT_ELSEWHERE and not name.startswith("_ng_")
+    }
+    metrics |= {name: item for name, item in further.items() if _is_number(item)}
+    info, left_out = bounded({name: item for name, item in further.items() if name not in metrics})
+    if left_out:
+        metrics["left_out"] = left_out
+    parts = {**_mapping(answer.get("reward_components")), **_mapping(answer.get("reward_parts"))}
+    numbers = {name: float(item) for name, item in parts.items() if _is_number(item)}
+    return Reward(value=float(value), parts=numbers, metrics=metrics, info=info)
+
+
+def bounded(told: Mapping[str, Any]) -> tuple[dict[str, Any], list[float | int | str]]:
+    """Return what is kept of what a server tells, each item whole, and the names of what is not."""
+    kept: dict[str, Any] = {}
+    left = MOST_OF_AN_INFO
+    for name, item in told.items():
+        text = encode_json({name: item})
+        if len(text) <= left and decode_json(text) == {name: item}:  # what lies too deep does not come back
+            kept[name] = item
+            left -= len(text)
+    return kept, [name[:100] for name in told if name not in kept]
 
 
 def _mapping(value: Any) -> dict[str, Any]:

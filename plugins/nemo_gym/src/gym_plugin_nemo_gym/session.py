@@ -15,7 +15,7 @@ from urllib.parse import quote
 from gym_plugin_nemo_gym.wire import Reply, ServerFault, ServerUnavailable, Wire
 from gymcore.documents import encode_json
 
-__all__ = ["CALLS", "Session"]
+__all__ = ["CALLS", "Session", "aggregated"]
 
 CALLS = ("aggregate_metrics", "close_session", "reverify_mode", "run", "seed_session", "verify")
 """Names of the protocol, under which no tool can be called."""
@@ -157,6 +157,31 @@ class Session:
     async def _post(self, path: str, body: bytes, **how: Any) -> Reply:
         async with self._turn:
             return await self._line.send(path, body, **how)
+
+
+async def aggregated(wire: Wire, body: bytes) -> dict[str, Any]:
+    """
+    Have a server sum up rollouts.
+
+    Args:
+        wire: The server.
+        body: What it is asked with.
+
+    Returns:
+        `group_level_metrics`, `agent_metrics` and `key_metrics`.
+
+    Raises:
+        ServerUnavailable, ServerFault: it did not sum them up.
+    """
+    what, line = "/aggregate_metrics", wire.line()
+    try:
+        told = _object_of(await line.send(what[1:], body, again="always", most_bytes=MOST_OF_A_ROW), what)
+    finally:
+        await line.aclose()
+    kinds: dict[str, type] = {"group_level_metrics": list, "agent_metrics": dict, "key_metrics": dict}
+    if not all(isinstance(told.get(key), kind) for key, kind in kinds.items()):
+        raise ServerFault(f"{what} was answered with something else than {', '.join(kinds)}")
+    return {key: told[key] for key in kinds}
 
 
 def _object_of(reply: Reply, what: str) -> dict[str, Any]:

@@ -141,10 +141,15 @@ class NemoGym(Served[NemoGymConfig]):
         async with Keeper(start) as keeper:
             yield keeper
 
-    async def wire(self) -> HostedWire:
+    @classmethod
+    async def way(cls, resources: Keeper) -> HostedWire:
         """Return the way to the server, which is started again where it has ended."""
+        return await resources.wire()
+
+    async def wire(self) -> HostedWire:
+        """Return the way to the server for this rollout."""
         self.is_waiting = self.resources.is_gone
-        self._hosted = await self.resources.wire()
+        self._hosted = await self.way(self.resources)
         self.is_waiting = False
         return self._hosted
 

@@ -18,6 +18,7 @@ import ctypes
 import importlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -34,6 +35,8 @@ GRACE_S = 3.0
 NOWHERE: dict[str, Any] = {"host": "127.0.0.1", "port": 9}
 """An address at which nobody listens, where one is asked for and none is used."""
 MOST_OF_A_MESSAGE = 2000
+_VARIABLE = re.compile(r"\$\{(\w[\w.]*)\}")
+"""What a YAML takes from elsewhere; with a colon in it, it would be a function."""
 
 
 class Unusable(Exception):
@@ -289,10 +292,13 @@ def _entry(order: dict[str, Any], globals_: dict[str, Any], omegaconf: Any) -> d
     text = omegaconf.load(order["config_file"])
     given = omegaconf.create({order["instance"]: {"resources_servers": {Path(order["folder"]).name: order["config"]}}})
     merged = omegaconf.merge(text, omegaconf.create(globals_), given)
+    own = merged[order["instance"]]["resources_servers"][Path(order["folder"]).name]
+    if unset := unset_fields(omegaconf.to_container(own, resolve=False), merged):
+        told = ", ".join(f"{field} from ${{{variable}}}" for field, variable in unset.items())
+        hint = f"the option `config`, as in config: {{{next(iter(unset))}: ...}}"
+        raise Unusable(f"its YAML takes {told}, and nobody has given that", hint)
     try:
-        entry = omegaconf.to_container(
-            merged[order["instance"]]["resources_servers"][Path(order["folder"]).name], resolve=True
-        )
+        entry = omegaconf.to_container(own, resolve=True)
     except Exception as error:  # of OmegaConf, of many classes
         told = f"its configuration cannot be read: {_described(error)}"
         raise Unusable(told, "the option `config`, which is merged over it") from error
@@ -303,6 +309,26 @@ def _entry(order: dict[str, Any], globals_: dict[str, Any], omegaconf: Any) -> d
             )
             raise Unusable(f"it asks a server that is called {name!r}, and nobody has said where that is", hint)
     return dict(entry)
+
+
+def unset_fields(entry: Any, known: Any, path: str = "") -> dict[str, str]:
+    """
+    Return the fields of a configuration that are taken from variables that nobody gives, with the variables.
+
+    Args:
+        entry: The configuration, or a part of it.
+        known: What is there at the top of all configurations, by name.
+        path: Where in the configuration that part is.
+    """
+    if isinstance(entry, str):
+        names = [name for name in _VARIABLE.findall(entry) if name.partition(".")[0] not in known]
+        return {path: names[0]} if names else {}
+    parts: list[tuple[str, Any]] = []
+    if isinstance(entry, dict):
+        parts = [(f"{path}.{key}" if path else str(key), value) for key, value in entry.items()]
+    elif isinstance(entry, list):
+        parts = [(path, value) for value in entry]
+    return {field: name for at, value in parts for field, name in unset_fields(value, known, at).items()}
 
 
 def asked_servers(value: Any) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gym_plugin_nemo_gym.hosted.host import asked_servers
+from gym_plugin_nemo_gym.hosted.host import asked_servers, unset_fields
 from gymcore import Choice
 from gymcore.documents import DocumentError, parse_yaml
 from gymcore.errors import PlanError, Problem, nearest
@@ -68,6 +68,8 @@ class ResourcesServer:
     """The files of rows that it names, by split; whether they are there is not said."""
     asks: tuple[str, ...] = ()
     """Other servers that it asks, such as judges."""
+    unset: tuple[str, ...] = ()
+    """Fields of its configuration that its YAML takes from what only NeMo Gym knows, such as an address of a model."""
     fault: str = ""
     """Why its files could not be read."""
 
@@ -120,6 +122,7 @@ class ResourcesServer:
                 "agents": list(self.agents),
                 "max_steps": self.max_steps,
                 "asks": list(self.asks),
+                "unset": list(self.unset),
                 "requires": list(self.requires),
             },
             problem=self.objection or None,
@@ -222,6 +225,7 @@ class Installation:
             max_steps=steps if isinstance(steps, int) else None,
             data={split: tuple(paths) for split, paths in data.items()},
             asks=tuple(dict.fromkeys(asked_servers(own))),
+            unset=tuple(unset_fields(own, instances)),
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gym_plugin_nemo_gym.served import ServedTask
+from gym_plugin_nemo_gym.served import ServedTask, bounded
 from gym_plugin_nemo_gym.session import Session
 from gym_plugin_nemo_gym.wire import ServerFault
 from gymcore import Reward, Trajectory, Turn
@@ -53,6 +53,15 @@ class Steps:
         Raises:
             ServerUnavailable, ServerFault: the step could not be taken, or what was seen is not known.
         """
+        await self._step(turn, task)
+        if self._is_over or self._taken == self._most:
+            return None
+        observation = _observation(self._last, "/step")
+        if observation is None:
+            raise ServerFault("/step was answered with neither an end nor anything to be seen")
+        return observation
+
+    async def _step(self, turn: Turn, task: ServedTask) -> None:
         params = task.row.get("responses_create_params", {})
         response = Trajectory(turns=(turn,), stop="finished").to_response("policy", params)
         seen = await self._session.step(response)
@@ -62,12 +71,6 @@ class Steps:
         self._taken += 1
         self._earned += reward
         self._last = seen
-        if self._is_over or self._taken == self._most:
-            return None
-        observation = _observation(seen, "/step")
-        if observation is None:
-            raise ServerFault("/step was answered with neither an end nor anything to be seen")
-        return observation
 
     @property
     def _is_over(self) -> bool:
@@ -77,21 +80,27 @@ class Steps:
         """
         Return what all steps have earned.
 
-        A last reply after which the agent asked for nothing more, because it was empty or cut off, is a step, too.
+        A last reply after which the agent asked for nothing more, because it was empty or cut off, is a step, too,
+        whatever is seen then.
 
         Raises:
             ServerUnavailable, ServerFault: that step could not be taken.
         """
         turns = trajectory.turns
         if turns and self._taken < min(len(turns), self._most) and not self._is_over:
-            await self.take(turns[-1], task)
-        told = self._last.get("info")
-        metrics = {name: value for name, value in told.items() if _is_told(value)} if isinstance(told, dict) else {}
+            await self._step(turns[-1], task)
+        found = self._last.get("info")
+        told: dict[str, Any] = found if isinstance(found, dict) else {}
+        info, left_out = bounded({"info": told} if told else {})
+        metrics = {name: value for name, value in told.items() if _is_told(value)}
+        if left_out:
+            metrics["left_out"] = left_out
         metrics["steps"] = self._taken
         metrics["terminated"] = bool(self._last.get("terminated"))
+        metrics["truncated"] = bool(self._last.get("truncated")) or not self._is_over
         if self._first is not None:
             metrics["first_observation"] = self._first[:LONGEST_METRIC]
-        return Reward(value=self._earned, metrics=metrics)
+        return Reward(value=self._earned, metrics=metrics, info=info)
 
 
 def with_message(task: ServedTask, text: str) -> ServedTask:

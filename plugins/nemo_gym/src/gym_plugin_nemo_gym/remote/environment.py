@@ -85,9 +85,10 @@ class Remote(Served[RemoteConfig]):
         finally:
             await wire.aclose()
 
-    async def wire(self) -> Wire:
+    @classmethod
+    async def way(cls, resources: Outage) -> Wire:
         """Return the way to the server."""
-        return self.resources.wire
+        return resources.wire
 
     async def open(self) -> None:
         """
