@@ -76,7 +76,7 @@ class OmegaConf:
         return value
 """
 COUNTER = """
-import json, os, subprocess, sys
+import json, os, subprocess, sys, tempfile
 from contextlib import asynccontextmanager
 from nemo_gym.server_utils import GLOBAL, Config
 from pydantic import BaseModel
@@ -143,6 +143,7 @@ class Counter(BaseModel):
         if name == "about":
             child = subprocess.Popen(["sleep", "600"])
             about = {"pids": [os.getpid(), child.pid], "cwd": os.getcwd(), "environ": dict(os.environ)}
+            about["kept"] = tempfile.mkdtemp()
             return JSONResponse({**about, "global": GLOBAL, "config": self.config.model_dump(), "argv": sys.argv})
         return JSONResponse({"detail": "Not Found"}, status_code=404)
 

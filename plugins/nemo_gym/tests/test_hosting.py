@@ -174,7 +174,8 @@ def test_what_lies_beside_a_server_can_be_imported_there(fake: FakeNemoGym) -> N
 
 def test_nothing_is_left_of_a_server(fake: FakeNemoGym, tmp_path: Path) -> None:
     """
-    Neither it, nor what it has started, nor its folder; and what it has opened, it could close.
+    Neither it, nor what it has started, nor its folder and what it keeps for a while; what it has opened, it could
+    close.
     """
     note = tmp_path / "note"
 
@@ -182,6 +183,20 @@ def test_nothing_is_left_of_a_server(fake: FakeNemoGym, tmp_path: Path) -> None:
 
     _wait_until_gone(*about["pids"])
     assert note.read_text() == "closed"
+    assert Path(about["kept"]).name.startswith("tmp")
+    assert not Path(about["kept"]).exists()
+
+
+def test_who_may_be_asked_and_cannot_be_reached_is_told_at_the_start(
+    fake: FakeNemoGym, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Where a judge is not there, its rollouts would only take too long.
+    """
+    _play(fake, calls("add", n=1), servers={"judge_model": "http://127.0.0.1:9"})
+
+    (told,) = [record.getMessage() for record in caplog.records if "judge_model" in record.getMessage()]
+    assert told.startswith("counter may ask judge_model at 127.0.0.1:9, which cannot be reached now: ")
 
 
 def test_however_much_it_prints_it_goes_on(fake: FakeNemoGym) -> None:
@@ -459,7 +474,7 @@ def test_a_server_that_is_killed_is_served_again(fake: FakeNemoGym, gym_serve: C
     assert (told["stage"], told["retryable"]) == ("tool", True)
     assert "has ended (signal 9)" in told["message"]
     assert (again.status_code, ready) == (200, [200, 503])
-    assert (dead.json()["error"]["stage"], dead.json()["error"]["retryable"]) == ("open", True)
+    assert (dead.json()["error"]["stage"], dead.json()["error"]["retryable"]) == ("open", False)
     assert "3 times in a row it ended before it scored a rollout" in dead.text
     assert unready.json()["error"]["environments"] == ["counter"]
 

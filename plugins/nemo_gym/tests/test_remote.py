@@ -319,13 +319,13 @@ def test_an_answer_is_the_output_whatever_its_status(
     assert rollout.reward.metrics == {"calls": 1, "is_right": True, **metrics}
 
 
-REFUSED = {"error": {"message": "the rollout failed (tool)", "hints": [], "retryable": False}}
+REFUSED = {"error": {"message": "the rollout failed (tool)", "hints": ["try: b", "or: c"], "retryable": False}}
 
 
 @pytest.mark.parametrize(
     ("answer", "retryable", "told"),
     [
-        (_json(REFUSED, 500), False, "status 500: the rollout failed (tool)"),
+        (_json(REFUSED, 500), False, "status 500: the rollout failed (tool); it says: try: b"),
         (_json({"error": {"message": "it timed out", "retryable": True}}, 504), True, "it timed out"),
         (_json({"error": {"message": "the session is closed"}}, 410), True, "status 410: the session is closed"),
         (_json({"error": {"message": "tools are called in a session"}}, 404), False, "status 404"),

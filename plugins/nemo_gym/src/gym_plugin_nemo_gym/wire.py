@@ -118,6 +118,9 @@ class Reply:
         error = self.error or {}
         quoted = " ".join(str(error.get("message", self.text[: 4 * SHOWN])).split())[:SHOWN]
         told = f"{what} was answered with status {self.status}" + (f": {quoted}" if quoted else "")
+        hints = error.get("hints")
+        if isinstance(hints, list) and hints and isinstance(hints[0], str):
+            told += f"; it says: {' '.join(hints[0].split())[:SHOWN]}"
         if error.get("retryable", self.status in _BUSY):
             raise ServerUnavailable(told)
         raise ServerFault(told)

@@ -20,6 +20,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -70,9 +71,8 @@ def main() -> NoReturn:
     status = _watch(worker, waking)
     with suppress(ProcessLookupError):
         os.killpg(worker, signal.SIGKILL)  # what the server has started, and left behind
-    with suppress(OSError):  # whoever made the folder removes it, too, unless he was killed
-        Path(order["socket"]).unlink(missing_ok=True)
-        Path(order["socket"]).parent.rmdir()
+    # Whoever made the folder removes it, too, unless he was killed.
+    shutil.rmtree(Path(order["socket"]).parent, ignore_errors=True)
     os._exit(status)
 
 

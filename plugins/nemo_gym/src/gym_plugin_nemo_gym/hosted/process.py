@@ -20,6 +20,7 @@ from gym_plugin_nemo_gym.hosted.installation import ResourcesServer
 from gym_plugin_nemo_gym.wire import Line, Patience, Reply, ServerUnavailable, Wire, over_unix_socket
 from gymcore.errors import PluginError
 from gymcore.interpreters.clean_environ import environ_of_interpreter
+from gymcore.runtime.brackets import log
 from gymcore.runtime.isolation.output import Output
 
 __all__ = ["HostedWire", "hosted"]
@@ -28,6 +29,8 @@ CLOSING_S = 10.0
 """How long the processes may take to end; the host has bounds of its own, which are shorter."""
 NOTICE_S = 1.0
 """How long it may take until it is known that a process has ended whose connections are broken."""
+REACHED_S = 2.0
+"""So long it is looked whether a server that another may ask can be reached."""
 LONGEST_SOCKET = 100
 """Characters of the path of a Unix socket, at most; the kernel takes 107, and others less."""
 
@@ -161,6 +164,7 @@ async def hosted(
             process = await _started(python, folder, output, environ)
             try:
                 await _until_ready(process, order, server.name, output, start_s)
+                await asyncio.gather(*(_look_for(server.name, name, *place) for name, place in servers.items()))
                 wire = HostedWire(path, patience, process, output, server)
                 try:
                     yield wire
@@ -195,7 +199,8 @@ async def _started(
             stdout=asyncio.subprocess.PIPE,
             stderr=output.writing,
             cwd=folder,
-            env=environ_of_interpreter(python, environ),
+            # What it leaves behind is removed with its folder: it has no chance to, where it is killed.
+            env={**environ_of_interpreter(python, environ), "TMPDIR": str(folder)},
             start_new_session=True,  # Ctrl-C in a terminal is for us; we end it when it is time
         )
     except OSError as error:
@@ -237,6 +242,17 @@ async def _until_ready(
     hints = [f"try: {answer['hint']}"] if answer.get("hint") else []
     told = f"the resources server {name!r} cannot be hosted: {answer['error']}"
     raise PluginError(told if hints else _with_output(told, output), hints=hints)
+
+
+async def _look_for(server: str, name: str, host: str, port: int) -> None:
+    """Say where a server that another may ask cannot be reached now; it may be started later."""
+    try:
+        async with asyncio.timeout(REACHED_S):
+            _, writer = await asyncio.open_connection(host, port)
+        writer.close()
+    except OSError as error:  # a timeout is one, too
+        why = error.strerror or str(error) or f"no answer within {REACHED_S:g} s"
+        log(f"{server} may ask {name} at {host}:{port}, which cannot be reached now: {why} (the option `servers`)")
 
 
 def _answer(line: bytes) -> dict[str, Any]:
