@@ -207,9 +207,10 @@ def test_the_first_signal_ends_a_run_whose_rollouts_only_wait_for_a_server(
         command = [sys.executable, "-u", "-m", "gymcore", "run", *arguments]
         with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
             assert running.stderr is not None
-            said = [next(running.stderr)]
-            threading.Timer(2.0, served.process.kill).start()
-            said += _until("; waiting for it, up to 300 s", running.stderr)
+            killing = threading.Thread(target=_kill_when_written, args=(served.process, tmp_path / "run"))
+            killing.start()
+            said = [*_until("; waiting for it, up to 300 s", running.stderr)]
+            killing.join()
             began = time.monotonic()
             running.send_signal(signal.SIGINT)
             said += running.stderr.readlines()
@@ -220,6 +221,14 @@ def test_the_first_signal_ends_a_run_whose_rollouts_only_wait_for_a_server(
     assert took_s < 20, told
     assert told.count("waiting for it") == 1, told
     assert "rollouts are still owed; go on with: gym run" in told
+
+
+def _kill_when_written(process: subprocess.Popen[str], folder: Path) -> None:
+    """Kill a server as soon as a run has a rollout from it."""
+    until = time.monotonic() + 60
+    while not any(path.stat().st_size for path in folder.glob("rollouts.jsonl")) and time.monotonic() < until:
+        time.sleep(0.02)
+    process.kill()
 
 
 def _until(text: str, lines: IO[str]) -> Iterator[str]:
