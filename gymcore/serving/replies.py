@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from gymcore.records import Reward, Trajectory, Turn
+from gymcore.records import ROUTE_KEYS, Reward, Trajectory, Turn
 from gymcore.responses import Item, Response
 from gymcore.serving.refusals import Refusal
 
@@ -21,8 +21,8 @@ def scored(
     """
     Return the answer to `/run` and `/verify`: the row verbatim, the response, the reward, and what explains it.
 
-    Metrics, and what else the verifier says, stand under their own names, where the row has not taken them. What is
-    told of a rollout wins over the row.
+    Metrics, and what else the verifier says, stand under their own names, where the row has not taken them, and clients
+    know nothing else by them. What is told of a rollout wins over the row.
 
     Args:
         sent: The row.
@@ -42,7 +42,8 @@ def scored(
         "stop": stop,
     }
     for name, value in (*reward.metrics.items(), *reward.info.items()):
-        answer.setdefault(name, value)
+        if name not in ROUTE_KEYS and not name.startswith("_ng_"):  # by which clients know where it belongs
+            answer.setdefault(name, value)
     return answer
 
 

@@ -122,6 +122,26 @@ async def test_a_metric_never_takes_the_place_of_a_key_of_the_row(composed: Comp
     assert reply.json()["metrics"]["length"] == 2
 
 
+async def test_what_a_verifier_tells_says_nothing_of_where_a_rollout_belongs(composed: Composed, wire: Serving) -> None:
+    """
+    Neither to whom it is routed, nor that it has failed; in the run folder it stands as it was told.
+    """
+    told = {"_ng_failure_class": "open: X", "agent_ref": {"name": "other"}, "epoch": 7, "fine": True}
+
+    class Telling(Environment):
+        def verify(self, trajectory: Trajectory) -> Reward:
+            return Reward(value=1.0, info=told)
+
+    async with wire(composed({"a": (Telling, 1)}, Says)) as served:
+        row = {key: item for key, item in served.rows()[0].items() if key not in ("agent_ref", "epoch")}
+        answer = (await served.post("/run", row)).json()
+        (line,) = served.lines()
+
+    assert answer["fine"] is True
+    assert answer.keys().isdisjoint({"_ng_failure_class", "agent_ref", "epoch"})
+    assert line["reward_info"] == told
+
+
 async def test_a_rollout_is_on_the_disk_before_it_is_answered(composed: Composed, wire: Serving) -> None:
     """
     It stands in the run folder like all others, under the number that the client gave it.
