@@ -180,8 +180,6 @@ def _read(
         exact = decode_exactly(line)
         aside = {key: exact[key] for key in exact if key in own}
         row = {key: item for key, item in exact.items() if key not in beside and key not in own and key not in INDICES}
-        if not own.isdisjoint(ROLLOUT_KEYS) and row.get("task_id") is None:
-            row["task_id"] = _identity(row, aside, route)
         line = encode_json(row)
         sent = {key: item for key, item in sent.items() if key not in beside}
     else:
@@ -195,7 +193,7 @@ def _read(
         raise _refused(reader)
     data = routed[0] if b"\n" not in routed[0] else encode_json(decode_json(routed[0]))
     if aside:
-        data = _with_aside(data, aside)
+        data = _with_aside(data, aside, sent.get("task_id"))
     return SentRow(sent, route, Row(data), hashlib.blake2b(body, digest_size=16).digest()), found
 
 
@@ -221,16 +219,16 @@ def _own_keys(row: Mapping[str, Any], route: Route, routes: Mapping[str, Route])
     return own
 
 
-def _identity(row: Mapping[str, Any], aside: Mapping[str, Any], route: Route) -> str:
-    """Return what identifies a task that has no id, and of whose content some was set aside."""
-    content = sorted((key, item) for key, item in {**row, **aside}.items() if key not in ROUTE_KEYS)
-    return f"{route.environment}/{hashlib.blake2b(encode_json(content), digest_size=10).hexdigest()}"
-
-
-def _with_aside(line: bytes, aside: dict[str, Any]) -> bytes:
+def _with_aside(line: bytes, aside: dict[str, Any], told_id: Any) -> bytes:
+    """Set keys of its author's aside in a row; an id that its content has given it is given for all of that."""
     row = decode_exactly(line)
     reference = row["agent_ref"]
-    row["agent_ref"] = {**reference, "served_as": {**reference.get("served_as", {}), **aside}}
+    before = reference.get("served_as")
+    row["agent_ref"] = {**reference, "served_as": {**(before if isinstance(before, dict) else {}), **aside}}
+    if row["task_id"] != told_id and not aside.keys().isdisjoint(ROLLOUT_KEYS):
+        content = sorted((key, item) for key, item in {**row, **aside}.items() if key not in ROUTE_KEYS)
+        digest = hashlib.blake2b(encode_json(content), digest_size=10)
+        row["task_id"] = f"{row['environment']}/{digest.hexdigest()}"
     return encode_json(row)
 
 

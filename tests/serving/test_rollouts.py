@@ -1120,6 +1120,48 @@ async def test_rows_that_differ_in_a_key_that_is_set_aside_are_two_tasks(compose
     assert first == again != second
 
 
+@pytest.mark.parametrize("route", [{}, {"agent_ref": {"name": "a_agent"}}], ids=["without a route", "with ours"])
+async def test_what_is_served_elsewhere_is_sent_with_the_keys_of_its_author_alone(
+    composed: Composed, wire: Serving, route: dict[str, Any]
+) -> None:
+    """
+    The id that a task gets here, because some of its keys are set aside, is no route that it had before.
+    """
+
+    class Elsewhere(World):
+        keeps_route = True
+
+    async with wire(composed({"a": (Elsewhere, 1)}, Says)) as served:
+        for turns in (3, 5):
+            await served.post("/run", {"responses_create_params": {"input": "x"}, **route, "turns": turns})
+        lines = served.lines()
+
+    assert [line["agent_ref"]["served_as"] for line in lines] == [{"turns": 3}, {"turns": 5}]
+    assert len({line["task_id"] for line in lines}) == 2
+
+
+@pytest.mark.parametrize("before", [None, "x", [1], 3])
+@pytest.mark.parametrize("keeps", [False, True])
+async def test_what_is_no_route_at_all_is_no_obstacle_to_setting_keys_aside(
+    composed: Composed, wire: Serving, before: Any, keeps: bool
+) -> None:
+    """
+    A client may write anything there.
+    """
+
+    class Elsewhere(World):
+        keeps_route = keeps
+
+    async with wire(composed({"a": (Elsewhere, 1)}, Says)) as served:
+        reference = {"name": "a_agent", "served_as": before}
+        reply = await served.post("/run", {**served.rows()[0], "agent_ref": reference, "reward": 9.0, "epoch": "x"})
+        (line,) = served.lines()
+
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["agent_ref"] == reference
+    assert line["agent_ref"]["served_as"] == {"reward": 9.0, "epoch": "x"}
+
+
 async def test_a_row_with_a_reward_of_its_own_that_fails_has_none(composed: Composed, wire: Serving) -> None:
     """
     Whoever reads the file of failures must not take it for one that was earned.
