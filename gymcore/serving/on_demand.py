@@ -278,7 +278,8 @@ class OnDemand:
         try:
             rollout = await self._in_turn(sent, asked)
         except EndpointError as error:
-            raise FailedRollout(self._unplayable.told(sent.row.identity, failure_of(error))) from None
+            failure = self._unplayable.told(sent.row.identity, failure_of(error))
+            raise FailedRollout(failure, played=sent.row) from None
         except GymcoreError as error:
             raise refusal_of_error(error) from None
         except asyncio.CancelledError:
@@ -287,7 +288,8 @@ class OnDemand:
             raise
         if rollout.reward is None:
             assert rollout.failure is not None  # a rollout has one of the two
-            raise FailedRollout(self._unplayable.told(rollout.row.identity, rollout.failure))
+            failure = self._unplayable.told(rollout.row.identity, rollout.failure)
+            raise FailedRollout(failure, played=sent.row)
         params = sent.row.value["responses_create_params"]
         response = rollout.trajectory.to_response(route.model, params)
         return encode_json(scored(sent.sent, rollout.row.identity, response, rollout.trajectory.stop, rollout.reward))

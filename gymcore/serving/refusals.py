@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from gymcore.documents import encode_json
 from gymcore.errors import EndpointError, GymcoreError, PluginError, StorageError
-from gymcore.records import Failure
+from gymcore.records import Failure, Row
 
 __all__ = ["FailedRollout", "Refusal", "RefusedRow", "json_response", "refusal_of_error", "stopping"]
 
@@ -59,9 +59,10 @@ class FailedRollout(Refusal):
     Args:
         failure: Why.
         again: What to ask for where another attempt may succeed.
+        played: The row that was played, where one was.
     """
 
-    def __init__(self, failure: Failure, again: str = "the same request again") -> None:
+    def __init__(self, failure: Failure, again: str = "the same request again", *, played: Row | None = None) -> None:
         # A bound on a tool or a verifier is met in the stage that it bounds.
         other = 504 if failure.error == TimeoutError.__name__ else 500
         status = {"model": 502, "timeout": 504, "worker": 503}.get(failure.stage, other)
@@ -69,9 +70,16 @@ class FailedRollout(Refusal):
         further = {"stage": failure.stage, "type": failure.error, "retryable": failure.retryable}
         hints = [f"try: {again}"] if failure.retryable else ["the same request will fail again"]
         super().__init__(status, told, hints=hints, further=further)
+        self.played = played
 
     def answer(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a collector keeps beside its rollouts, and goes on; it has no reward."""
+        """
+        Return what a collector keeps beside its rollouts, and goes on; it has no reward.
+
+        Sent again it is the same task, also where the row had a reward of its own, which then stands in its route.
+        """
+        if self.played is not None and not _OF_ROLLOUTS.isdisjoint(row):
+            row = {**row, **self.played.value}
         kind = f"{self.further['stage']}: {self.further['type']}"
         return _kept_as_failed(row, self, kind, is_terminal=not self.further["retryable"])
 
@@ -96,6 +104,10 @@ class RefusedRow(Refusal):
         return _kept_as_failed(self.row, self, "row: refused", is_terminal=True)
 
 
+_OF_ROLLOUTS = frozenset({"reward", "response"})
+"""The keys by which a collector takes a row for a rollout that was scored."""
+
+
 def _kept_as_failed(row: Mapping[str, Any], refusal: Refusal, kind: str, *, is_terminal: bool) -> dict[str, Any]:
     """
     Return a row that a collector puts aside as one that failed; it may have had a reward of its own.
@@ -103,7 +115,7 @@ def _kept_as_failed(row: Mapping[str, Any], refusal: Refusal, kind: str, *, is_t
     Source: rollout_collection.py of nemo-gym 0.4.0, which ends at any status of 400 or more.
     """
     return {
-        **{key: item for key, item in row.items() if key not in ("reward", "response")},
+        **{key: item for key, item in row.items() if key not in _OF_ROLLOUTS},
         "_ng_failure_class": kind,
         "_ng_failure_terminal": is_terminal,
         "failure": {"message": refusal.message, **refusal.further},

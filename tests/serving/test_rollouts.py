@@ -407,6 +407,39 @@ async def test_a_file_of_failures_can_be_sent_again(composed: Composed, wire: Se
     assert not any("failure" in key for key in answer)
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("own", [{}, {"turns": 3, "epoch": "x"}, {"environment": "prod", "task_id": ""}], ids=str)
+async def test_a_failed_row_with_a_reward_of_its_own_is_the_same_task_again(
+    composed: Composed, wire: Serving, own: dict[str, Any], keeps: bool
+) -> None:
+    """
+    Its reward and its response are not told at once, so that nobody takes them for earned, but nothing of it is lost.
+    """
+    failures = [OSError("the first time")]
+
+    class Once(Environment):
+        keeps_route = keeps
+
+        def verify(self, trajectory: Trajectory) -> float:
+            if failures:
+                raise failures.pop()
+            return 0.5
+
+    async with wire(composed({"a": (Once, 1)}, Says)) as served:
+        task = {key: item for key, item in served.rows()[0].items() if key not in ("environment", "task_id")}
+        row = {**task, "reward": 0.25, "response": "gold", **own, "_ng_task_index": 0, "_ng_rollout_index": 0}
+        failed = (await served.post("/run", row)).json()
+        again = (await served.post("/run", failed)).json()
+        (line,) = served.lines()
+        (lost,) = served.lines("failures.jsonl")
+
+    assert failed.keys().isdisjoint({"reward", "response"})
+    assert again["reward"] == 0.5
+    assert (line["environment"], line["task_id"]) == (lost["environment"], lost["task_id"])
+    aside = line["agent_ref"]["served_as"]
+    assert {key: aside[key] for key in ("reward", "response", *own)} == {"reward": 0.25, "response": "gold", **own}
+
+
 @pytest.mark.parametrize("index", [None, "0", [], {}, 1.5])
 async def test_what_is_no_number_does_not_number_a_request(composed: Composed, wire: Serving, index: Any) -> None:
     """
