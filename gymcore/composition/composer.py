@@ -23,7 +23,7 @@ from gymcore.composition.order import Order, mistakes_in
 from gymcore.composition.route_names import RouteNames
 from gymcore.composition.routes import DEFAULT_SPLIT, ModelChoice, Resolver, Route
 from gymcore.composition.rows.preparation import RowError, is_prepared, prepare_row
-from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines
+from gymcore.composition.rows.reader import RowReader, RowSource, numbered_lines, says_where_it_goes
 from gymcore.composition.rows.rejects import Rejects
 from gymcore.composition.rows.values import MISSING, key_path, keys_near, value_at
 from gymcore.composition.sources.opening import SourceLines, open_source
@@ -449,6 +449,8 @@ class _Composer:
         routed = self.reader.routed(line, row, route, where)
         if routed is None:
             return
+        if route.environment_class.keeps_route and says_where_it_goes(row, route):
+            remarks = [*remarks, _SENT_ON.format(route.environment)]
         for remark in remarks:
             self.notes[f"{route.environment}: {remark}"] += 1
         self.writer.add(route.environment, route.name, *routed, row.get("epoch", 1))
@@ -585,6 +587,12 @@ class _Composer:
         others = [split for split in route.environment_plugin.manifest.splits if split != route.plan.split]
         hint = f"try: leave it out, or --set {where}.split={others[0]}" if others else "try: leave it out"
         return Problem(f"its split {route.plan.split!r} holds no rows", f"{where}.split", (hint,))
+
+
+_SENT_ON = (
+    "its rows were composed for an environment of this name, and are sent on with the route in their "
+    "`agent_ref.served_as`; if it is the server that calls its own environment {!r}, give this one another name"
+)
 
 
 def _place(lines: Iterable[bytes], source: RowSource, number: int) -> str:

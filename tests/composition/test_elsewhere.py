@@ -229,6 +229,29 @@ def test_what_was_composed_composes_to_itself(composed: Composed, write_rows: Wr
         assert [row.data for row in again.dataset] == [row.data for row in first.dataset]
 
 
+def test_rows_that_a_server_may_have_routed_itself_are_remarked_upon(
+    composed: Composed, write_rows: Write, tmp_path: Path
+) -> None:
+    """
+    What is called alike here and there cannot be told apart; under another name it is theirs, and they get all of it.
+    """
+    rows = write_rows(_row(n=1, agent_ref={"name": "weather_agent"}), _row(n=2))
+    server = composed({"there": {"use": "far:a", "data": rows}})
+    server.dataset.write(tmp_path / "theirs.jsonl")
+    theirs = str(tmp_path / "theirs.jsonl")
+
+    alike = composed({"there": {"use": "far:b", "data": theirs}})
+    other = composed({"yonder": {"use": "far:b", "data": theirs}})
+
+    (note,) = alike.notes
+    assert note.startswith("there: its rows were composed for an environment of this name")
+    assert note.endswith("give this one another name (1 rows)")
+    assert other.notes == server.notes == ()
+    assert [value["agent_ref"]["served_as"]["agent_ref"] for value in _values(other)] == [
+        value["agent_ref"] for value in _values(server)
+    ]
+
+
 def test_an_environment_that_is_here_refuses_the_rows_of_another(composed: Composed, write_rows: Write) -> None:
     """
     For it, a row that says another environment is a mistake.

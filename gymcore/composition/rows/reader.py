@@ -33,6 +33,7 @@ __all__ = [
     "RowSource",
     "Served",
     "numbered_lines",
+    "says_where_it_goes",
     "shape_of_schema",
 ]
 
@@ -503,6 +504,12 @@ def _other_route(row: dict[str, Any], route: Served) -> dict[str, Any] | None:
         if environment == route.environment or (environment is None and row.get("task_id") is None):
             return None
     return {key: row[key] for key in ROUTE_KEYS if row.get(key) is not None} or None
+
+
+def says_where_it_goes(row: dict[str, Any], route: Served) -> bool:
+    """Whether a row is taken for one that was routed here before, and holds already what its server is to be told."""
+    given = row.get("agent_ref")
+    return isinstance(given, dict) and "served_as" in given and _other_route(row, route) is None
 
 
 def _compared_tools(tools: list[dict[str, Any]], route: Served) -> _OfferedTools:
