@@ -481,8 +481,9 @@ class Environment(Generic[TaskT, ConfigT]):
                 said; they may be hundreds of thousands, and can be gone through more than once.
 
         Returns:
-            `agent_metrics`, which are added to the statistics of all rollouts, and `group_level_metrics` and
-            `key_metrics`, each in place of ours; what is not there is as if there was no such method.
+            `agent_metrics`, which are added to the statistics of all rollouts; `group_level_metrics`, each of which is
+            added to those of the task that it names in `_ng_task_index`; and `key_metrics`, in place of ours. What is
+            not there is as if there was no such method.
         """
         return {}
 

@@ -76,13 +76,24 @@ class Summary:
         agent = {**_statistics(self.columns, self.count), **own.get("agent_metrics", {})}
         shown = own.get("key_metrics", {name: value for name, value in agent.items() if name.startswith("mean/")})
         yield b'{"agent_metrics":%b,"key_metrics":%b,"group_level_metrics":[' % (encode_json(agent), encode_json(shown))
-        groups = own.get("group_level_metrics")
-        for number, group in enumerate(self._groups() if groups is None else groups):
+        for number, group in enumerate(self._groups(own.get("group_level_metrics", ()))):
             yield (b"," if number else b"") + encode_json(group)
         yield b"]}"
 
-    def _groups(self) -> Iterator[dict[str, Any]]:
-        """Yield what is answered of each task."""
+    def _groups(self, own: Iterable[Any]) -> Iterator[Any]:
+        """
+        Yield what is answered of each task, and then what the environment says of anything else.
+
+        Its metrics win; which rollouts there are, and which are missing, it does not know.
+        """
+        told: dict[int, dict[str, Any]] = {}
+        further: list[Any] = []
+        for entry in own:
+            index = entry.get("_ng_task_index") if isinstance(entry, dict) else None
+            if isinstance(index, int) and index in self.groups:
+                told.setdefault(index, {}).update(entry)
+            else:
+                further.append(entry)
         for index, group in sorted(self.groups.items()):
             columns: dict[str, array[float]] = {}
             for _, names, values in group.rollouts:
@@ -92,13 +103,17 @@ class Summary:
             yield {
                 "_ng_task_index": index,
                 **_statistics(columns, count),
+                **told.get(index, {}),
                 "sample": {"agent_ref": {"name": group.agent}},
                 "num_rollouts": count,
                 "expected_num_rollouts": expected,
                 "missing_num_rollouts": group.failed,
                 "reward_profile_completion_pct": 100.0 * count / expected,
-                "rollout_infos": [_info(index, *rollout) for rollout in sorted(group.rollouts, key=lambda own: own[0])],
+                "rollout_infos": [
+                    _info(index, *rollout) for rollout in sorted(group.rollouts, key=lambda known: known[0])
+                ],
             }
+        yield from further
 
 
 def summed_up(

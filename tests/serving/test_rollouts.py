@@ -991,6 +991,41 @@ async def test_an_environment_says_itself_what_its_rollouts_amount_to(composed: 
     assert "kept" not in mixed["agent_metrics"]
 
 
+async def test_what_an_environment_says_of_tasks_is_added_to_what_is_known_of_them(
+    composed: Composed, wire: Serving
+) -> None:
+    """
+    Its metrics win; who played, which rollouts there are and which are missing it has not seen.
+    """
+    unknown = [{"_ng_task_index": 7, "subset": "x"}, {"subset": "y"}]
+
+    class Grouped(World):
+        @classmethod
+        async def aggregate_metrics(cls, config: Any, resources: Any, rollouts: Any) -> dict[str, Any]:
+            first = {"_ng_task_index": 0, "pass@1": 0.5, "mean/reward": 7.0}
+            wrong = {"sample": {}, "num_rollouts": 9, "expected_num_rollouts": 9, "missing_num_rollouts": 0}
+            wrong |= {"reward_profile_completion_pct": 100.0, "rollout_infos": []}
+            return {"group_level_metrics": [{**first, **wrong}, *unknown, {"_ng_task_index": 0, "pass@2": 1.0}]}
+
+    common = {"agent_ref": {"name": "a_agent"}, "reward": 1.0}
+    rollouts = [
+        {**common, "_ng_task_index": 0, "_ng_rollout_index": 0},
+        {**common, "_ng_task_index": 0, "_ng_rollout_index": 1, "_ng_failure_class": "x"},
+        {**common, "_ng_task_index": 1, "_ng_rollout_index": 0, "_ng_failure_class": "x"},
+    ]
+    async with wire(composed({"a": (Grouped, 1)}, Says)) as served:
+        reply = await served.post("/aggregate_metrics", {"verify_responses": rollouts})
+
+    first, second, *others = reply.json()["group_level_metrics"]
+    assert (first["pass@1"], first["pass@2"], first["mean/reward"], first["max/reward"]) == (0.5, 1.0, 7.0, 1.0)
+    assert first["sample"] == second["sample"] == {"agent_ref": {"name": "a_agent"}}
+    counts = ("num_rollouts", "expected_num_rollouts", "missing_num_rollouts", "reward_profile_completion_pct")
+    assert [first[name] for name in counts] == [1, 2, 1, 50.0]
+    assert [info["rollout_id"] for info in first["rollout_infos"]] == ["0:0"]
+    assert [second[name] for name in ("_ng_task_index", *counts)] == [1, 0, 1, 1, 0.0]
+    assert others == unknown
+
+
 @pytest.mark.parametrize(
     ("said", "status", "named"),
     [(1 / 3, 500, "TypeError"), ({"key_metrics": []}, 500, "TypeError"), (ValueError("no"), 500, "ValueError: no")],
