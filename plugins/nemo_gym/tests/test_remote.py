@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -624,12 +625,12 @@ ROLLOUT = {
 }
 
 
-def _sums(server: Server) -> Any:
+def _sums(server: Server, rollouts: Iterable[Any] = (ROLLOUT,)) -> Any:
     config = RemoteConfig(**{"url": server.url, **QUICK})
 
     async def ask() -> Any:
         async with Remote.shared(config) as outage:
-            return await Remote.aggregate_metrics(config, outage, [ROLLOUT])
+            return await Remote.aggregate_metrics(config, outage, rollouts)
 
     return asyncio.run(ask())
 
@@ -643,6 +644,45 @@ def test_the_server_sums_rollouts_up_itself(serving: Serving) -> None:
     assert _sums(server) == SUMS
     sent = {"agent_ref": {"name": "adder_agent"}, "reward": 1.0, "extracted": "B"}
     assert server.heard[-1].body == {"verify_responses": [sent]}
+
+
+def test_a_server_that_sums_up_gets_no_more_of_a_response_than_its_usage(serving: Serving) -> None:
+    """
+    As from NeMo Gym's own collector; what was said is never held together.
+    """
+    usage = {"output_tokens": 4}
+    server = serving(Adder(aggregate_metrics=_json(SUMS)))
+
+    def rollouts() -> Iterable[Any]:
+        for _ in range(200):
+            said = {"output": ["x" * 2**18]}
+            yield {"reward": 1.0, "responses_create_params": said, "response": {**said, "usage": usage}}
+        yield {"reward": 0.5, "response": None}
+
+    tracemalloc.start()
+    try:
+        assert _sums(server, rollouts()) == SUMS
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    sent = [{"reward": 1.0, "response": {"usage": usage}}] * 200
+    assert server.heard[-1].body == {"verify_responses": [*sent, {"reward": 0.5}]}
+    assert peak < 20 * 2**20
+
+
+def test_many_rollouts_are_sent_in_pieces_and_whole_again_where_that_breaks(serving: Serving) -> None:
+    """
+    From the disk, with their length.
+    """
+    rollouts = [{"reward": 1.0, "number": number, "extracted": "x" * 1000} for number in range(3000)]
+    server = serving(Adder(aggregate_metrics=[Answer(sends="end"), _json(SUMS)]))
+
+    assert _sums(server, rollouts) == SUMS
+
+    first, second = (heard for heard in server.heard if heard.path == "/aggregate_metrics")
+    assert first.body == second.body == {"verify_responses": rollouts}
+    assert "transfer-encoding" not in second.headers
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,17 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import tempfile
+import threading
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeGuard
+from typing import IO, Any, Generic, TypeGuard
 
 from pydantic import ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeVar
 
 from gym_plugin_nemo_gym.session import CALLS, Session, aggregated
-from gym_plugin_nemo_gym.wire import Patience, ServerFault, ServerUnavailable, Wire
+from gym_plugin_nemo_gym.wire import Patience, ServerFault, Wire
 from gymcore import Config, EndpointError, Environment, Reward, Task, ToolCall, ToolError, Trajectory, option
 from gymcore.documents import DocumentError, decode_json, encode_json
 from gymcore.interfaces import MAX_ARGUMENTS_LENGTH
@@ -28,6 +30,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
 _KEPT_ELSEWHERE = frozenset((*ROUTE_KEYS, *ROLLOUT_KEYS, "responses_create_params"))
 MOST_OF_AN_INFO = 256 * 2**10
 """What is kept of an answer besides its numbers, in bytes, at most."""
+IN_MEMORY = 2**20
+"""The bytes of many rollouts above which they go to the disk before they are sent."""
 
 
 class ServedConfig(Config):
@@ -113,17 +117,11 @@ class Served(Environment[ServedTask, ConfigT], Generic[ConfigT]):
         cls, config: ConfigT, resources: Any, rollouts: Iterable[Mapping[str, Any]]
     ) -> Mapping[str, Any]:
         """Have the server say itself what rollouts amount to; where it does not, say so, and leave it to gymcore."""
-
-        def theirs(rollout: Mapping[str, Any]) -> dict[str, Any]:
-            told = {key: rollout[key] for key in ROLLOUT_KEYS if key in rollout}
-            return row_for_server(rollout, config.agent) | told  # a row may have had a reward of its own
-
-        def body() -> bytes:
-            return encode_json({"verify_responses": [theirs(rollout) for rollout in rollouts]})
-
         try:
-            return await aggregated(await cls.way(resources), await asyncio.to_thread(body))
-        except (ServerFault, ServerUnavailable, EndpointError) as error:
+            with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
+                await _write(file, (_without_bulk(rollout, config.agent) for rollout in rollouts))
+                return await aggregated(await cls.way(resources), file)
+        except (ServerFault, EndpointError, OSError) as error:  # there may be no server, or no room on the disk
             log(f"{error}; rollouts are summed up without the metrics of their server")
             return {}
 
@@ -182,6 +180,39 @@ def row_for_server(row: Mapping[str, Any], agent: str | None = None) -> dict[str
             del before["environment"]
         before["agent_ref"] = {"type": "responses_api_agents", "name": agent}
     return {**{key: value for key, value in row.items() if key not in ROUTE_KEYS}, **before}
+
+
+def _without_bulk(rollout: Mapping[str, Any], agent: str | None) -> dict[str, Any]:
+    """
+    Return a rollout as its server sums it up: without the prompt, and of the response only the usage.
+
+    Source: rollout_collection.py of nemo-gym 0.4.0, whose servers get no more of it.
+    """
+    told = {key: rollout[key] for key in ROLLOUT_KEYS if key in rollout}
+    sent = row_for_server(rollout, agent) | told  # a row may have had a reward of its own
+    sent.pop("responses_create_params", None)
+    usage = _mapping(sent.pop("response", None)).get("usage")
+    return {**sent, "response": {"usage": usage}} if usage else sent
+
+
+async def _write(file: IO[bytes], rollouts: Iterable[Mapping[str, Any]]) -> None:
+    """Write rollouts as a body, one by one, in a thread that has ended when this has: it reads what others close."""
+    is_given_up = threading.Event()
+
+    def write() -> None:
+        file.write(b'{"verify_responses":[')
+        for number, rollout in enumerate(rollouts):
+            if is_given_up.is_set():
+                return
+            file.write((b"," if number else b"") + encode_json(rollout))
+        file.write(b"]}")
+
+    writing = asyncio.create_task(asyncio.to_thread(write))
+    try:
+        await asyncio.shield(writing)
+    finally:
+        is_given_up.set()
+        await asyncio.wait([writing])
 
 
 def _checked(call: ToolCall) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 from gym_plugin_nemo_gym.wire import Reply, ServerFault, ServerUnavailable, Wire
@@ -159,7 +159,7 @@ class Session:
             return await self._line.send(path, body, **how)
 
 
-async def aggregated(wire: Wire, body: bytes) -> dict[str, Any]:
+async def aggregated(wire: Wire, body: IO[bytes]) -> dict[str, Any]:
     """
     Have a server sum up rollouts.
 

@@ -7,13 +7,14 @@ Which transport carries them, TCP or a Unix socket, is said by whoever makes it.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import httpx
 
@@ -41,6 +42,8 @@ connection may have been carried out, and cannot be sent again.
 """
 FIRST_WAIT_S, MAX_WAIT_S = 0.25, 5.0
 """Before a request is sent again whose connection could not be made: the first wait, and the longest."""
+PIECE = 2**18
+"""The bytes of a file that are sent at once."""
 SHOWN = 300
 """Characters of a reply that messages quote."""
 
@@ -223,7 +226,7 @@ class Line:
     async def send(
         self,
         path: str,
-        body: bytes | None,
+        body: bytes | IO[bytes] | None,
         *,
         again: Literal["if unsent", "always"] = "if unsent",
         most_bytes: int,
@@ -236,7 +239,7 @@ class Line:
 
         Args:
             path: What follows the address, quoted already.
-            body: JSON, for a POST; None is a GET.
+            body: JSON, for a POST, or a file with it, which is sent in pieces; None is a GET.
             again: When it may be sent again: if its connection could not be made, so that nobody had it; or also
                 where the connection was lost on the way, because doing it twice is the same as doing it once.
             most_bytes: The longest reply; a longer one is not read to its end.
@@ -268,7 +271,12 @@ class Line:
             wait_s = min(MAX_WAIT_S, 2 * wait_s)
 
     async def _exchange(
-        self, path: str, body: bytes | None, most_bytes: int, limit_s: float, on_waiting: Callable[[bool], None] | None
+        self,
+        path: str,
+        body: bytes | IO[bytes] | None,
+        most_bytes: int,
+        limit_s: float,
+        on_waiting: Callable[[bool], None] | None,
     ) -> Reply:
         """Send a request once."""
         told = f"{'GET' if body is None else 'POST'} /{path}"
@@ -299,10 +307,12 @@ class Line:
             raise ServerFault(f"{told}: {error}") from None
         return Reply(response.status_code, data)
 
-    def _request(self, path: str, body: bytes | None, limit_s: float) -> httpx.Request:
+    def _request(self, path: str, body: bytes | IO[bytes] | None, limit_s: float) -> httpx.Request:
         headers = list(self._wire.headers)
         if body is not None:
             headers.append((b"content-type", b"application/json"))
+        if not isinstance(body, bytes | None):
+            headers.append((b"content-length", str(body.seek(0, os.SEEK_END)).encode()))
         if self.jar.header:
             headers.append((b"cookie", self.jar.header.encode("latin-1")))
         bounds = {"connect": self._wire.patience.connect_s, "read": limit_s, "write": limit_s, "pool": limit_s}
@@ -310,9 +320,15 @@ class Line:
             "GET" if body is None else "POST",
             f"{self._wire.url}/{path}",
             headers=headers,
-            content=body,
+            content=body if isinstance(body, bytes | None) else _pieces(body),
             extensions={"timeout": bounds},
         )
+
+
+async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
+    file.seek(0)
+    while piece := file.read(PIECE):
+        yield piece
 
 
 async def _trace(on_waiting: Callable[[bool], None], event: str, info: object) -> None:
