@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -707,6 +708,36 @@ def test_what_the_server_does_not_sum_up_is_left_to_us(
     (record,) = caplog.records
     assert told in record.message
     assert record.message.endswith("rollouts are summed up without the metrics of their server")
+
+
+def test_a_server_that_is_slow_to_sum_up_is_waited_for_once(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    """
+    For less than one request may take: as long as that, the verifier may take, after which nothing would be answered.
+    """
+    server = serving(Adder(aggregate_metrics=Answer(sends="nothing")))
+
+    assert _sums(server) == {}
+    assert server.paths() == ["/aggregate_metrics"]
+    assert "was not answered within 1.2 s (0.8 request_timeout_s)" in caplog.text
+
+
+def test_rollouts_that_take_too_long_to_send_are_not_read_on(serving: Serving) -> None:
+    """
+    Once ours are summed up, nobody else reads the file in which they are.
+    """
+    read: list[int] = []
+
+    def rollouts() -> Iterable[Any]:
+        for number in range(200):
+            time.sleep(0.05)
+            read.append(number)
+            yield ROLLOUT
+
+    server = serving(Adder(aggregate_metrics=_json(SUMS)))
+
+    assert _sums(server, rollouts()) == {}
+    assert len(read) < 200
+    assert server.paths() == []
 
 
 def test_a_session_that_cannot_be_closed_costs_nothing(serving: Serving) -> None:

@@ -30,6 +30,11 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
 _KEPT_ELSEWHERE = frozenset((*ROUTE_KEYS, *ROLLOUT_KEYS, "responses_create_params"))
 MOST_OF_AN_INFO = 256 * 2**10
 """What is kept of an answer besides its numbers, in bytes, at most."""
+PART_OF_A_REQUEST = 0.8
+"""
+Of `request_timeout_s`, how long having rollouts summed up may take, with all tries: less than `verify_timeout_s`, which
+is as long unless somebody says otherwise, and after which gymcore's own statistics would not be answered either.
+"""
 IN_MEMORY = 2**20
 """The bytes of many rollouts above which they go to the disk before they are sent."""
 
@@ -117,13 +122,18 @@ class Served(Environment[ServedTask, ConfigT], Generic[ConfigT]):
         cls, config: ConfigT, resources: Any, rollouts: Iterable[Mapping[str, Any]]
     ) -> Mapping[str, Any]:
         """Have the server say itself what rollouts amount to; where it does not, say so, and leave it to gymcore."""
+        limit_s = PART_OF_A_REQUEST * config.request_timeout_s
         try:
-            with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
-                await _write(file, (_without_bulk(rollout, config.agent) for rollout in rollouts))
-                return await aggregated(await cls.way(resources), file)
+            async with asyncio.timeout(limit_s):
+                with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
+                    await _write(file, (_without_bulk(rollout, config.agent) for rollout in rollouts))
+                    return await aggregated(await cls.way(resources), file)
+        except TimeoutError:
+            told = f"/aggregate_metrics was not answered within {limit_s:g} s ({PART_OF_A_REQUEST} request_timeout_s)"
         except (ServerFault, EndpointError, OSError) as error:  # there may be no server, or no room on the disk
-            log(f"{error}; rollouts are summed up without the metrics of their server")
-            return {}
+            told = str(error)
+        log(f"{told}; rollouts are summed up without the metrics of their server")
+        return {}
 
     async def wire(self) -> Wire:
         """Return the way to the server for this rollout."""
