@@ -27,6 +27,9 @@ After how many deaths of its worker in a row a task is not played again.
 A worker that dies takes innocent rollouts with it, so one death proves nothing.
 """
 
+MOST_SAID = 100
+"""So many different reasons why an endpoint cannot be used are said."""
+
 TaskKey = tuple[str, str]
 """Environment and task id."""
 
@@ -68,6 +71,7 @@ class Unplayable:
         self.environments: dict[str, str] = {}
         self._poison = {key[:2] for key in poison}
         self._deaths: Counter[TaskKey] = Counter()
+        self._said: set[str] = set()
         self._say = say
 
     def refuse(self, task: TaskKey) -> None:
@@ -109,6 +113,13 @@ class Unplayable:
             if self._deaths[task] == DEATHS:
                 self._poison.add(task)
 
+    def tell(self, error: EndpointError) -> None:
+        """Say once why nobody can use an endpoint, and what to try: who started the server can, and its clients not."""
+        told = str(error)
+        if told not in self._said and len(self._said) < MOST_SAID:
+            self._said.add(told)
+            self._say(told)
+
     def set_aside(self, environment: str, why: str) -> None:
         """Take note that nothing of an environment can be played any more."""
         if environment not in self.environments:
@@ -119,7 +130,8 @@ class Unplayable:
 def failure_of(error: EndpointError) -> Failure:
     """Return what an endpoint that nobody can use is for one rollout."""
     stage = cast(FailureStage, error.stage or "model")
-    return Failure(stage=stage, error=type(error).__name__, message=error.message[:2000], retryable=True)
+    told = f"{error.message} ({error.where})" if error.where else error.message
+    return Failure(stage=stage, error=type(error).__name__, message=told[:2000], retryable=True)
 
 
 class Enduring:
@@ -148,7 +160,9 @@ class Enduring:
         try:
             rollout = await self._executor.play(planned)
         except EndpointError as error:
-            if error.is_lasting and error.stage not in (None, "model"):
+            if error.stage in (None, "model"):
+                self._unplayable.tell(error)
+            elif error.is_lasting:
                 self._unplayable.set_aside(planned.route.environment, error.message)
             return replace(begun.failed(failure_of(error)), provenance=self._provenance_of(planned))
         self._unplayable.judge(rollout, deaths)

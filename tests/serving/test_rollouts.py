@@ -559,19 +559,22 @@ async def test_an_environment_that_was_set_aside_is_not_ready(composed: Composed
 
 async def test_a_model_that_is_down_is_told_as_such(composed: Composed, wire: Serving) -> None:
     """
-    Wherever it is asked: by the agent, or by a verifier; the environment is ready all the same.
+    Wherever it is asked: by the agent, or by a verifier; the environment is ready all the same, and where the server
+    runs it is said once what to try.
     """
+
+    said: list[str] = []
 
     class Down(Model):
         async def respond(self, request: Any, rollout: Any) -> Response:
-            raise EndpointError("wrong key")
+            raise EndpointError("wrong key", where="http://127.0.0.1:9/v1", hints=["try: another key"])
 
     class Judged(World):
         async def verify(self, trajectory: Trajectory) -> Reward:  # type: ignore[override]
             await self.models["policy"].ask("Is it good?")
             return Reward(value=1.0)
 
-    async with wire(composed({"a": (Judged, 1)}, Down)) as served:
+    async with wire(composed({"a": (Judged, 1)}, Down), say=said.append) as served:
         row = served.rows()[0]
         played = await served.post("/run", row)
         scored = await served.post("/verify", {**row, "response": {"output": [message("hi")]}})
@@ -579,7 +582,9 @@ async def test_a_model_that_is_down_is_told_as_such(composed: Composed, wire: Se
 
     for reply in (played, scored):
         assert (reply.status_code, reply.json()["error"]["stage"]) == (502, "model")
+        assert reply.json()["error"]["message"].endswith("wrong key (http://127.0.0.1:9/v1)")
     assert ready.status_code == 200
+    assert said == ["wrong key (http://127.0.0.1:9/v1)\n  try: another key"]  # once, and not to clients: they cannot
 
 
 async def test_a_broken_verifier_tells_its_class_and_no_traceback(composed: Composed, wire: Serving) -> None:

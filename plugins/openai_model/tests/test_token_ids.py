@@ -300,9 +300,21 @@ def with_another_tokenize(path, value):
     return (200, {"token_count": 3}) if path == "/tokenize" else (200, value)
 
 
+def without_a_prompt(path, value):
+    return (200, {"tokens": []}) if path == "/tokenize" else (200, value)
+
+
+def with_one_too_many(path, value):
+    for choice in value.get("choices", ()):
+        choice["token_ids"] = list(range(1 + len(choice["logprobs"]["content"])))
+    return 200, value
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
+        (without_a_prompt, "the reply of /tokenize holds no `tokens`"),
+        (with_one_too_many, "token ids and"),
         (without_logprobs, "the reply has no logprobs"),
         (with_words, "the logprobs of the reply name no token ids"),
         (without_tokenize, "/tokenize)"),

@@ -111,7 +111,7 @@ class Exchange:
         try:
             return tokens_in(decode_json(reply.content))
         except DocumentError as error:
-            raise self._no_reply(reply, error) from None
+            raise self._no_reply(reply, error, "/tokenize: ") from None
 
     async def _send(self, endpoint: Endpoint, url: str, content: bytes, state: dict[Any, Any]) -> httpx.Response:
         """
@@ -173,11 +173,11 @@ class Exchange:
             wants_room=is_for_want_of_room(reply.status_code, body, told),
         )
 
-    def _no_reply(self, reply: httpx.Response, error: Exception) -> Fault:
+    def _no_reply(self, reply: httpx.Response, error: Exception, of: str = "") -> Fault:
         """Return the fault that a reply is, which came with a good status and is none."""
         begins = self._mask.over_utf8(reply.content, BEGINNING_LENGTH)
         message = self.shown(f"{error}; it begins with {begins!r}")
-        return Fault("transient", f"status {reply.status_code}, but {message}")
+        return Fault("transient", f"{of}status {reply.status_code}, but {message}")
 
     def shown(self, text: str) -> str:
         """Make text from outside fit for a message: one line, bounded, and without our secrets."""

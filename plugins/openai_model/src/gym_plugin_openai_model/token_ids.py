@@ -56,6 +56,7 @@ def read_token_ids(item: Item) -> bool:
     """
     logprobs, ids = item.pop("logprobs", None), item.pop("token_ids", None)
     if all(isinstance(item.get(key), list) for key in TOKEN_IDS):
+        _compare(item)
         return True  # NeMo Gym's own model server says them as they are wanted
     entries = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(entries, list):
@@ -67,7 +68,14 @@ def read_token_ids(item: Item) -> bool:
     except (KeyError, TypeError, ValueError, AttributeError):
         told = "the logprobs of the reply name no token ids (`return_tokens_as_token_ids` was asked for)"
         raise WithoutTokenIdsError(told) from None
+    _compare(item)
     return _is_ids(item.get("prompt_token_ids"))
+
+
+def _compare(item: Item) -> None:
+    ids, logprobs = len(item["generation_token_ids"]), len(item["generation_log_probs"])
+    if ids != logprobs:
+        raise WithoutTokenIdsError(f"the reply has {ids:,} token ids and {logprobs:,} log-probabilities")
 
 
 def tokens_in(reply: Any) -> list[int]:  # any JSON
@@ -78,7 +86,7 @@ def tokens_in(reply: Any) -> list[int]:  # any JSON
         WithoutTokenIdsError: there are none.
     """
     tokens = reply.get("tokens") if isinstance(reply, dict) else None
-    if not _is_ids(tokens):
+    if not _is_ids(tokens) or not tokens:
         raise WithoutTokenIdsError("the reply of /tokenize holds no `tokens`")
     return tokens
 
