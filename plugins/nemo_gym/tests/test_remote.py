@@ -555,15 +555,47 @@ def test_numbers_of_the_row_are_no_metrics(serving: Serving) -> None:
     """
     Servers tell the row again; what measures something is what they add.
     """
-    told = _scored(
-        reward=0.5, accuracy=0.25, _ng_task_index=3, repeat=1, note="x", deep={"a": 1}, huge=2**63, small=-1e300
-    )
+    told = _scored(reward=0.5, accuracy=0.25, _ng_task_index=3, id=8, note="x", deep={"a": 1}, huge=2**63, small=-1e300)
     server = serving(Adder(verify=told))
 
     reward = _play(server).reward
 
     assert reward is not None
-    assert (reward.value, reward.metrics, reward.parts) == (0.5, {"accuracy": 0.25, "small": -1e300}, {})
+    metrics = {"accuracy": 0.25, "small": -1e300, "left_out": ["_ng_task_index"]}
+    assert (reward.value, reward.metrics, reward.parts) == (0.5, metrics, {})
+
+
+def test_what_a_server_calls_as_gymcore_does_is_kept_too(serving: Serving) -> None:
+    """
+    Under its own name, among the metrics or in `info`, where the row does not say it.
+    """
+    others = {"timing": {"a": 1}, "reward_info": [1], "provenance": "p", "stop": "s", "reward_parts": {"why": "x"}}
+    told = {**others, "metrics": {"by_class": {"a": 1}, "f1": 0.5}, "repeat": 2, "epoch": 3, "turns": 7}
+    row = {**ROW, "turns": 7}
+    server = serving(Adder(verify=_scored(reward=1, **told)))
+
+    reward = _play(server, row=row).reward
+
+    assert reward is not None
+    assert reward.metrics == {"f1": 0.5, "repeat": 2, "epoch": 3}
+    assert reward.info == {**others, "metrics": told["metrics"]}
+
+
+def test_what_a_gymcore_server_says_is_of_the_same_kind_here(serving: Serving) -> None:
+    """
+    What it names in `metrics` is a metric, and a number besides is none; nothing is told twice.
+    """
+    metrics = {"length": 3, "why": "w", "left_out": ["far"]}
+    info = {"number": 4, "is_so": True, "timing": "t", "deep": {"a": [1]}}
+    own = {"environment": "far", "task_id": "1", "reward": 1, "reward_parts": {"form": 0.5}, "stop": "finished"}
+    told = {**own, "metrics": metrics, **metrics, **info, "_ng_x": 1}
+    server = serving(Adder(seed_session=Answer(headers=GYMCORE), verify=_scored(**told)))
+
+    reward = _play(server).reward
+
+    assert reward is not None
+    assert reward.metrics == {**metrics, "left_out": ["far", "_ng_x"]}
+    assert (reward.parts, reward.info) == ({"form": 0.5}, info)
 
 
 def test_what_a_server_tells_besides_numbers_is_kept_as_it_is(serving: Serving) -> None:

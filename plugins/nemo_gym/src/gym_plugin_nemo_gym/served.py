@@ -27,7 +27,9 @@ from gymcore.runtime.brackets import log
 __all__ = ["Served", "ServedConfig", "ServedTask", "bounded", "reward_of", "row_for_server"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
-_KEPT_ELSEWHERE = frozenset((*ROUTE_KEYS, *ROLLOUT_KEYS, "responses_create_params"))
+_OF_ALL = frozenset(("responses_create_params", "response", "reward"))
+_OF_GYMCORE = _OF_ALL | {"agent_ref", "environment", "task_id", "stop"}
+"""What an answer says that does not explain the reward."""
 MOST_OF_AN_INFO = 256 * 2**10
 """What is kept of an answer besides its numbers, in bytes, at most."""
 PART_OF_A_REQUEST = 0.8
@@ -161,7 +163,8 @@ class Served(Environment[ServedTask, ConfigT], Generic[ConfigT]):
         """Have what happened scored over there."""
         assert self._session is not None
         response = trajectory.to_response("policy", self.task.row.get("responses_create_params", {}))
-        reward = reward_of(await self._session.verify(response), self.task.row)
+        answer = await self._session.verify(response)
+        reward = reward_of(answer, self._session.row, is_of_gymcore=self._session.is_of_gymcore)
         failed = self._session.failed_calls
         if not failed or "failed_calls" in reward.metrics:
             return reward
@@ -245,16 +248,18 @@ def _checked(call: ToolCall) -> bytes:
     return text
 
 
-def reward_of(answer: Mapping[str, Any], row: Mapping[str, Any]) -> Reward:
+def reward_of(answer: Mapping[str, Any], row: Mapping[str, Any], *, is_of_gymcore: bool = False) -> Reward:
     """
     Read what a server says of an attempt: its reward, every further number as a metric, and all else as it is.
 
-    What is longer than `MOST_OF_AN_INFO`, together with what came before it, is left out; the metric `left_out` names
-    it.
+    A gymcore server names its metrics itself, in `metrics`; what else it says is no metric. What is longer than
+    `MOST_OF_AN_INFO`, together with what came before it, is left out, and so is what begins with `_ng_`, which means
+    something to the clients of NeMo Gym; the metric `left_out` names it.
 
     Args:
         answer: Its answer to `/verify`, which tells the row again.
-        row: The row; what it says itself is no news.
+        row: The row, as it was sent; what it says itself is no news.
+        is_of_gymcore: Whether a gymcore server says it.
 
     Raises:
         ServerFault: there is no reward that is a finite number.
@@ -264,18 +269,29 @@ def reward_of(answer: Mapping[str, Any], row: Mapping[str, Any]) -> Reward:
         told = "without a reward" if "reward" not in answer else f"with the reward {value!r:.60}"
         raise ServerFault(f"/verify was answered {told}, and a reward is a finite number")
     metrics = {name: item for name, item in _mapping(answer.get("metrics")).items() if _is_observation(item)}
+    parts = {**_mapping(answer.get("reward_components")), **_mapping(answer.get("reward_parts"))}
+    numbers = {name: float(item) for name, item in parts.items() if _is_number(item)}
+    read = {"metrics": metrics, "reward_parts": numbers}
+    known = _OF_GYMCORE if is_of_gymcore else _OF_ALL
     further = {
         name: item
         for name, item in answer.items()
-        if name not in row and name not in _KEPT_ELSEWHERE and not name.startswith("_ng_")
+        if name not in row and name not in known and not _is_read(item, read.get(name, {}))
     }
-    metrics |= {name: item for name, item in further.items() if _is_number(item)}
-    info, left_out = bounded({name: item for name, item in further.items() if name not in metrics})
+    if not is_of_gymcore:
+        metrics |= {name: item for name, item in further.items() if _is_number(item) and not name.startswith("_ng_")}
+    news = {name: item for name, item in further.items() if name not in metrics or metrics[name] != item}
+    info, left_out = bounded({name: item for name, item in news.items() if not name.startswith("_ng_")})
+    left_out += [name[:100] for name in news if name.startswith("_ng_")]
     if left_out:
-        metrics["left_out"] = left_out
-    parts = {**_mapping(answer.get("reward_components")), **_mapping(answer.get("reward_parts"))}
-    numbers = {name: float(item) for name, item in parts.items() if _is_number(item)}
+        before = metrics.get("left_out")  # further away
+        metrics["left_out"] = [*before, *left_out] if isinstance(before, list) else left_out
     return Reward(value=float(value), parts=numbers, metrics=metrics, info=info)
+
+
+def _is_read(item: Any, found: Mapping[str, Any]) -> bool:
+    """Whether all that a dictionary says is among what was found in it."""
+    return isinstance(item, dict) and item.keys() <= found.keys()
 
 
 def bounded(told: Mapping[str, Any]) -> tuple[dict[str, Any], list[float | int | str]]:

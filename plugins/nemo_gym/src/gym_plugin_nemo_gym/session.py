@@ -59,6 +59,16 @@ class Session:
         """Whether somebody over there may have begun it."""
         self.failed_calls = 0
 
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """The row, as that server takes it."""
+        return self._row
+
+    @property
+    def is_of_gymcore(self) -> bool:
+        """Whether it is one of a gymcore server, as its cookie says."""
+        return OURS in self._line.jar
+
     async def seed(self, on_waiting: Callable[[bool], None] = lambda _: None) -> None:
         """
         Begin it; where nobody waits for that any more, `close` does, so that what is begun over there is ended.
@@ -114,7 +124,7 @@ class Session:
             ServerUnavailable, ServerFault: it did not score it.
         """
         body = encode_json({**self._row, "response": response})
-        again = "always" if OURS in self._line.jar else "if unsent"
+        again = "always" if self.is_of_gymcore else "if unsent"
         reply = await self._post("verify", body, most_bytes=MOST_OF_A_ROW, again=again)
         return _object_of(reply, "/verify")
 
@@ -146,7 +156,7 @@ class Session:
                 async with asyncio.timeout(limit_s):
                     if self._seeding is not None and self._may_be_begun:
                         await asyncio.wait([self._seeding])
-                    if OURS in self._line.jar:
+                    if self.is_of_gymcore:
                         await self._post("close_session", b"{}", most_bytes=MOST_OF_A_TOOL, limit_s=limit_s, retries=0)
         finally:
             if self._seeding is not None:
