@@ -21,6 +21,7 @@ LAYERS = (
     "alarms",
     "compact_keys",
     "own_files",
+    "cookie_jar",
     "cache_folder",
     "responses",
     "chat",

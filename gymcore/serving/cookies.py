@@ -8,7 +8,7 @@ import re
 
 from starlette.types import Scope
 
-__all__ = ["COOKIE", "named_by", "named_in", "set_cookie"]
+__all__ = ["COOKIE", "named_in", "set_cookie"]
 
 COOKIE = "gymcore_session"
 """The cookie that names a session; it is signed, and every answer sends it again."""
@@ -16,16 +16,11 @@ COOKIE = "gymcore_session"
 _NAMED = re.compile(rf'(?:^|[;,])\s*{COOKIE}="?([\w.-]{{1,200}})"?\s*(?=[;,]|$)', re.ASCII)
 
 
-def named_by(cookies: str) -> str | None:
-    """Return the session that a Cookie header names, whether there is one or not; None where it names none."""
-    named = _NAMED.findall(cookies)
-    return named[-1] if named else None
-
-
 def named_in(scope: Scope) -> str | None:
-    """Return the session that a request names; None where it names none."""
+    """Return the session that a request names, whether there is one or not; None where it names none."""
     cookies = [value.decode("latin-1") for key, value in scope["headers"] if key == b"cookie"]
-    return named_by("; ".join(cookies)) if cookies else None
+    named = _NAMED.findall("; ".join(cookies)) if cookies else ()
+    return named[-1] if named else None
 
 
 def set_cookie(name: str) -> str:

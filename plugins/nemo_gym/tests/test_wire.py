@@ -1,5 +1,5 @@
 """
-The client itself: its cookies, and the transports that may carry its requests.
+The client itself: the transports that may carry its requests.
 """
 
 from __future__ import annotations
@@ -10,45 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gym_plugin_nemo_gym.cookies import MAX_COOKIE_CHARACTERS, CookieJar
 from gym_plugin_nemo_gym.session import Session
 from gym_plugin_nemo_gym.wire import Patience, ServerUnavailable, Wire, over_tcp, over_unix_socket
 
 from .conftest import Answer, Heard
 
 ROW = {"responses_create_params": {"input": "Add."}}
-
-
-@pytest.mark.parametrize(
-    ("lines", "header"),
-    [
-        (["a=1; Path=/; HttpOnly", "b=2"], "a=1; b=2"),
-        (["a=1", "a=2"], "a=2"),
-        (["a=x=y.z==; Secure"], "a=x=y.z=="),
-        (["a=1", "a=; Max-Age=0"], ""),
-        (["a=1", "a=2; max-age = -1"], ""),
-        (["a=1; Max-Age=60", "b=; Max-Age=x"], "a=1; b="),
-        (["none", "=1", "", ";", "a\x00b=1"], ""),
-    ],
-)
-def test_a_jar_holds_what_was_set_last(lines: list[str], header: str) -> None:
-    """
-    Where else a cookie would be sent does not matter; when it is over does.
-    """
-    jar = CookieJar()
-
-    jar.take(lines)
-
-    assert jar.header == header
-
-
-def test_a_jar_is_bounded() -> None:
-    """
-    No server takes longer headers.
-    """
-    jar = CookieJar()
-    with pytest.raises(ValueError, match="more than 16,000 characters"):
-        jar.take([f"c{number}={'x' * 1000}" for number in range(MAX_COOKIE_CHARACTERS // 1000)])
 
 
 def test_a_rollout_may_go_over_a_unix_socket(serving: Callable[..., Any], tmp_path: Path) -> None:

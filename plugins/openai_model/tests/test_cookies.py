@@ -3,22 +3,17 @@ Cookies of an endpoint, which go back with what follows in the same rollout, and
 """
 
 import asyncio
-import re
 from contextlib import AsyncExitStack
 
 import httpx
 import pytest
-from gym_plugin_openai_model.cookies import MAX_LENGTH, Cookies
 from gym_plugin_openai_model.model import OpenAIModel, OpenAIModelConfig
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gymcore import Environment, Request, RolloutContext, Task, run_sync
 from gymcore.responses import message
 from gymcore.testing.endpoint import Answer, LoopbackEndpoint, calls, says, status
 
 HELLO = Request(input=(message("Hello.", role="user"),))
-NOW = 1_750_000_000.0
 
 
 def asking(cookie, reply=None):
@@ -103,39 +98,3 @@ def test_a_run_keeps_a_rollout_at_its_worker(tmp_path):
         run_sync(plan, tmp_path / "run", environ={})
 
     assert sent(endpoint) == [None, "worker=9", "worker=9"]
-
-
-@pytest.mark.parametrize(
-    ("lines", "header"),
-    [
-        (["a=1", "b=2; Secure", "a=3"], "b=2; a=3"),
-        (["a=", 'b="quoted, even"', " c = 4 ;Path=/x"], 'a=; b="quoted, even"; c=4'),
-        (["a=1", "a=1; Expires=Thu, 01 Jan 1970 00:00:00 GMT"], ""),
-        (["a=1", "a=1; expires=Thu, 01-Jan-1970 00:00:00 GMT; Max-Age=60"], "a=1"),
-        (["a=1; Expires=Fri, 01 Jan 2100 00:00:00 GMT", "b=1; Max-Age=-5", "c=1; Max-Age=soon"], "a=1; c=1"),
-        (["", "=1", "a", ";", "b=\x00", "c=\u00e9", "d=\t"], "d="),
-        (["a=1; Max-Age=" + "9" * 9000, "b=2; Max-Age=" + "0" * 9000], "a=1"),
-        (["a=" + "x" * MAX_LENGTH, "b=1"], "b=1"),
-    ],
-)
-def test_reads_what_servers_ask_for(lines, header):
-    """
-    The last one of a name counts; what is over, none, or too long is not kept.
-    """
-    cookies = Cookies()
-    cookies.take(lines, NOW)
-
-    assert cookies.header == header
-
-
-@given(st.lists(st.text(st.characters(max_codepoint=255), max_size=40) | st.from_regex(r"[a-c]=.{0,2000}(;.*)?")))
-def test_whatever_is_asked_for_is_a_header_of_bounded_length(lines):
-    """
-    Nothing that a server sends breaks a request of ours.
-    """
-    cookies = Cookies()
-    for line in lines:
-        cookies.take([line], NOW)
-
-        assert len(cookies.header) <= MAX_LENGTH
-        assert re.fullmatch(r"[ -~]*", cookies.header)

@@ -18,7 +18,7 @@ from typing import IO, Any, Literal
 
 import httpx
 
-from gym_plugin_nemo_gym.cookies import CookieJar
+from gymcore.cookie_jar import CookieJar
 from gymcore.documents import DocumentError, decode_json
 
 __all__ = [
@@ -44,6 +44,8 @@ FIRST_WAIT_S, MAX_WAIT_S = 0.25, 5.0
 """Before a request is sent again whose connection could not be made: the first wait, and the longest."""
 PIECE = 2**18
 """The bytes of a file that are sent at once."""
+MOST_OF_COOKIES = 16_000
+"""Characters of all cookies of a rollout together; more are no answer, because a session may be among them."""
 SHOWN = 300
 """Characters of a reply that messages quote."""
 
@@ -213,7 +215,7 @@ class Line:
     """
 
     def __init__(self, wire: Wire, transport: httpx.AsyncBaseTransport, on_close: Callable[[Line], None]) -> None:
-        self.jar = CookieJar()
+        self.jar = CookieJar(MOST_OF_COOKIES)
         self._wire = wire
         self._transport = transport
         self._on_close = on_close
@@ -302,7 +304,8 @@ class Line:
         self._wire.heard = self._wire.clock()
         cookies = [value.decode("latin-1") for name, value in response.headers.raw if name.lower() == _SET_COOKIE]
         try:
-            self.jar.take(cookies)
+            for line in cookies:
+                self.jar.take(line)
         except ValueError as error:
             raise ServerFault(f"{told}: {error}") from None
         return Reply(response.status_code, data)
@@ -314,7 +317,7 @@ class Line:
         if not isinstance(body, bytes | None):
             headers.append((b"content-length", str(body.seek(0, os.SEEK_END)).encode()))
         if self.jar.header:
-            headers.append((b"cookie", self.jar.header.encode("latin-1")))
+            headers.append((b"cookie", self.jar.header.encode()))
         bounds = {"connect": self._wire.patience.connect_s, "read": limit_s, "write": limit_s, "pool": limit_s}
         return httpx.Request(
             "GET" if body is None else "POST",

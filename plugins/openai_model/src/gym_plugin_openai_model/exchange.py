@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -15,17 +16,19 @@ import httpx
 from gym_plugin_openai_model.chat import MalformedReplyError, to_response_body
 from gym_plugin_openai_model.connections import Connections, TooLargeError, in_plain_words
 from gym_plugin_openai_model.context_length import is_for_want_of_room
-from gym_plugin_openai_model.cookies import Cookies
 from gym_plugin_openai_model.endpoints import Endpoint
 from gym_plugin_openai_model.mask import Mask
 from gym_plugin_openai_model.prepared import Prepared, Reply
 from gym_plugin_openai_model.retries import Fault, kind_of_status, retry_after_s
 from gym_plugin_openai_model.token_ids import WithoutTokenIdsError, tokens_in
 from gymcore import Response
+from gymcore.cookie_jar import CookieJar
 from gymcore.documents import DocumentError, decode_json, encode_json
 
 __all__ = ["Exchange"]
 
+MOST_OF_COOKIES = 4096
+"""Characters of all cookies of a rollout at one address; one too many is passed over."""
 MESSAGE_LENGTH = 2048
 BEGINNING_LENGTH = 80
 FINISHED = frozenset({None, "completed", "incomplete"})
@@ -121,7 +124,7 @@ class Exchange:
             Fault: no reply came, or one that says that something is wrong.
         """
         try:
-            cookies: Cookies | None = state.get(endpoint)
+            cookies: CookieJar | None = state.get(endpoint)
             reply = await self._carry(endpoint, url, content, cookies.header if cookies else "")
         except (TimeoutError, httpx.ReadTimeout):
             raise Fault("timeout", f"no reply within {self._timeout_s:g} s (timeout_s)") from None
@@ -137,7 +140,10 @@ class Exchange:
             raise Fault("transient", self.shown(str(error) or type(error).__name__)) from error
         asked = reply.set_cookies if isinstance(reply, Reply) else reply.headers.get_list("set-cookie")
         if asked and "cookie" not in self._headers:
-            state.setdefault(endpoint, Cookies()).take(asked, self._clock())
+            jar: CookieJar = state.setdefault(endpoint, CookieJar(MOST_OF_COOKIES))
+            for line in asked:
+                with suppress(ValueError):
+                    jar.take(line)
         if not 200 <= reply.status_code < 300:
             raise self._refusal(reply)
         return reply
