@@ -220,6 +220,7 @@ def test_a_run_ends_at_once_where_all_that_is_left_waits(composed: Composed, how
         before = asyncio.all_tasks()
         async with run(composition) as rollouts:
             reading = asyncio.create_task(_read(rollouts, found))
+            await _until(lambda: len(found) == 5)  # who leaves has read what was there
             await _until(lambda: rollouts.status().in_flight == {"a": 0, "b": 1})
             if how == "leave":
                 reading.cancel()
