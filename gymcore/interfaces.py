@@ -383,6 +383,12 @@ class Environment(Generic[TaskT, ConfigT]):
     """All models of the plan by name, for judges: `await self.models["judge"].ask("...")`; the policy is among them."""
     resources: Any  # whatever the author's `shared` yields
     """What `shared()` yielded, the same object for all rollouts of the run."""
+    max_turns: int | None = None
+    """
+    How often the model may reply to this task, at most, where the author knows; `open` may still set it.
+
+    It holds unless the plan says something else to the agent; None leaves it to the agent.
+    """
     _is_waiting = False
     _on_waiting: Callable[[bool], None] | None = None
 
@@ -547,6 +553,10 @@ class OpenEnvironment(Protocol):
     @property
     def request(self) -> Request:
         """What to ask the model first: the task's prompt and parameters, with the tools that are offered."""
+
+    @property
+    def max_turns(self) -> int | None:
+        """How often the model may reply, at most, unless the agent was told otherwise; None where nobody says."""
 
     async def call(self, call: ToolCall) -> dict[str, Any]:
         """Carry out a tool call and return its `function_call_output` item; a model's mistake becomes its text."""

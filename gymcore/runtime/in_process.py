@@ -141,6 +141,10 @@ class _Local:
             return request
         return replace(request, params={**request.params, "tools": self.environment.tool_schemas()})
 
+    @property
+    def max_turns(self) -> int | None:
+        return self.environment.max_turns
+
     async def open(self, on_waiting: OnWaiting) -> None:
         place = self._place
         # Parsed anew: the repeats of a task share their row, and a plugin may change what it is given.

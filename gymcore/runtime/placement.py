@@ -46,6 +46,10 @@ class Instance(Protocol):
     def request(self) -> Request:
         """What the task asks first, with the tools that are offered."""
 
+    @property
+    def max_turns(self) -> int | None:
+        """How often the model may reply to it, where the environment says so."""
+
     async def open(self, on_waiting: OnWaiting) -> None:
         """
         Build it and prepare the rollout.

@@ -182,6 +182,10 @@ class OpenForAgent:
     def task(self) -> Task:
         return self._instance.task
 
+    @property
+    def max_turns(self) -> int | None:
+        return self._instance.max_turns
+
     async def call(self, call: ToolCall) -> Item:
         with during("tool"):
             return function_call_output(call.call_id, await self._instance.call(call))
@@ -488,6 +492,7 @@ class Session:
             await instance.open(self._wait)
             self._wait(False)
             request = instance.request
+            _check_max_turns(instance.max_turns)
         context = RolloutContext(instance.environment, self._planned.key, self._seed, self._stack, clock=self._clock)
         policy = BoundToRollout(self._stage.models[self._route.model], context)
         request = first_request(request, self._route.plan.params)
@@ -497,6 +502,11 @@ class Session:
             check_trajectory(trajectory)
         with during("verify"):
             return trajectory, await instance.verify(trajectory)
+
+
+def _check_max_turns(value: Any) -> None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise TypeError(f"`max_turns` of the environment is {value!r:.60}, and must be a number from 1 on, or None")
 
 
 def first_request(request: Request, params: Mapping[str, Any]) -> Request:

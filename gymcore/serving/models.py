@@ -89,6 +89,10 @@ class _OtherRequest:
     def task(self) -> Task:
         return self._environment.task
 
+    @property
+    def max_turns(self) -> int | None:
+        return self._environment.max_turns
+
     async def call(self, call: ToolCall) -> Item:
         return await self._environment.call(call)
 

@@ -225,6 +225,46 @@ def test_usage_is_summed_and_the_last_response_kept() -> None:
     assert [turn.response_id for turn in trajectory.turns] == ["first", "second"]
 
 
+class Short(World):
+    """Says how often the model may reply, as its row does."""
+
+    async def open(self) -> None:
+        await super().open()
+        self.max_turns = (self.task.model_extra or {}).get("most")
+
+
+@pytest.mark.parametrize(
+    ("says_plan", "says_environment", "turns"), [(None, 2, 2), (3, 2, 3), (1, 2, 1), (None, None, 64), (None, 99, 99)]
+)
+def test_the_plan_wins_over_the_environment(says_plan: int | None, says_environment: int | None, turns: int) -> None:
+    """
+    Where neither says how often the model may reply, it is sixty-four times.
+    """
+    agent = SimpleAgent(SimpleAgentConfig(max_turns=says_plan))
+
+    rollout = play(
+        Short, {**ROW, "most": says_environment}, ScriptedModel(*[calls("echo", text="a")] * 100), agent=agent
+    )
+
+    assert (len(rollout.trajectory.turns), rollout.trajectory.stop) == (turns, "max_turns")
+    assert rollout.reward is not None
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "6", 2.0, True])
+def test_a_limit_that_is_none_is_a_failure(wrong: Any) -> None:
+    """
+    Of what an environment says, before the model is asked.
+    """
+    model = ScriptedModel(says("hi"))
+
+    rollout = play(Short, {**ROW, "most": wrong}, model)
+
+    assert rollout.failure is not None
+    assert rollout.failure.stage == "open"
+    assert f"`max_turns` of the environment is {wrong!r}, and must be a number from 1 on" in rollout.failure.message
+    assert not model.requests
+
+
 def test_the_bounds_are_options_with_descriptions() -> None:
     """
     Nobody can ask for no turns at all, or for less than no time.

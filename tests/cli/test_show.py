@@ -123,7 +123,7 @@ def test_words_say_the_same(gym: Gym, plugins: PluginFolder) -> None:
         (["watch"], "hook watch  (gym-plugin-echo 0.1.0)"),
         (["gym-plugin-echo/mute"], "has no reference solution"),
         (["mute"], "no splits of its own"),
-        (["simple_agent", "--kind", "agent"], "max_turns: integer (default 64)"),
+        (["simple_agent", "--kind", "agent"], "max_tool_calls: integer (default 256)"),
         (["echo"], "missing: a file of it is not in the package"),
     ],
     ids=str,

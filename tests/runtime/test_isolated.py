@@ -182,6 +182,7 @@ PLAYED: list[tuple[str, Model]] = [
     ("hangs in verify", ScriptedModel(says("hm"))),
     ("raises in solve", Oracle()),
     ("is judged", ScriptedModel(says("hm"))),
+    ("takes two replies", ScriptedModel(*[calls("add", a=1)] * 5)),
 ]
 """What is played in both places: a task and a policy."""
 

@@ -13,13 +13,18 @@ from gymcore.interfaces import Agent, BoundModel, Config, OpenEnvironment, optio
 from gymcore.records import ToolCall, Trajectory, Turn, calls_in
 from gymcore.responses import Item, Response, message, text_of
 
-__all__ = ["SimpleAgent", "SimpleAgentConfig"]
+__all__ = ["MOST_TURNS", "SimpleAgent", "SimpleAgentConfig"]
+
+MOST_TURNS = 64
+"""How often the model may reply where neither the plan nor the environment says."""
 
 
 class SimpleAgentConfig(Config):
     """The bounds of the loop; a trajectory that meets one is truncated and scored as it is."""
 
-    max_turns: int = option(64, ge=1, description="Replies of the model, at most.")
+    max_turns: int | None = option(
+        None, ge=1, description=f"Replies of the model, at most; unset: what the environment says, or {MOST_TURNS}."
+    )
     max_tool_calls: int = option(256, ge=0, description="Tool calls carried out, at most, in all turns together.")
     max_time_s: float = option(
         540.0, gt=0, description="Seconds after which the model is asked nothing more; what was asked is waited for."
@@ -44,6 +49,7 @@ class SimpleAgent(Agent[SimpleAgentConfig]):
         """Play one rollout to its end."""
         turns: list[Turn] = []
         request = environment.request
+        most_turns = self.config.max_turns or environment.max_turns or MOST_TURNS
         calls_left = self.config.max_tool_calls
         size = 0
         began = time.perf_counter()
@@ -75,7 +81,7 @@ class SimpleAgent(Agent[SimpleAgentConfig]):
             size += sum(map(_size, added))
             if stop is None and size > self.config.max_output_chars:
                 stop = "max_output"
-            if stop is None and len(turns) == self.config.max_turns:
+            if stop is None and len(turns) == most_turns:
                 stop = "max_turns"
             if stop is None and time.perf_counter() - began - model.waited_s > self.config.max_time_s:
                 stop = "max_time"

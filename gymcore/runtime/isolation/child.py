@@ -249,7 +249,10 @@ class _Player:
                     encode_json(asked["row"]), asked["seed"], lambda _: models
                 )
                 await self._instance.open(self._tell_waiting)
-                return request_to_json(self._instance.request)
+                return {
+                    "request": request_to_json(self._instance.request),
+                    "max_turns": self._instance.max_turns,
+                }
         instance = self._instance
         assert instance is not None
         match asked["do"]:

@@ -144,10 +144,12 @@ class _Remote:
         "_task",
         "_worker",
         "environment",
+        "max_turns",
         "request",
     )
 
     request: Request
+    max_turns: int | None
     _on_waiting: OnWaiting
 
     def __init__(self, place: Isolated, data: bytes, seed: int, models: Models) -> None:
@@ -184,7 +186,8 @@ class _Remote:
         place.instances[self._number] = self
         self._bound = self._models(self.environment)
         row, seed = orjson.Fragment(self._data), self.environment.seed
-        self.request = request_from_json(await self._ask("open", row=row, seed=seed, models=list(self._bound)))
+        opened = await self._ask("open", row=row, seed=seed, models=list(self._bound))
+        self.request, self.max_turns = request_from_json(opened["request"]), opened["max_turns"]
 
     async def call(self, call: ToolCall) -> str:
         limits = self._place.limits

@@ -91,6 +91,7 @@ class AgentSuite(PluginSuite):
         status: str = "completed",
         count: int = 1,
         options: Mapping[str, Any] | None = None,
+        world: type[World] = World,
     ) -> tuple[list[Rollout], list[Request]]:
         """Play rollouts at once in the small world; return them, and what the model was asked."""
         model = _Model(script, status)
@@ -98,7 +99,7 @@ class AgentSuite(PluginSuite):
         agent = self.agent(**(options or {}))
 
         async def play() -> list[Rollout]:
-            async with opened_table(World, model, agent=agent, limits=limits) as table:
+            async with opened_table(world, model, agent=agent, limits=limits) as table:
                 return list(await asyncio.gather(*(table.play(world_row(number)) for number in range(count))))
 
         return asyncio.run(play()), model.requests
@@ -274,6 +275,27 @@ class AgentSuite(PluginSuite):
         )
         wanted = 3 if self.calls_tools else 1
         assert len(requests) == wanted, f"with {option}: 3 the model was asked {len(requests)} times, and not {wanted}"
+
+    @check(fix="Let `environment.max_turns` be the limit where the option is not set and the environment has one.")
+    def test_hears_the_limit_of_an_environment(self) -> None:
+        """
+        An environment that says how often the model may reply is heard, unless the option `turn_limit` says otherwise.
+
+        Who made the task knows how many replies it needs, and who writes the plan may know better.
+        """
+        option = self._option(self.turn_limit, "turn_limit")
+
+        class Short(World):
+            max_turns = 2
+
+        for options, limit in (({}, 2), ({option: 3}, 3), ({option: 1}, 1)):
+            _, requests = self._play(
+                lambda number, *_: [function_call("look_up", "{}", f"call_{number}")], options=options, world=Short
+            )
+            wanted, told = limit if self.calls_tools else 1, f"with {options} " if options else ""
+            assert len(requests) == wanted, (
+                f"{told}the model was asked {len(requests)} times, and not {wanted}, where the environment allows 2"
+            )
 
     @check(fix="Sum up what the model said, and stop when that is more than the option says.")
     def test_keeps_its_limit_on_output(self) -> None:

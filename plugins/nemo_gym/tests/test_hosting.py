@@ -23,6 +23,7 @@ from gym_plugin_nemo_gym.hosted.process import HostedWire
 from gym_plugin_nemo_gym.served import ServedTask
 
 from gymcore import EndpointError, PluginError, Rollout, read_rollouts, run_sync
+from gymcore.builtin.simple_agent import SimpleAgent, SimpleAgentConfig
 from gymcore.errors import GymcoreError, PlanError
 from gymcore.testing import LoopbackEndpoint, ScriptedModel, calls, play, says, slow, truncated
 
@@ -605,6 +606,22 @@ def test_the_interpreter_is_asked_for_with_what_to_do(tmp_path: Path) -> None:
 
     assert "pip install nemo-gym==0.4.0" in str(caught.value)
     assert "export GYMCORE_NEMO_GYM_PYTHON=" in str(caught.value)
+
+
+def test_a_model_replies_as_often_as_the_yaml_says(fake: FakeNemoGym) -> None:
+    """
+    After `max_steps` the attempt is scored as it is; the plan may say otherwise.
+    """
+    asked = [calls("add", n=0)] * 9
+
+    rollout = play(NemoGym, ROW, ScriptedModel(*asked), config=_config(fake))
+    longer = play(
+        NemoGym, ROW, ScriptedModel(*asked), config=_config(fake), agent=SimpleAgent(SimpleAgentConfig(max_turns=5))
+    )
+
+    assert [len(each.trajectory.turns) for each in (rollout, longer)] == [3, 5]
+    assert rollout.trajectory.stop == longer.trajectory.stop == "max_turns"
+    assert rollout.reward is not None
 
 
 # -- step by step ------------------------------------------------------------------------------------------------------

@@ -367,6 +367,19 @@ def test_rollouts_are_summed_up_as_by_nemo_gym(python: str, collected: tuple[Pat
     assert ("majority@1/accuracy" in found["agent_metrics"]) == (name == "mcqa")
 
 
+def test_a_model_replies_as_often_as_nemo_gym_lets_it(python: str, tmp_path: Path) -> None:
+    """
+    Six times to a task of the workplace, as its YAML says.
+    """
+    with LoopbackEndpoint(lambda body: calls("company_directory_find_email_address", name="Ana")) as endpoint:
+        model = {"use": "openai_model", "config": {"base_url": endpoint.base_url}}
+        hosted = {"use": "nemo_gym:workplace_assistant", "config": {"python": python}, "limit": 2}
+        run_sync({"environments": {"work": hosted}, "models": {"policy": model}}, tmp_path / "run", environ={})
+
+    rollouts = list(read_rollouts(tmp_path / "run"))
+    assert [(len(each.trajectory.turns), each.trajectory.stop) for each in rollouts] == [(6, "max_turns")] * 2
+
+
 def test_a_game_of_nemo_gym_is_played_step_by_step(python: str, tmp_path: Path) -> None:
     """
     The hand is shown before the model is first asked.

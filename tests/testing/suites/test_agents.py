@@ -28,7 +28,8 @@ class Loop(Agent[SimpleAgentConfig]):
         turns: list[Turn] = []
         request = environment.request
         size = 0
-        while len(turns) < self.config.max_turns and size < self.config.max_output_chars:
+        most_turns = self.config.max_turns or environment.max_turns or 64
+        while len(turns) < most_turns and size < self.config.max_output_chars:
             response = await model.respond(request)
             turn = Turn(output=tuple(response.output), status=response.status)
             results = tuple([await environment.call(call) for call in turn.calls]) if not response.is_truncated else ()
@@ -56,7 +57,15 @@ class OneMore(Loop):
 
     def __init__(self, config: SimpleAgentConfig | None = None) -> None:
         given = config or SimpleAgentConfig()
-        super().__init__(given.model_copy(update={"max_turns": given.max_turns + 1}))
+        super().__init__(given.model_copy(update={"max_turns": given.max_turns and given.max_turns + 1}))
+
+
+class Headstrong(Loop):
+    """Knows better than the environment how often to ask."""
+
+    def __init__(self, config: SimpleAgentConfig | None = None) -> None:
+        given = config or SimpleAgentConfig()
+        super().__init__(given.model_copy(update={"max_turns": given.max_turns or 64}))
 
 
 class Talkative(Loop):
@@ -116,6 +125,7 @@ class Deaf(Loop):
 
         class Silent:
             request, task, call = environment.request, environment.task, environment.call
+            max_turns = environment.max_turns
 
             async def reply(self, turn: Turn) -> str | None:
                 return None
@@ -132,6 +142,7 @@ class Strict(Loop):
 
         class Choosy:
             request, task, reply = environment.request, environment.task, environment.reply
+            max_turns = environment.max_turns
 
             async def call(self, call: Any) -> Any:
                 if call.name not in ("look_up", "repeat", "break_down"):
@@ -193,6 +204,7 @@ class Straying(Loop):
 
         class Last:
             request, task, reply = environment.request, environment.task, environment.reply
+            max_turns = environment.max_turns
 
             async def call(self, call: Any) -> Any:
                 return await keeper.environment.call(call)
@@ -264,8 +276,14 @@ def failed(suite: type[AgentSuite]) -> dict[str, str]:
 CAUGHT: dict[type[Agent[Any]], set[str]] = {
     SimpleAgent: set(),
     Loop: set(),
-    Endless: {"test_ends_by_itself", "test_keeps_its_limit_on_turns", "test_keeps_its_limit_on_output"},
-    OneMore: {"test_keeps_its_limit_on_turns"},
+    Endless: {
+        "test_ends_by_itself",
+        "test_keeps_its_limit_on_turns",
+        "test_hears_the_limit_of_an_environment",
+        "test_keeps_its_limit_on_output",
+    },
+    OneMore: {"test_keeps_its_limit_on_turns", "test_hears_the_limit_of_an_environment"},
+    Headstrong: {"test_hears_the_limit_of_an_environment"},
     Talkative: {"test_keeps_its_limit_on_output"},
     Forgetful: {"test_loses_nothing_of_what_was_said"},
     Swapping: {"test_results_keep_their_calls"},
@@ -276,7 +294,11 @@ CAUGHT: dict[type[Agent[Any]], set[str]] = {
     Sharing: {"test_rollouts_share_no_state"},
     Mixing: {"test_rollouts_share_no_state"},
     Straying: {"test_rollouts_share_no_state"},
-    Persistent: {"test_ends_on_empty_and_truncated_replies", "test_keeps_its_limit_on_turns"},
+    Persistent: {
+        "test_ends_on_empty_and_truncated_replies",
+        "test_keeps_its_limit_on_turns",
+        "test_hears_the_limit_of_an_environment",
+    },
     Leaving: {"test_nothing_is_left_open"},
     Polite: {"test_plays_a_task_to_its_end"},
 }

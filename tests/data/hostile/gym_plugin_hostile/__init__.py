@@ -68,6 +68,8 @@ class World(Environment[WorldTask, WorldConfig]):
         OPENED.set(self.task.how)
         self.task_of_open = asyncio.current_task()
         self.count = 0
+        if self.task.how == "takes two replies":
+            self.max_turns = 2
         if self.task.how == "raises in open":
             raise ValueError("broken")
         while self.task.how == "blocks in open":

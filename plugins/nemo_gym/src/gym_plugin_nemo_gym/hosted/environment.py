@@ -158,6 +158,7 @@ class NemoGym(Served[NemoGymConfig]):
         session = await self._begun()
         if self._hosted.server.flavour != "steps":
             await session.seed()
+            self.max_turns = self._hosted.server.max_steps
             return
         self._steps = Steps(session, self._hosted.server.max_steps)
         if seen := await self._steps.begin():
