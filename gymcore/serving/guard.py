@@ -8,7 +8,6 @@ import asyncio
 import hmac
 import re
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -51,10 +50,6 @@ body would not come in time.
 SMALL_BYTES = 2**20
 """An eighth of the room is kept for bodies that are no longer than this: most are a few kilobytes."""
 
-WAIT_S = 600.0
-"""How long a body waits, unread, for room that those of rollouts take which are being played."""
-
-
 STREAMED = ("/aggregate_metrics",)
 """Calls of which nothing is held here: who answers them reads the body as it comes, within bounds of its own."""
 
@@ -91,8 +86,7 @@ class Guard:
         body_bytes: The longest body; no longer than there is room for.
         body_s: How long sending one may take, in seconds.
         stall_s: How long nothing of it may come.
-        held_bytes: What all bodies may take together.
-        wait_s: How long one that finds no room is left unread.
+        held_bytes: What all bodies may take together; one that finds no room is left unread until there is some.
     """
 
     def __init__(
@@ -105,7 +99,6 @@ class Guard:
         body_s: float = BODY_S,
         stall_s: float = STALL_S,
         held_bytes: int = HELD_BYTES,
-        wait_s: float = WAIT_S,
     ) -> None:
         self._app = app
         self._hosts = hosts
@@ -115,8 +108,9 @@ class Guard:
         self._body_bytes = min(body_bytes, self._room.longest)
         self._body_s = body_s
         self._stall_s = stall_s
-        self._wait_s = wait_s
         self._coming: dict[_Body, None] = {}  # the oldest first
+        self._looking: asyncio.TimerHandle | None = None
+        """Looks again for bodies that come slowly; there while others wait for room."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -229,31 +223,36 @@ class Guard:
         """
         Take room for a body before any of it is read, and wait where there is none: a rollout that ends makes some.
 
+        There is no bound on that: rollouts may take long, and most clients of ours end at whatever is refused.
+
         Raises:
-            Refusal: there was none for too long, or the server stops.
+            Refusal: the server stops.
         """
-        now = asyncio.get_running_loop().time
-        until = now() + self._wait_s
         place = body.place = self._room.enter(size)
-        while not place.told.is_set() and (left_s := until - now()) > 0:
-            self._make_room(place)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(SLOW_S, left_s)):  # by then others may be slow
-                    await place.told.wait()
         if not place.told.is_set():
-            raise Refusal(503, "the server holds as much as it may", headers={"retry-after": "1"})
+            if self._looking is None:
+                self._look_again()
+            else:
+                self._make_room()
+            await place.told.wait()
         if not place.is_given:
             raise stopping()
 
-    def _make_room(self, place: Place) -> None:
-        """Take that of bodies which come slowly, the oldest first, until a place is given."""
+    def _make_room(self) -> None:
+        """Take that of bodies which come slowly, the oldest first, as long as others wait."""
         now = asyncio.get_running_loop().time()
         for body in list(self._coming):
             age_s = now - body.begun
-            if place.told.is_set() or age_s <= SLOW_S:
+            if not self._room.is_waited_for or age_s <= SLOW_S:
                 return
             if body.place is not None and body.come < age_s * self._body_bytes / self._body_s:
                 self._drop(body, body.place, now)
+
+    def _look_again(self) -> None:
+        """Make room as long as others wait: bodies that have just begun may turn out to be slow."""
+        self._make_room()
+        is_waited_for = self._room.is_waited_for
+        self._looking = asyncio.get_running_loop().call_later(SLOW_S, self._look_again) if is_waited_for else None
 
     def _drop(self, body: _Body, place: Place, now: float) -> None:
         """Wait for a body no longer."""

@@ -51,6 +51,11 @@ class Room:
         """Those of them that are short."""
         self._is_closed = False
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for a place."""
+        return bool(self._waiting)
+
     def enter(self, size: int) -> Place:
         """Ask for a place of no more than `longest`; it is given at once, or later, or never where nobody may wait."""
         place = Place(size)

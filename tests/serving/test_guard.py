@@ -542,32 +542,6 @@ async def test_a_body_waits_for_the_room_of_those_that_are_being_played(composed
     assert b"413" in refused.split(b"\r\n")[0]
 
 
-async def test_a_body_waits_for_room_no_longer_than_its_bound(composed: Composed, tmp_path: Path) -> None:
-    """
-    What is refused then may come again.
-    """
-
-    class Thinks(Says):
-        async def respond(self, request: Any, headers: Any = None) -> Any:
-            await asyncio.sleep(1.5)
-            return await super().respond(request, headers)
-
-    composition = composed({"a": (World, 1)}, Thinks)
-    body = json.dumps({**next(iter(composition.dataset)).value, "x": "x" * 100_000}).encode()
-    request = b"POST /run HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
-    async with listening(composition, tmp_path, body_s=20.0, held_bytes=150_000, wait_s=0.2) as port:
-        first = asyncio.create_task(spoken(port, request + body))
-        await asyncio.sleep(0.3)
-        second = await spoken(port, request + body)
-        told = (await first).split(b"\r\n")[0]
-        third = await spoken(port, request + body)
-
-    assert told == b"HTTP/1.1 200 OK"
-    assert b"503" in second.split(b"\r\n")[0]
-    assert b"retry-after: 1" in second
-    assert third.split(b"\r\n")[0] == b"HTTP/1.1 200 OK"
-
-
 class Holds:
     """What answers every request, those to `/held` when they may be."""
 
