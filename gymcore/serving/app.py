@@ -31,7 +31,8 @@ from gymcore.serving.aggregate import Summary, summed_up
 from gymcore.serving.collected import Collected, no_room, received
 from gymcore.serving.cookies import named_in, set_cookie
 from gymcore.serving.head import configuration, instances
-from gymcore.serving.models import Endpoints, read_asked, read_chat, streamed
+from gymcore.serving.messages import error_of, events_of
+from gymcore.serving.models import Endpoints, read_asked, read_chat, read_messages, streamed
 from gymcore.serving.on_demand import OnDemand
 from gymcore.serving.openapi import describe
 from gymcore.serving.outages import Unplayable
@@ -85,6 +86,7 @@ CALLS: Mapping[str, Mapping[str, str]] = {
         "seed_session": "seed_session",
         "step": "step",
         "v1/chat/completions": "chat",
+        "v1/messages": "messages",
         "v1/responses": "responses",
         "verify": "verify",
     },
@@ -339,6 +341,16 @@ class _Wire:
         if asked.is_streamed:
             return Response(streamed(completion), media_type="text/event-stream")
         return json_response(completion)
+
+    async def messages(self, request: Request) -> Response:
+        try:
+            asked = await self._read(request, read_messages)
+            message = await self._endpoints.message(asked)
+        except Refusal as refused:
+            return json_response(error_of(refused), refused.status, refused.headers)
+        if asked.is_streamed:
+            return Response(events_of(message), media_type="text/event-stream")
+        return json_response(message)
 
     def _find(self, request: Request) -> tuple[str, ClientSession] | None:
         return self._sessions.find(request.cookies)

@@ -102,7 +102,7 @@ class Guard:
     ) -> None:
         self._app = app
         self._hosts = hosts
-        self._token = None if token is None else f"Bearer {token}".encode()
+        self._token = None if token is None else token.encode()
         kept = held_bytes // 8
         self._room = Room(held_bytes, kept, min(SMALL_BYTES, kept))
         self._body_bytes = min(body_bytes, self._room.longest)
@@ -172,7 +172,7 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").lower() not in (f"http://{host}", f"https://{host}"):
             raise Refusal(403, "pages of other origins may not ask this server")
-        if self._token is not None and not hmac.compare_digest(headers.get(b"authorization", b""), self._token):
+        if self._token is not None and not _knows(self._token, headers):
             raise Refusal(401, "a token is needed: Authorization: Bearer ...", headers={"www-authenticate": "Bearer"})
         return None if scope["path"] in STREAMED else await self._body(headers, receive, coming)
 
@@ -266,6 +266,12 @@ class Guard:
         return Refusal(413, f"the body is longer than {self._body_bytes >> 20} MB")
 
 
+def _knows(token: bytes, headers: dict[bytes, bytes]) -> bool:
+    """Whether a request says the token, as most clients do or as those of Anthropic's API."""
+    is_bearer = hmac.compare_digest(headers.get(b"authorization", b""), b"Bearer " + token)
+    return hmac.compare_digest(headers.get(b"x-api-key", b""), token) or is_bearer
+
+
 def _dropped() -> Refusal:
     return Refusal(408, "another needed the room of this body before all of it had come")
 
@@ -320,7 +326,7 @@ def _count(data: bytes, signs: bytes) -> int:
     return len(data) - len(data.translate(None, signs))
 
 
-_ONCE = (b"host", b"origin", b"authorization", b"content-length")
+_ONCE = (b"host", b"origin", b"authorization", b"x-api-key", b"content-length")
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:@/?#\s]+))(?::\d{1,5})?")
 
 

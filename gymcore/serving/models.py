@@ -1,5 +1,5 @@
 """
-The models of a composition as endpoints: `/v1/responses` and `/v1/chat/completions`.
+The models of a composition as endpoints: `/v1/responses`, `/v1/chat/completions` and `/v1/messages`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from gymcore.interfaces import Agent, BoundModel, Environment, Model, OpenEnviro
 from gymcore.records import Task, ToolCall, Trajectory, Turn, seed_of
 from gymcore.responses import CreateParams, Item, Request, Response, whole_response
 from gymcore.runtime.session import BoundToRollout
+from gymcore.serving.messages import create_params_of, message_of
 from gymcore.serving.refusals import Refusal, refusal_of_error
 from gymcore.serving.rows import read_object
 from gymcore.serving.sessions import ClientSession
 
-__all__ = ["Asked", "Endpoints", "read_asked", "read_chat", "streamed"]
+__all__ = ["Asked", "Endpoints", "read_asked", "read_chat", "read_messages", "streamed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Asked:
     """What a model is asked for."""
 
     params: Mapping[str, Any]
-    """The create parameters as they came, or as a chat request says them."""
+    """The create parameters as they came, or as a request of another API says them."""
     request: Request
     """The same, checked, without whom."""
     is_streamed: bool = False
@@ -63,6 +64,18 @@ def read_chat(body: bytes) -> Asked:
     chat = read_object(body)
     params = _create_params_of_chat(chat)
     return Asked(params, _request(params), bool(chat.get("stream")))
+
+
+def read_messages(body: bytes) -> Asked:
+    """
+    Read and check a request of the Messages API.
+
+    Raises:
+        Refusal: it is none, or cannot be said in the words of the Responses API.
+    """
+    asked = read_object(body)
+    params = create_params_of(asked)
+    return Asked(params, _request(params), bool(asked.get("stream")))
 
 
 def _request(params: Mapping[str, Any]) -> Request:
@@ -158,9 +171,7 @@ class Endpoints:
         except InexpressibleError as error:
             raise Refusal(502, f"chat has no words for {error}, which the model answered") from None
         message = messages[0] if messages else {"role": "assistant", "content": ""}
-        further = {
-            key: value for item in response["output"][-1:] for key, value in item.items() if key not in _OF_ITEMS
-        }
+        further = _further(response["output"])
         logprobs = further.pop("logprobs", None) or _logprobs_in(response["output"])
         is_cut = response.get("status") == "incomplete"
         reason = "length" if is_cut else "tool_calls" if message.get("tool_calls") else "stop"
@@ -177,6 +188,16 @@ class Endpoints:
                 "total_tokens": usage.get("total_tokens", 0),
             },
         }
+
+    async def message(self, asked: Asked) -> dict[str, Any]:
+        """
+        Answer a request of the Messages API, whole; `events_of` writes it as the stream that was asked for.
+
+        Raises:
+            Refusal: no reply could be had, or the API has no words for it.
+        """
+        response = await self.respond(asked)
+        return message_of(response, _further(response["output"]))
 
     def listed(self) -> dict[str, Any]:
         """Return the models, as the API lists them."""
@@ -238,7 +259,12 @@ _OF_ITEMS = {
     "summary",
     "type",
 }
-"""What of an item is said in chat's own words; whatever else the last one of a reply has, the message has, too."""
+"""What of an item is said in the words of other APIs."""
+
+
+def _further(output: list[Item]) -> dict[str, Any]:
+    """Return whatever else the last item of a reply has, such as token ids, which every API gives as it is."""
+    return {key: value for item in output[-1:] for key, value in item.items() if key not in _OF_ITEMS}
 
 
 def _logprobs_in(output: Iterable[Item]) -> dict[str, Any] | None:

@@ -140,7 +140,7 @@ def _calls(composition: Composition) -> dict[str, Any]:
         "properties": {"verify_responses": {"type": "array", "items": _OBJECT}},
         "required": ["verify_responses"],
     }
-    chat = {
+    conversation = {
         "type": "object",
         "properties": {"messages": {"type": "array", "items": _OBJECT, "minItems": 1}},
         "required": ["messages"],
@@ -175,7 +175,8 @@ def _calls(composition: Composition) -> dict[str, Any]:
         "/step": {"post": _post("Play one turn.", turn, _STEP, is_session=True, example=said)},
         "/close_session": {"post": _post("Close without a score.", None, _OBJECT, is_session=True)},
         "/v1/responses": {"post": _post("Ask a model; or the agent of a session, by its name.", params, response)},
-        "/v1/chat/completions": {"post": _post("Ask a model in the words of chat.", chat, _OBJECT)},
+        "/v1/chat/completions": {"post": _post("Ask a model in the words of chat.", conversation, _OBJECT)},
+        "/v1/messages": {"post": _post("Ask a model in the words of Anthropic's API.", conversation, _OBJECT)},
     }
 
 

@@ -46,10 +46,14 @@ class Refusal(Exception):
         self.headers = headers or {}
         super().__init__(message)
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What is told of it."""
+        return {"message": self.message, **({"hints": self.hints} if self.hints else {}), **self.further}
+
     def response(self) -> Response:
         """Return the answer that says so."""
-        told = {"message": self.message, **({"hints": self.hints} if self.hints else {}), **self.further}
-        return json_response({"error": told}, self.status, self.headers)
+        return json_response({"error": self.told}, self.status, self.headers)
 
 
 class FailedRollout(Refusal):

@@ -1,6 +1,6 @@
 """
 The real clients, unmodified and installed from the package index, against `gym serve`: NeMo Gym's collector, alone and
-with a server of its own beside ours, and the evaluation command of verifiers.
+with a server of its own beside ours, Anthropic's client, and the evaluation command of verifiers.
 
 Each needs a Python of its own: `make test-nemo-gym` and `make test-verifiers` install them.
 """
@@ -366,6 +366,69 @@ def test_nemo_gyms_agent_plays_in_our_sessions_and_we_keep_what_it_played(gym_se
         assert (line["reward"], line["provenance"]["agent"]) == (1.0, "client")
         assert line["response"]["output"] == answer["response"]["output"]
         assert len(line["turns"]) > 1
+
+
+ANTHROPIC = """
+import json
+import sys
+
+from anthropic import APIStatusError, Anthropic
+
+client = Anthropic(max_retries=0)  # address and key stand in the variables that it reads
+tools = [{"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}]
+asked = {"model": "claude-opus-4-8", "max_tokens": 100, "tools": tools, "system": "Be brief."}
+turns = [{"role": "user", "content": "How is Oslo?"}]
+
+first = client.messages.create(messages=turns, **asked)
+(call,) = [block for block in first.content if block.type == "tool_use"]
+result = {"type": "tool_result", "tool_use_id": call.id, "content": "3 degrees"}
+turns += [{"role": "assistant", "content": first.content}, {"role": "user", "content": [result]}]
+last = client.messages.create(messages=turns, **asked)
+with client.beta.messages.stream(messages=turns[:1], **asked) as stream:
+    streamed = stream.get_final_message()
+with client.messages.stream(messages=turns, **asked) as stream:
+    text = "".join(stream.text_stream)
+try:
+    client.messages.create(messages=turns[2:], **asked)
+except APIStatusError as error:
+    refused = [error.status_code, error.type, error.body["error"]["message"]]
+
+told = {
+    "calls": [[said.stop_reason, call.name, call.input] for said in (first, streamed) for call in said.content],
+    "last": [last.stop_reason, last.content[0].text, text],
+    "refused": refused,
+}
+json.dump(told, sys.stdout)
+"""
+
+
+def test_anthropics_client_asks_our_model_with_its_key_alone(gym_serve: Serve, tmp_path: Path) -> None:
+    """
+    Unmodified, whole and as a stream: a call of a tool, the answer to its result, and what cannot be asked.
+    """
+    python = interpreter(NEMO_PYTHON, "test-nemo-gym")
+
+    def reply(body: Mapping[str, Any]) -> Reply:
+        has_result = body["input"][-1].get("type") == "function_call_output"
+        return says("Cold.") if has_result else calls("get_weather", city="Oslo")
+
+    with LoopbackEndpoint(reply) as endpoint:
+        model = ("--model", "openai_model", "--set", f"models.policy.config.base_url={endpoint.base_url}")
+        secret = {"OUR_TOKEN": "a-token-of-enough-letters"}
+        with gym_serve(*BOTH, *model, "--token-from", "OUR_TOKEN", environ=secret) as served:
+            environ = {**os.environ, **OFFLINE, "ANTHROPIC_BASE_URL": served.url}
+            environ["ANTHROPIC_API_KEY"] = secret["OUR_TOKEN"]
+            command = [str(python), "-c", ANTHROPIC]
+            done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=110)
+            served.stop()
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["calls"] == [["tool_use", "get_weather", {"city": "Oslo"}]] * 2
+    assert told["last"] == ["end_turn", "Cold.", "Cold."]
+    status, kind, what = told["refused"]
+    assert (status, kind) == (422, "invalid_request_error")
+    assert "messages.0.content.0.tool_use_id" in what
 
 
 # -- verifiers ---------------------------------------------------------------------------------------------------------

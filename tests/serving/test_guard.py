@@ -98,6 +98,11 @@ async def test_pages_of_other_origins_are_refused(composed: Composed, wire: Serv
         ({"authorization": f"Bearer {TOKEN}x"}, 401),
         ({"authorization": f"Bearer {TOKEN[:-1]}"}, 401),
         ({"authorization": "Bearer x"}, 401),
+        ({"authorization": TOKEN}, 401),
+        ({"x-api-key": TOKEN}, 200),
+        ({"x-api-key": TOKEN, "authorization": "Bearer x"}, 200),
+        ({"x-api-key": f"Bearer {TOKEN}"}, 401),
+        ({"x-api-key": ""}, 401),
         ({}, 401),
     ],
 )
