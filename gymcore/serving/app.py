@@ -32,7 +32,7 @@ from gymcore.serving.collected import Collected, no_room, received
 from gymcore.serving.cookies import named_in, set_cookie
 from gymcore.serving.head import configuration, instances
 from gymcore.serving.messages import error_of, events_of
-from gymcore.serving.models import Endpoints, read_asked, read_chat, read_messages, streamed
+from gymcore.serving.models import Asked, Endpoints, read_asked, read_chat, read_messages
 from gymcore.serving.on_demand import OnDemand
 from gymcore.serving.openapi import describe
 from gymcore.serving.outages import Unplayable
@@ -42,6 +42,7 @@ from gymcore.serving.replies import scored, trajectory_of
 from gymcore.serving.rows import LONG_BODY, SentRow, read_row, route_of, takes_failures
 from gymcore.serving.sessions import ClientSession, Sessions
 from gymcore.serving.steps import read_turn, shown_first, stepped
+from gymcore.serving.streams import completion_stream, response_stream
 
 __all__ = ["CALLS", "InUse", "Served", "application"]
 
@@ -326,21 +327,18 @@ class _Wire:
         asked = await self._read(request, read_asked)
         # Agents send the cookie of their session to their model, too: a cookie alone asks for no episode.
         if not self._names_agent(asked.params.get("model")):
-            return json_response(await self._endpoints.respond(asked))
+            return _sent(asked, await self._endpoints.respond(asked), response_stream)
         session = self._session(request)
         if asked.params["model"] != session.route.name:
             raise Refusal(409, f"the agent of the session is {session.route.name}")
-        return json_response(await self._endpoints.play(session, asked))
+        return _sent(asked, await self._endpoints.play(session, asked), response_stream)
 
     def _names_agent(self, model: Any) -> bool:
         return isinstance(model, str) and model in self._routes and model not in self._composition.models
 
     async def chat(self, request: Request) -> Response:
         asked = await self._read(request, read_chat)
-        completion = await self._endpoints.complete(asked)
-        if asked.is_streamed:
-            return Response(streamed(completion), media_type="text/event-stream")
-        return json_response(completion)
+        return _sent(asked, await self._endpoints.complete(asked), completion_stream)
 
     async def messages(self, request: Request) -> Response:
         try:
@@ -348,9 +346,7 @@ class _Wire:
             message = await self._endpoints.message(asked)
         except Refusal as refused:
             return json_response(error_of(refused), refused.status, refused.headers)
-        if asked.is_streamed:
-            return Response(events_of(message), media_type="text/event-stream")
-        return json_response(message)
+        return _sent(asked, message, events_of)
 
     def _find(self, request: Request) -> tuple[str, ClientSession] | None:
         return self._sessions.find(request.cookies)
@@ -408,6 +404,11 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
         file.seek(0)
         while piece := file.read(2**18):
             yield piece
+
+
+def _sent(asked: Asked, reply: Mapping[str, Any], stream: Callable[[Mapping[str, Any]], bytes]) -> Response:
+    """Send the reply of a model as it was asked for: whole, or as the events of a stream."""
+    return Response(stream(reply), media_type="text/event-stream") if asked.is_streamed else json_response(reply)
 
 
 def _with_cookie(response: Response, name: str) -> Response:

@@ -19,6 +19,7 @@ from gymcore.chat import TOKEN_IDS
 from gymcore.documents import DocumentError, decode_exactly, encode_json
 from gymcore.responses import Item, function_call_output
 from gymcore.serving.refusals import Refusal
+from gymcore.serving.streams import named_events
 
 __all__ = ["create_params_of", "error_of", "events_of", "message_of"]
 
@@ -352,7 +353,7 @@ def events_of(message: Mapping[str, Any]) -> bytes:
         events.append({"type": "content_block_stop", "index": index})
     events.append({"type": "message_delta", "delta": ended, "usage": message["usage"]})
     events.append({"type": "message_stop"})
-    return b"".join(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), encode_json(event)) for event in events)
+    return named_events(events)
 
 
 def _deltas(block: Item) -> Iterator[Item]:

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from gymcore.chat import InexpressibleError, to_messages
 from gymcore.composition.rows.messages import MessageError, input_of_messages
-from gymcore.documents import encode_json
 from gymcore.errors import GymcoreError, ModelError
 from gymcore.interfaces import Agent, BoundModel, Environment, Model, OpenEnvironment, RolloutContext
 from gymcore.records import Task, ToolCall, Trajectory, Turn, seed_of
@@ -26,7 +25,7 @@ from gymcore.serving.refusals import Refusal, refusal_of_error
 from gymcore.serving.rows import read_object
 from gymcore.serving.sessions import ClientSession
 
-__all__ = ["Asked", "Endpoints", "read_asked", "read_chat", "read_messages", "streamed"]
+__all__ = ["Asked", "Endpoints", "read_asked", "read_chat", "read_messages"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +45,10 @@ def read_asked(body: bytes) -> Asked:
     Read and check the create parameters of a request.
 
     Raises:
-        Refusal: they are not what the API takes, or ask for a stream.
+        Refusal: they are not what the API takes.
     """
     params = read_object(body)
-    if params.get("stream"):
-        raise Refusal(400, "streams are not served", hints=["try: without `stream`"])
-    return Asked(params, _request(params))
+    return Asked(params, _request(params), bool(params.get("stream")))
 
 
 def read_chat(body: bytes) -> Asked:
@@ -79,14 +76,19 @@ def read_messages(body: bytes) -> Asked:
 
 
 def _request(params: Mapping[str, Any]) -> Request:
-    """Return what is asked, without whom: who is asked is called otherwise at its endpoint."""
+    """Return what is asked, without whom and how it is to be sent: who is asked is called otherwise at its endpoint."""
     try:
         request = CreateParams.model_validate(params).request()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise Refusal(422, f"{place}: {first['msg']}" if place else str(first["msg"])) from None
-    return Request(input=request.input, params={key: item for key, item in request.params.items() if key != "model"})
+    asked = {key: item for key, item in request.params.items() if key not in _OF_SENDING}
+    return Request(input=request.input, params=asked)
+
+
+_OF_SENDING = {"model", "stream", "stream_options"}
+"""What of the create parameters is for who answers, and not for the model."""
 
 
 class _OtherRequest:
@@ -160,7 +162,7 @@ class Endpoints:
 
     async def complete(self, asked: Asked) -> dict[str, Any]:
         """
-        Answer a chat completion, whole; `streamed` writes it as the stream that was asked for.
+        Answer a chat completion, whole; `completion_stream` writes it as the stream that was asked for.
 
         Raises:
             Refusal: no reply could be had, or chat has no words for it.
@@ -231,20 +233,6 @@ class Endpoints:
                 if isinstance(cause, ModelError):
                     raise Refusal(502, cause.message, further={"retryable": cause.retryable}) from None
                 raise Refusal(502, f"the model failed: {type(cause).__name__}: {cause}") from None
-
-
-def streamed(completion: Mapping[str, Any]) -> bytes:
-    """
-    Return a chat completion as server-sent events: everything in one chunk, as whoever cannot wait may read it, too.
-
-    Source: https://platform.openai.com/docs/api-reference/chat-streaming
-    """
-    choice = completion["choices"][0]
-    calls = [{"index": index, **call} for index, call in enumerate(choice["message"].get("tool_calls") or ())]
-    delta = {**choice["message"], **({"tool_calls": calls} if calls else {})}
-    said = {"index": 0, "delta": delta, "finish_reason": choice["finish_reason"], "logprobs": choice["logprobs"]}
-    chunk = {**completion, "object": "chat.completion.chunk", "choices": [said]}
-    return b"data: %b\n\ndata: [DONE]\n\n" % encode_json(chunk)
 
 
 _OF_ITEMS = {

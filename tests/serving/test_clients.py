@@ -1,6 +1,6 @@
 """
 The real clients, unmodified and installed from the package index, against `gym serve`: NeMo Gym's collector, alone and
-with a server of its own beside ours, Anthropic's client, and the evaluation command of verifiers.
+with a server of its own beside ours, the clients of OpenAI and Anthropic, and the evaluation command of verifiers.
 
 Each needs a Python of its own: `make test-nemo-gym` and `make test-verifiers` install them.
 """
@@ -402,10 +402,39 @@ json.dump(told, sys.stdout)
 """
 
 
-def test_anthropics_client_asks_our_model_with_its_key_alone(gym_serve: Serve, tmp_path: Path) -> None:
-    """
-    Unmodified, whole and as a stream: a call of a tool, the answer to its result, and what cannot be asked.
-    """
+OPENAI = """
+import json
+import sys
+
+from openai import OpenAI
+
+client = OpenAI(max_retries=0)  # address and key stand in the variables that it reads
+tools = [{"type": "function", "name": "get_weather", "parameters": {"type": "object"}, "strict": False}]
+asked = {"model": "gpt-5", "tools": tools}
+turns = [{"role": "user", "content": "How is Oslo?"}]
+
+with client.responses.stream(input=turns, **asked) as stream:
+    first = stream.get_final_response()
+(call,) = first.output
+result = {"type": "function_call_output", "call_id": call.call_id, "output": "3 degrees"}
+with client.responses.stream(input=[*turns, call.model_dump(exclude_none=True), result], **asked) as stream:
+    text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+    last = stream.get_final_response()
+chunks = client.chat.completions.create(
+    model="gpt-5", messages=turns, tools=[{"type": "function", "function": {"name": "get_weather"}}], stream=True
+)
+(function,) = [call.function for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+
+told = {
+    "calls": [[said.name, json.loads(said.arguments)] for said in (call, function)],
+    "last": [last.status, last.output_text, text],
+}
+json.dump(told, sys.stdout)
+"""
+
+
+def _told(gym_serve: Serve, script: str, folder: Path) -> Any:
+    """Return what a client tells that asks our model, which calls a tool and then answers, with its key alone."""
     python = interpreter(NEMO_PYTHON, "test-nemo-gym")
 
     def reply(body: Mapping[str, Any]) -> Reply:
@@ -416,14 +445,32 @@ def test_anthropics_client_asks_our_model_with_its_key_alone(gym_serve: Serve, t
         model = ("--model", "openai_model", "--set", f"models.policy.config.base_url={endpoint.base_url}")
         secret = {"OUR_TOKEN": "a-token-of-enough-letters"}
         with gym_serve(*BOTH, *model, "--token-from", "OUR_TOKEN", environ=secret) as served:
-            environ = {**os.environ, **OFFLINE, "ANTHROPIC_BASE_URL": served.url}
-            environ["ANTHROPIC_API_KEY"] = secret["OUR_TOKEN"]
-            command = [str(python), "-c", ANTHROPIC]
-            done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=110)
+            environ = {**os.environ, **OFFLINE}
+            environ |= {"ANTHROPIC_BASE_URL": served.url, "OPENAI_BASE_URL": f"{served.url}/v1"}
+            environ |= dict.fromkeys(("ANTHROPIC_API_KEY", "OPENAI_API_KEY"), secret["OUR_TOKEN"])
+            command = [str(python), "-c", script]
+            done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=110)
             served.stop()
-
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_openais_client_asks_our_model_for_streams(gym_serve: Serve, tmp_path: Path) -> None:
+    """
+    Unmodified, of both its APIs: a call of a tool, and the answer to its result.
+    """
+    told = _told(gym_serve, OPENAI, tmp_path)
+
+    assert told["calls"] == [["get_weather", {"city": "Oslo"}]] * 2
+    assert told["last"] == ["completed", "Cold.", "Cold."]
+
+
+def test_anthropics_client_asks_our_model_with_its_key_alone(gym_serve: Serve, tmp_path: Path) -> None:
+    """
+    Unmodified, whole and as a stream: a call of a tool, the answer to its result, and what cannot be asked.
+    """
+    told = _told(gym_serve, ANTHROPIC, tmp_path)
+
     assert told["calls"] == [["tool_use", "get_weather", {"city": "Oslo"}]] * 2
     assert told["last"] == ["end_turn", "Cold.", "Cold."]
     status, kind, what = told["refused"]

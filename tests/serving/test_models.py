@@ -5,6 +5,7 @@ The models of a plan as endpoints: the Responses API, and Chat Completions over 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -186,10 +187,80 @@ async def test_a_stream_says_the_same(composed: Composed, wire: Serving) -> None
     assert whole["choices"][0]["finish_reason"] == json.loads(chunk)["choices"][0]["finish_reason"] == "tool_calls"
 
 
+class Everything(Model):
+    """A model that says, refuses, thinks, calls and does what nobody knows, and is cut off."""
+
+    async def respond(self, request: Any, rollout: Any) -> Response:
+        assert "stream" not in request.params
+        assert "stream_options" not in request.params
+        refusal = {"type": "refusal", "refusal": "I will not."}
+        thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "sealed"}
+        said = message("Hi.")
+        said["content"] += [refusal, {"type": "unheard_of"}]
+        call = {**function_call("add", '{"n": 1}', "c1"), "prompt_token_ids": [1, 2]}
+        output = [thought, said, {"type": "unheard_of_call", "id": "x_1"}, call]
+        return Response(output=output, status="incomplete", usage={"output_tokens": 2})
+
+
+async def test_the_events_of_a_response_add_up_to_it(composed: Composed, wire: Serving) -> None:
+    """
+    Each item is added, filled and done, and the last event holds the whole response, as it comes without a stream.
+    """
+    asked = {"input": "x", "stream": True, "stream_options": {"include_obfuscation": False}}
+    async with wire(composed({"a": (World, 1)}, Everything)) as served:
+        whole = (await served.post("/v1/responses", {"input": "x"})).json()
+        reply = await served.post("/v1/responses", asked)
+
+    lines = [block.split("\n") for block in reply.text.removesuffix("\n\n").split("\n\n")]
+    events = [json.loads(data.removeprefix("data: ")) for _, data in lines]
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert [name.removeprefix("event: ") for name, _ in lines] == [event["type"] for event in events]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert [event["type"] for event in events][:2] == ["response.created", "response.in_progress"]
+    assert events[-1]["type"] == "response.incomplete"
+    assert _unnamed(events[-1]["response"]) == _unnamed(whole)
+    found: dict[str, list[Any]] = {}
+    for event in events[2:-1]:
+        found.setdefault(event["type"].removeprefix("response."), []).append(event)
+    output = events[-1]["response"]["output"]
+    assert [event["item"] for event in found["output_item.done"]] == output
+    assert [event["item"].get("content", "none") for event in found["output_item.added"]] == [
+        "none",
+        [],
+        "none",
+        "none",
+    ]
+    assert [event["part"] for event in found["content_part.done"]] == output[1]["content"]
+    assert [event["delta"] for event in found["output_text.delta"]] == ["Hi."]
+    assert [event["delta"] for event in found["refusal.delta"]] == ["I will not."]
+    assert [event["delta"] for event in found["function_call_arguments.delta"]] == ['{"n": 1}']
+    assert {event["item_id"] for event in found["content_part.added"]} == {output[1]["id"]}
+
+
+def _unnamed(response: Any) -> str:
+    """Return a response without what differs from one to the next."""
+    return re.sub(r'"created_at": \d+|(resp|msg)_\w+', "", json.dumps(response))
+
+
+async def test_a_whole_episode_can_be_asked_for_as_a_stream(composed: Composed, wire: Serving) -> None:
+    """
+    Of the agent of a session.
+    """
+    composition = composed({"a": (World, 1)}, Echo)
+    row = next(iter(composition.dataset)).value
+    async with wire(composition) as served:
+        await served.post("/seed_session", row)
+        body = {"input": "x", "model": row["agent_ref"]["name"], "stream": True}
+        reply = await served.post("/v1/responses", body)
+
+    assert reply.text.count("event: response.completed") == 1
+    assert "stream" not in reply.text
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "told"),
     [
-        ("/v1/responses", {"input": "x", "stream": True}, 400, "streams"),
+        ("/v1/responses", {"input": "x", "stream": "yes"}, 422, "stream"),
         ("/v1/responses", {"input": 3}, 422, "input"),
         ("/v1/responses", {}, 422, "input"),
         ("/v1/responses", {"input": "x", "top_p": 7}, 422, "top_p"),
