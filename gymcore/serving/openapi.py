@@ -174,9 +174,9 @@ def _calls(composition: Composition) -> dict[str, Any]:
         "/reset": {"post": _post("Open it as Gymnasium does.", row, _RESET, is_session=True, example=example)},
         "/step": {"post": _post("Play one turn.", turn, _STEP, is_session=True, example=said)},
         "/close_session": {"post": _post("Close without a score.", None, _OBJECT, is_session=True)},
-        "/v1/responses": {"post": _post("Ask a model; or the agent of a session, by its name.", params, response)},
-        "/v1/chat/completions": {"post": _post("Ask a model in the words of chat.", conversation, _OBJECT)},
-        "/v1/messages": {"post": _post("Ask a model in the words of Anthropic's API.", conversation, _OBJECT)},
+        "/v1/responses": {"post": _asking("Ask a model; or the agent of a session, by its name.", params, response)},
+        "/v1/chat/completions": {"post": _asking("Ask a model in the words of chat.", conversation, _OBJECT)},
+        "/v1/messages": {"post": _asking("Ask a model in the words of Anthropic's API.", conversation, _OBJECT)},
     }
 
 
@@ -224,6 +224,14 @@ def _post(
         call["requestBody"] = {"required": True, "content": {"application/json": content}}
     if is_session:
         call["parameters"] = _SESSION
+    return call
+
+
+def _asking(summary: str, body: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a call for a model, whose reply may be asked for as a stream."""
+    streamed = {"type": "object", "properties": {"stream": {"type": "boolean"}}}
+    call = _post(summary, {"allOf": [body, streamed]}, schema)
+    call["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     return call
 
 

@@ -33,6 +33,11 @@ def test_the_description_names_every_call_and_every_tool(gym_serve: Serve) -> No
     assert set(found["paths"]) == {f"/{path}" for calls in CALLS.values() for path in calls} | tools
     for method, calls in CALLS.items():
         assert all(set(found["paths"][f"/{path}"]) == {method.lower()} for path in calls)
+    for path in ("/v1/responses", "/v1/chat/completions", "/v1/messages"):
+        assert set(found["paths"][path]["post"]["responses"]["200"]["content"]) == {
+            "application/json",
+            "text/event-stream",
+        }
     body = found["paths"]["/extract_synonym_values"]["post"]["requestBody"]
     assert "synonym_values" in body["content"]["application/json"]["schema"]["properties"]
 
