@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import json
 import signal
@@ -18,6 +19,10 @@ import httpx
 import pytest
 import yaml
 
+from gymcore.composition import compose, write_composition
+from gymcore.discovery import discover
+from gymcore.plan import Plan
+from gymcore.serving import Address, Server, bind, serve
 from gymcore.serving.port_file import port_written
 
 pytestmark = pytest.mark.slow
@@ -85,6 +90,30 @@ def test_a_status_command_is_told_which_process_serves_where_and_since_when(gym_
     for instance in instances:
         assert {key: instance[key] for key in where} == where
         assert begun <= instance["start_time"] <= asked
+
+
+async def test_who_waits_for_the_port_finds_all_else_done(tmp_path: Path) -> None:
+    """
+    A script waits for its file, and then reads what the server has said.
+    """
+    composition = compose(Plan.model_validate({"environments": {"example_multi_step": {}}}), discover(), environ={})
+    write_composition(composition, tmp_path / "run")
+    port_file = tmp_path / "port"
+    seen: list[bool] = []
+
+    def told(server: Server) -> None:
+        seen.append(port_file.exists())
+        asyncio.get_running_loop().call_soon(look_and_stop, server)
+
+    def look_and_stop(server: Server) -> None:
+        seen.append(port_file.exists())
+        server.stop()
+
+    with bind(Address()) as listening:
+        await serve(composition, tmp_path / "run", listening, Address(), on_start=told, say=print, port_file=port_file)
+
+    assert seen == [False, True]
+    assert not port_file.exists()
 
 
 @pytest.mark.parametrize(
