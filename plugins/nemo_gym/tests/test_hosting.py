@@ -21,6 +21,7 @@ import pytest
 from gym_plugin_nemo_gym.hosted.environment import NemoGym, NemoGymConfig
 from gym_plugin_nemo_gym.hosted.process import HostedWire
 from gym_plugin_nemo_gym.served import ServedTask
+from gym_plugin_nemo_gym.wire import ServerUnavailable
 
 from gymcore import EndpointError, PluginError, Rollout, read_rollouts, run_sync
 from gymcore.errors import GymcoreError, PlanError
@@ -303,6 +304,24 @@ def test_a_server_that_dies_makes_its_rollouts_failures(fake: FakeNemoGym) -> No
     assert "'counter' has ended (exit status 7); it printed last:" in rollout.failure.message
     assert "these are the last words" in rollout.failure.message
     assert time.monotonic() - began < 20
+
+
+def test_a_server_that_takes_long_to_end_is_told_to_have_ended(fake: FakeNemoGym) -> None:
+    """
+    On a busy machine, or with a large folder to clear away: its connections break long before its end is known.
+    """
+
+    async def told() -> str:
+        async with NemoGym.shared(_config(fake)) as keeper:
+            wire = await keeper.wire()
+            watcher = wire._process.pid
+            os.kill(watcher, signal.SIGSTOP)
+            asyncio.get_running_loop().call_later(1.5, os.kill, watcher, signal.SIGCONT)
+            with pytest.raises(ServerUnavailable) as caught:
+                await wire.line().send("die", b"{}", most_bytes=2**20)
+            return str(caught.value)
+
+    assert "'counter' has ended (exit status 7); it printed last:" in asyncio.run(told())
 
 
 def _numbered(folder: Path, count: int = 6) -> str:
