@@ -23,6 +23,7 @@ import pytest
 
 from gymcore.collection import Journal
 from gymcore.composition import Composition
+from gymcore.documents import decode_json
 from gymcore.serving.app import InUse, Served, application
 from gymcore.serving.guard import Guard
 from gymcore.serving.server import opened
@@ -38,6 +39,23 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     names = pyfuncitem._fixtureinfo.argnames
     asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
     return True
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that a test has brought about."""
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+def decoding_s(content: bytes) -> float:
+    """Return how long this machine takes at least to decode a body, in seconds."""
+    taken = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        decode_json(content)
+        taken.append(time.perf_counter() - begun)
+    return min(taken)
 
 
 @pytest.fixture
