@@ -5,10 +5,11 @@ Who may ask, from which page, how much, and for how long; and that no answer tel
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from gymcore.errors import RequestError
 from gymcore.responses import message
 from gymcore.serving import Address, bind
 from gymcore.serving.app import LONGEST_PAUSE_S, application
-from gymcore.serving.collected import received
+from gymcore.serving.collected import IN_MEMORY, _take, received
 from gymcore.serving.guard import HELD_BYTES, SLOW_S, SMALL_BYTES, STALL_S, Guard, is_loopback
 from gymcore.serving.protocol import BoundedProtocol
 from gymcore.serving.refusals import Refusal
@@ -814,3 +815,23 @@ async def test_long_bodies_are_not_waited_for_either(
         await received(Request({"type": "http", "method": "POST", "headers": headers}, receive), stall_s=0.1)
 
     assert raised.value.status == status
+
+
+async def test_a_disk_that_is_slow_is_no_slow_client() -> None:
+    """
+    While what has come is written, nothing more is waited for.
+    """
+    left = [b"x" * IN_MEMORY, b"x"]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    class Slow(io.BytesIO):
+        def writelines(self, parts: Iterable[Any]) -> None:
+            time.sleep(1.0)
+            super().writelines(parts)
+
+    file = Slow()
+    await _take(Request({"type": "http", "method": "POST", "headers": []}, receive), file, 0.5)
+
+    assert len(file.getvalue()) == IN_MEMORY + 1
