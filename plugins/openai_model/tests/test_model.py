@@ -441,8 +441,8 @@ def test_a_reply_after_a_timeout_is_its_own():
     """
     A connection on which a reply is still due is not used for another request.
     """
-    with LoopbackEndpoint(slow(0.2, says("Late.")), says("In time.")) as endpoint:
-        response = Caller(endpoint.base_url, timeout_s=0.1, max_retries=9).ask()
+    with LoopbackEndpoint(slow(0.8, says("Late.")), says("In time.")) as endpoint:
+        response = Caller(endpoint.base_url, timeout_s=0.5).ask()
 
     assert text_of(response.output[0]) == "In time."
 
