@@ -191,7 +191,7 @@ def suite_for(model: type[Model[Any]], **switches: Any) -> type[ModelSuite]:
     def imported(self: ModelSuite) -> Imported:
         return Imported()
 
-    body = {"plugin": "nop", "loaded": loaded, "imported": imported, "give_up_s": 2.0, "impatient": {"timeout_s": 0.5}}
+    body = {"plugin": "nop", "loaded": loaded, "imported": imported, "give_up_s": 4.0, "impatient": {"timeout_s": 0.2}}
     return type("TestIt", (ModelSuite,), {**body, **switches})
 
 
