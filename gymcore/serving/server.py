@@ -215,8 +215,8 @@ async def serve(
         server = Server(_url(listening), _notes(composition), served.on_demand, served.sessions)
         app = Guard(application(served), hosts=address.hosts(), token=address.token, body_bytes=body_bytes)
         async with answering(InUse(app, served.sessions), listening):
-            with port_written(port_file, listening.getsockname()[1]):
-                on_start(server)
+            on_start(server)
+            with port_written(port_file, listening.getsockname()[1]):  # whoever waits for it finds all else done
                 await _first(server.stopped(), asyncio.wait([writing]))
             app.stop()
             drain_s = composition.plan.collect.drain_s

@@ -5,6 +5,7 @@ Compositions made by hand and served without a port, and the command `gym serve`
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 import os
@@ -25,6 +26,7 @@ from gymcore.collection import Journal
 from gymcore.composition import Composition
 from gymcore.serving.app import InUse, Served, application
 from gymcore.serving.guard import Guard
+from gymcore.serving.refusals import Refusal
 from gymcore.serving.server import opened
 
 from ..runtime.conftest import compose_by_hand
@@ -38,6 +40,34 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     names = pyfuncitem._fixtureinfo.argnames
     asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
     return True
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that a test has brought about."""
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+@contextmanager
+def no_garbage_collected() -> Iterator[None]:
+    """Have what is read inside take no longer at one time than at another."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def refusing_s(read: Callable[[], Any]) -> float:
+    """Return how long it takes at least to read a body that is refused, in seconds of CPU time."""
+    taken = []
+    for _ in range(3):
+        begun = time.thread_time()
+        with pytest.raises(Refusal):
+            read()
+        taken.append(time.thread_time() - begun)
+    return min(taken)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import json
 import signal
@@ -18,6 +19,10 @@ import httpx
 import pytest
 import yaml
 
+from gymcore.composition import compose, write_composition
+from gymcore.discovery import discover
+from gymcore.plan import Plan
+from gymcore.serving import Address, Server, bind, serve
 from gymcore.serving.port_file import port_written
 
 pytestmark = pytest.mark.slow
@@ -29,6 +34,14 @@ BOTH = ("--env", "example_single_tool_call", "--env", "example_multi_step", "--o
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of a composed dataset."""
     return [json.loads(line) for line in (folder / "dataset.jsonl").read_text().splitlines()]
+
+
+def _wait_until_stopping(url: str) -> None:
+    """Wait until a server that was told to stop says so."""
+    until = time.monotonic() + 60
+    while httpx.get(f"{url}/ready", timeout=30).status_code != 503:
+        assert time.monotonic() < until, "it does not stop"
+        time.sleep(0.05)
 
 
 def test_ten_rows_in_are_ten_rows_out(gym_serve: Serve) -> None:
@@ -56,7 +69,7 @@ def test_what_it_prints_fits_into_the_configuration_of_a_trainer(gym_serve: Serv
     The lines for NeMo Gym are YAML that leads here, and name what the head names.
     """
     with gym_serve(*BOTH) as served:
-        configuration = yaml.safe_load(httpx.get(f"{served.url}/global_config_dict_yaml").json())
+        configuration = yaml.safe_load(httpx.get(f"{served.url}/global_config_dict_yaml", timeout=30).json())
         _, _, err = served.stop()
 
     start = err.index("example_single_tool_call_simple_agent:\n")
@@ -74,7 +87,7 @@ def test_a_status_command_is_told_which_process_serves_where_and_since_when(gym_
     """
     begun = time.time()
     with gym_serve(*BOTH) as served:
-        instances = httpx.get(f"{served.url}/server_instances").json()
+        instances = httpx.get(f"{served.url}/server_instances", timeout=30).json()
         asked = time.time()
         served.stop()
 
@@ -85,6 +98,30 @@ def test_a_status_command_is_told_which_process_serves_where_and_since_when(gym_
     for instance in instances:
         assert {key: instance[key] for key in where} == where
         assert begun <= instance["start_time"] <= asked
+
+
+async def test_who_waits_for_the_port_finds_all_else_done(tmp_path: Path) -> None:
+    """
+    A script waits for its file, and then reads what the server has said.
+    """
+    composition = compose(Plan.model_validate({"environments": {"example_multi_step": {}}}), discover(), environ={})
+    write_composition(composition, tmp_path / "run")
+    port_file = tmp_path / "port"
+    seen: list[bool] = []
+
+    def told(server: Server) -> None:
+        seen.append(port_file.exists())
+        asyncio.get_running_loop().call_soon(look_and_stop, server)
+
+    def look_and_stop(server: Server) -> None:
+        seen.append(port_file.exists())
+        server.stop()
+
+    with bind(Address()) as listening:
+        await serve(composition, tmp_path / "run", listening, Address(), on_start=told, say=print, port_file=port_file)
+
+    assert seen == [False, True]
+    assert not port_file.exists()
 
 
 @pytest.mark.parametrize(
@@ -150,9 +187,7 @@ def test_what_is_being_played_when_it_is_stopped_is_answered_first(gym_serve: Se
         row = rows_of(served.folder / "runs/slow")[0]
         with concurrent.futures.ThreadPoolExecutor() as pool:
             asked = pool.submit(httpx.post, f"{served.url}/run", json=row, timeout=30)
-            for _ in range(100):
-                if httpx.get(f"{served.url}/ready").json()["in_flight"]:
-                    break
+            while not httpx.get(f"{served.url}/ready", timeout=30).json()["in_flight"] and not asked.done():
                 time.sleep(0.05)
             served.process.send_signal(signal.SIGTERM)
             answer = asked.result()
@@ -171,17 +206,14 @@ def test_a_session_that_is_open_when_it_is_stopped_may_be_scored(gym_serve: Serv
         row = next(row for row in rows_of(served.folder / "runs/mix") if "city" in row)
         assert client.post("/seed_session", json=row).status_code == 200
         served.process.send_signal(signal.SIGTERM)
-        for _ in range(100):
-            if (ready := httpx.get(f"{served.url}/ready").status_code) == 503:
-                break
-            time.sleep(0.05)
+        _wait_until_stopping(served.url)
         time.sleep(0.5)
-        late = httpx.post(f"{served.url}/seed_session", json=row).status_code
+        late = httpx.post(f"{served.url}/seed_session", json=row, timeout=30).status_code
         called = client.post("/get_weather", json={"city": row["city"]})
         scored = client.post("/verify", json={**row, "response": {"output": []}})
-        _, err = served.process.communicate(timeout=20)
+        _, err = served.process.communicate(timeout=60)
 
-    assert (ready, late, called.status_code, scored.status_code) == (503, 503, 200, 200)
+    assert (late, called.status_code, scored.status_code) == (503, 200, 200)
     assert "reward" in scored.json()
     kept = json.loads((served.folder / "runs/mix/rollouts.jsonl").read_text())
     assert (kept["task_id"], kept["reward"]) == (row["task_id"], scored.json()["reward"])
@@ -194,15 +226,14 @@ def test_a_session_that_nobody_goes_on_with_is_not_waited_for_after_a_second_sig
     """
     Two signals end the server, whatever is open.
     """
-    with gym_serve(*BOTH) as served:
-        httpx.post(f"{served.url}/seed_session", json=rows_of(served.folder / "runs/mix")[0]).raise_for_status()
+    with gym_serve(*BOTH, "--set", "collect.drain_s=600") as served:
+        row = rows_of(served.folder / "runs/mix")[0]
+        httpx.post(f"{served.url}/seed_session", json=row, timeout=30).raise_for_status()
         served.process.send_signal(signal.SIGINT)
-        time.sleep(1)
+        _wait_until_stopping(served.url)
+        time.sleep(0.2)
         assert served.process.poll() is None
-        begun = time.monotonic()
         served.stop()
-
-    assert time.monotonic() - begun < 15
 
 
 SLOW = '''

@@ -26,7 +26,7 @@ def test_the_description_names_every_call_and_every_tool(gym_serve: Serve) -> No
     Tools stand in it with their arguments.
     """
     with gym_serve("--env", "example_single_tool_call", "--env", "example_multi_step", "--out", "x") as served:
-        found = httpx.get(f"{served.url}/openapi.json").json()
+        found = httpx.get(f"{served.url}/openapi.json", timeout=30).json()
         served.stop()
 
     tools = {"/get_weather", "/get_synonym_value", "/extract_synonym_values"}

@@ -16,6 +16,8 @@ from gymcore.composition import Composition
 from gymcore.interfaces import RolloutContext
 from gymcore.responses import Request, message
 
+from .conftest import until
+
 Composed = Callable[..., Composition]
 Serving = Callable[..., Any]
 
@@ -64,12 +66,6 @@ class Far:
         return Needy
 
 
-async def _until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not holds():
-            await asyncio.sleep(0.001)
-
-
 def _ask(served: Any, environment: str) -> list[asyncio.Task[httpx.Response]]:
     rows = [row for row in served.rows() if row["environment"] == environment]
     return [asyncio.create_task(served.post("/run", row)) for row in rows]
@@ -83,11 +79,11 @@ async def test_others_are_answered_while_something_is_gone(composed: Composed, w
     composition = composed({"a": (Near, 5), "b": (far.needy(), 12)}, Says, collect={"concurrency": 3})
     async with wire(composition) as served:
         waiting = _ask(served, "b")
-        await _until(lambda: far.waiting == 1)
+        await until(lambda: far.waiting == 1)
         near = await asyncio.gather(*_ask(served, "a"))
         late = _ask(served, "b")
         await asyncio.gather(*_ask(served, "a"))
-        await _until(lambda: served.served.on_demand.in_flight["b"] == 1)
+        await until(lambda: served.served.on_demand.in_flight["b"] == 1)
         far.is_back = True
         replies = await asyncio.gather(*waiting, *late)
 
@@ -106,7 +102,7 @@ async def test_what_is_gone_for_too_long_fails_all_who_wait_for_it(composed: Com
     composition = composed({"a": (Near, 1), "b": (far.needy(), 10)}, Says, collect={"concurrency": 3})
     async with wire(composition) as served:
         waiting = _ask(served, "b")
-        await _until(lambda: far.waiting == 1 and len(served.served.on_demand._queued) == 9)
+        await until(lambda: far.waiting == 1 and len(served.served.on_demand._queued) == 9)
         await asyncio.gather(*_ask(served, "a"))  # whose turn comes after theirs
         tried = len(far.tried)
         far.is_given_up = True
@@ -133,9 +129,9 @@ async def test_who_has_left_its_place_is_told_at_once_that_the_server_stops(
     far = Far()
     async with wire(composed({"b": (far.needy(), 6)}, Says, collect={"concurrency": 2})) as served:
         waiting = _ask(served, "b")
-        await _until(lambda: len(served.served.on_demand._queued) == 5)
+        await until(lambda: len(served.served.on_demand._queued) == 5)
         if how == "stop":
-            await asyncio.wait_for(served.served.on_demand.close(3600), 30)
+            await asyncio.wait_for(served.served.on_demand.close(3600), 60)
         else:
             served.served.on_demand.cancel()
         replies = await asyncio.gather(*waiting)

@@ -27,8 +27,11 @@ from gymcore.records import Failure, Rollout
 from gymcore.responses import function_call, message
 from gymcore.runtime.placement import SET_ASIDE
 from gymcore.runtime.schedule import Planned
+from gymcore.serving.app import LONGEST_PAUSE_S
 from gymcore.serving.outages import Enduring
 from gymcore.serving.rows import LONG_BODY, read_row
+
+from .conftest import no_garbage_collected, refusing_s, until
 
 Composed = Callable[..., Composition]
 Serving = Callable[..., Any]
@@ -163,18 +166,23 @@ async def test_the_same_number_again_joins_the_rollout_that_is_being_played(comp
     A client that lost its connection posts again: it gets the same rollout, and nothing is played twice.
     """
     opened = []
+    began, may_end = asyncio.Event(), asyncio.Event()
 
     class Slow(World):
         async def open(self) -> None:
             opened.append(1)
-            await asyncio.sleep(0.05)
+            began.set()
+            await may_end.wait()
 
     async with wire(composed({"a": (Slow, 1)}, Says)) as served:
         sent = {**served.rows()[0], "_ng_task_index": 0, "_ng_rollout_index": 0}
         first = asyncio.create_task(served.post("/run", sent))
-        await asyncio.sleep(0.01)
+        await began.wait()
         first.cancel()  # the connection is lost
-        replies = await asyncio.gather(served.post("/run", sent), served.post("/run", sent))
+        again = [asyncio.create_task(served.post("/run", sent)) for _ in range(2)]
+        await asyncio.wait([first])
+        may_end.set()
+        replies = await asyncio.gather(*again)
         later = await served.post("/run", sent)
 
     assert opened == [1]
@@ -663,20 +671,21 @@ async def test_long_bodies_that_are_refused_leave_most_of_the_time_to_others(com
     Whoever sends them over and over waits for nineteen times as long as each took; a row of usual length does not.
     """
     async with wire(composed({"a": (World, 1)}, Says)) as served:
-        loop = asyncio.get_running_loop()
         nobody = {"agent_ref": {"name": "nobody"}, "texts": ["ab"] * 500_000}
-        begun = loop.time()
-        first = await served.post("/seed_session", nobody)
-        first_s = loop.time() - begun
-        second = asyncio.create_task(served.post("/seed_session", nobody))
-        played = await served.post("/run", served.rows()[0])
-        is_answered_first = not second.done()
-        refused = await second
-        second_s = loop.time() - begun - first_s
+        routes = served.served.composition.routes
+        with no_garbage_collected():
+            least_s = refusing_s(lambda: read_row(encode_json(nobody), routes))
+            begun = time.monotonic()
+            first = await served.post("/seed_session", nobody)
+            second = asyncio.create_task(served.post("/seed_session", nobody))
+            played = await served.post("/run", served.rows()[0])
+            is_answered_first = not second.done()
+            refused = await second
+            took_s = time.monotonic() - begun
 
     assert (first.status_code, played.status_code, refused.status_code) == (404, 200, 404)
     assert is_answered_first
-    assert second_s > 1.5 * first_s
+    assert took_s > min(10 * least_s, LONGEST_PAUSE_S)
 
 
 async def test_a_row_of_too_many_keys_is_refused_before_it_is_looked_at(composed: Composed, wire: Serving) -> None:
@@ -752,23 +761,23 @@ async def test_who_waits_for_room_is_told_at_once_that_the_server_stops(composed
     """
     Only what is being played is waited for; the others get a status and a reason, and may come again.
     """
-    began = asyncio.Event()
+    began, may_end = asyncio.Event(), asyncio.Event()
 
     class Slow(World):
         async def open(self) -> None:
             began.set()
-            await asyncio.sleep(0.3)
+            await may_end.wait()
 
     async with wire(composed({"a": (Slow, 5)}, Says, collect={"concurrency": 1})) as served:
         asked = [asyncio.create_task(served.post("/run", row)) for row in served.rows()]
         await began.wait()
-        await asyncio.sleep(0.05)
+        await until(lambda: len(served.served.on_demand._queued) == 4)
         served.served.on_demand.stop()
-        done, _ = await asyncio.wait(asked, timeout=0.15)
+        await until(lambda: sum(one.done() for one in asked) == 4)  # the fifth is still being played
         late = await served.post("/run", {**served.rows()[0], "note": 1})
+        may_end.set()
         replies = await asyncio.gather(*asked)
 
-    assert len(done) == 4
     assert sorted(reply.status_code for reply in replies) == [200, 503, 503, 503, 503]
     assert late.status_code == 503
     assert all("stopping" in reply.json()["error"]["message"] for reply in replies if reply.status_code == 503)
@@ -801,10 +810,10 @@ async def test_who_waits_for_what_is_gone_is_told_at_once_that_the_server_stops(
         row = next(row for row in served.rows() if row["environment"] == "b")
         asked = [asyncio.create_task(served.post("/run", row)) for row in served.rows()]
         asked.append(asyncio.create_task(served.post("/seed_session", row)))
-        while len(served.served.sessions) == 0 or slow < 2 or served.served.on_demand.in_flight["b"] == 0:
-            await asyncio.sleep(0.001)
+        on_demand, sessions = served.served.on_demand, served.served.sessions
+        await until(lambda: len(sessions) > 0 and slow == 2 and on_demand.in_flight["b"] > 0)
         stopped = time.monotonic()
-        await asyncio.gather(served.served.on_demand.close(30), served.served.sessions.drain(30))
+        await asyncio.gather(on_demand.close(30), sessions.drain(30))
         took_s = time.monotonic() - stopped
         replies = await asyncio.gather(*asked)
 
@@ -822,12 +831,14 @@ async def test_rollouts_that_nobody_waits_for_any_more_are_not_begun(composed: C
     """
     opened = 0
     is_gone = False
+    began, may_end = asyncio.Event(), asyncio.Event()
 
     class Slow(World):
         async def open(self) -> None:
             nonlocal opened
             opened += 1
-            await asyncio.sleep(0.05)
+            began.set()
+            await may_end.wait()
 
     async def gone() -> bool:
         return is_gone
@@ -836,8 +847,9 @@ async def test_rollouts_that_nobody_waits_for_any_more_are_not_begun(composed: C
         routes = served.served.composition.routes
         sent = [read_row(encode_json(row), routes)[0] for row in served.rows()]
         asked = [asyncio.create_task(served.served.on_demand.answer(row, gone)) for row in sent]
-        await asyncio.sleep(0.02)
+        await began.wait()
         is_gone = True
+        may_end.set()
         await asyncio.wait(asked)
 
     assert opened == 1
@@ -847,13 +859,13 @@ async def test_a_full_disk_is_told_to_everybody_and_ends_the_server(composed: Co
     """
     Those whose rollout could not be kept, and those that are still being played: none waits for the end of the drain.
     """
-    began = asyncio.Event()
+    began, may_end = asyncio.Event(), asyncio.Event()
 
     class Slow(World):
         async def open(self) -> None:
             if str(self.task.task_id) == "a/1":
                 began.set()
-                await asyncio.sleep(0.1)
+                await may_end.wait()
 
     statuses = []
 
@@ -863,7 +875,8 @@ async def test_a_full_disk_is_told_to_everybody_and_ends_the_server(composed: Co
             slow = asyncio.create_task(served.post("/run", second))
             await began.wait()
             statuses.append((await served.post("/run", first)).status_code)
-            statuses.append((await asyncio.wait_for(slow, 5)).status_code)
+            may_end.set()
+            statuses.append((await asyncio.wait_for(slow, 60)).status_code)
             statuses.append((await served.post("/run", first)).status_code)
 
     with pytest.raises(StorageError):

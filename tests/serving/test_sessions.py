@@ -22,6 +22,8 @@ from gymcore.responses import function_call, function_call_output, message
 from gymcore.serving.cookies import COOKIE
 from gymcore.serving.sessions import SWEEP_S
 
+from .conftest import until
+
 Composed = Callable[..., Composition]
 Serving = Callable[..., Any]
 
@@ -384,10 +386,7 @@ async def test_an_idle_session_is_closed_and_its_client_told(composed: Composed,
 
     async with wire(composed({"a": (World, 1)}, Says), idle_s=0.2) as served:
         await served.post("/seed_session", served.rows()[0])
-        for _ in range(60):
-            await asyncio.sleep(0.1)
-            if World.log == ["open", "close"]:
-                break
+        await until(lambda: World.log == ["open", "close"])
         late = await served.post("/add", {"number": 1})
 
     assert World.log == ["open", "close"]
@@ -595,21 +594,21 @@ async def test_what_hangs_in_a_session_meets_the_bound_on_rollouts(composed: Com
             await asyncio.Event().wait()
             return None
 
-    composition = composed({"a": (World, 2)}, Says, collect={"timeout_s": 0.2})
+    composition = composed({"a": (World, 2)}, Says, collect={"timeout_s": 1.0})
     async with wire(composition) as served:
+        served.client.cookies.jar.set_policy(_NoCookies())
         fine, hanging = served.rows()
-        statuses = [(await served.post("/seed_session", hanging)).status_code]
-        await served.post("/reset", fine)
-        statuses.append((await served.post("/step", {"response": {"output": [message("hi")]}})).status_code)
-        await served.post("/seed_session", fine)
+        seeded = [await served.post(path, fine) for path in ("/reset", "/seed_session")]
+        stepping, playing = ({"cookie": reply.headers["set-cookie"].partition(";")[0]} for reply in seeded)
         asked = {**fine["responses_create_params"], "model": "a_agent"}
-        statuses.append((await served.post("/v1/responses", asked)).status_code)
-        for _ in range(100):
-            if World.log.count("close") == 3:
-                break
-            await asyncio.sleep(0.05)
+        replies = await asyncio.gather(  # what hangs takes as long as it may, and all of it at once
+            served.post("/seed_session", hanging),
+            served.post("/step", {"response": {"output": [message("hi")]}}, headers=stepping),
+            served.post("/v1/responses", asked, headers=playing),
+        )
+        await until(lambda: World.log.count("close") == 3)
 
-    assert statuses == [504, 504, 504]
+    assert [reply.status_code for reply in replies] == [504, 504, 504]
     assert World.log.count("open") == World.log.count("close") == 3
 
 
@@ -694,14 +693,16 @@ async def test_closing_while_it_is_scored_is_told_and_breaks_nothing(composed: C
 
     class World(Counter):
         async def verify(self, trajectory: Trajectory) -> float:
-            await asyncio.sleep(5)
+            begun.set()
+            await asyncio.Event().wait()
             return 1.0
 
+    begun = asyncio.Event()
     async with wire(composed({"a": (World, 1)}, Says)) as served:
         row = served.rows()[0]
         await served.post("/seed_session", row)
         scoring = asyncio.create_task(served.post("/verify", {**row, "response": episode(1)}))
-        await asyncio.sleep(0.05)
+        await begun.wait()
         await served.post("/close_session", {})
         reply = await scoring
 

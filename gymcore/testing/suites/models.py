@@ -9,12 +9,13 @@ import contextlib
 import gc
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from unittest import SkipTest
 
+from gymcore.composition.configuration import resolve_options
 from gymcore.errors import EndpointError, ModelError
 from gymcore.interfaces import Config, Environment, Model, RolloutContext
 from gymcore.records import Turn
@@ -95,7 +96,10 @@ class ModelSuite(PluginSuite):
         "max_retries": 0,
         "patience_s": 2.0,
     }
-    """Options that make it give up after a second or two; those that it does not have are left out."""
+    """
+    Options that make it give up after a second or two where the endpoint gives no reply; those that it does not have
+    are left out.
+    """
     calls_tools: ClassVar[bool] = True
     """Whether replies may hold tool calls."""
     max_requests: ClassVar[int] = 12
@@ -119,18 +123,47 @@ class ModelSuite(PluginSuite):
             added[str(self.secret_option)] = SECRET
         return {**added, **self.config}
 
-    def _model(self, address: str | None = None) -> Model[Any]:
+    def _model(self, address: str | None = None, *, is_patient: bool = False) -> Model[Any]:
+        """Make a model; a patient one does not give up on a reply that a busy machine delays."""
         config = self.options()
+        if is_patient:
+            hasty = self.impatient.keys() - self.config.keys()
+            usual = {name: value for name, value in self.asked().items() if name not in hasty}
+            options, _ = resolve_options(type(config), self.installed().manifest.config, usual, {}, "config")
+            assert options.config is not None  # nor is anything wrong without them
+            config = options.config
         if address is not None:
             values = {**{name: getattr(config, name) for name in type(config).model_fields}}
             config = type(config).model_validate({**values, str(self.endpoint_option): address})
         return self.loaded()(config)  # type: ignore[no-any-return]
 
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """
+        Do inside what an endpoint that replies makes possible.
+
+        Raises:
+            AssertionError: it took longer than `give_up_s`.
+        """
+        try:
+            async with asyncio.timeout(self.give_up_s) as limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise AssertionError(f"the endpoint replies, and there is nothing within {self.give_up_s:g} s") from None
+
     def _endpoint(self) -> None:
         if not self.has_endpoint():
             raise SkipTest(f"it asks no endpoint (endpoint_option = {self.endpoint_option!r})")
 
-    async def _ask(self, told: str, *answers: Reply | Answer | Policy, request: Request | None = None) -> _Asked:
+    async def _ask(
+        self,
+        told: str,
+        *answers: Reply | Answer | Policy,
+        request: Request | None = None,
+        is_patient: bool = False,
+    ) -> _Asked:
         """Ask a fresh model once, with an endpoint that gives these answers."""
         with LoopbackEndpoint(*answers) as endpoint:
             loop = asyncio.get_running_loop()
@@ -138,7 +171,7 @@ class ModelSuite(PluginSuite):
             asked = _Asked(told)
             try:
                 async with asyncio.timeout(self.give_up_s), AsyncExitStack() as stack:
-                    model = self._model(endpoint.base_url)
+                    model = self._model(endpoint.base_url, is_patient=is_patient)
                     await stack.enter_async_context(model.opened())
                     context = _context(0, stack)
                     asked = replace(asked, reply=await model.respond(request or _REQUEST, context))
@@ -161,7 +194,7 @@ class ModelSuite(PluginSuite):
         return self.once("misbehaved", lambda: asyncio.run(ask()))
 
     def _replied(self, told: str, *answers: Reply | Answer | Policy) -> Response:
-        asked = asyncio.run(self._ask(told, *answers))
+        asked = asyncio.run(self._ask(told, *answers, is_patient=True))
         if asked.reply is None:
             raise AssertionError(f"{told}: {type(asked.error).__name__}: {asked.error}")
         return asked.reply
@@ -290,8 +323,8 @@ class ModelSuite(PluginSuite):
 
         async def ask() -> list[str]:
             with LoopbackEndpoint(repeat) as endpoint:
-                model = self._model(endpoint.base_url)
-                async with model.opened():
+                model = self._model(endpoint.base_url, is_patient=True)
+                async with self._in_time(), model.opened():
                     return list(await asyncio.gather(*(call(model, number) for number in range(self.concurrency))))
 
         async def call(model: Model[Any], number: int) -> str:
@@ -316,7 +349,7 @@ class ModelSuite(PluginSuite):
         )
         before = repr(request)
         if self.has_endpoint():
-            asyncio.run(self._ask("a text", says(SAID), request=request))
+            asyncio.run(self._ask("a text", says(SAID), request=request, is_patient=True))
             asyncio.run(self._ask("status 500", status(500), request=request))
         else:
             self._respond_alone(request)
@@ -341,19 +374,22 @@ class ModelSuite(PluginSuite):
 
     async def _cancel_and_ask_again(self) -> list[str]:
         with LoopbackEndpoint(hangs(), says(SAID)) as endpoint:
-            model = self._model(endpoint.base_url)
+            model = self._model(endpoint.base_url, is_patient=True)
             before = asyncio.all_tasks()
-            async with model.opened(), AsyncExitStack() as stack:
+            async with self._in_time(), model.opened(), AsyncExitStack() as stack:
                 call = asyncio.ensure_future(model.respond(_REQUEST, _context(0, stack)))
-                await asyncio.sleep(0.05)
+                while not (endpoint.requests or call.done()):  # noqa: ASYNC110, an endpoint in another thread
+                    await asyncio.sleep(0.01)
                 call.cancel()
                 with contextlib.suppress(asyncio.CancelledError, ModelError, EndpointError):
                     await call
-            async with model.opened(), AsyncExitStack() as stack:
+            async with self._in_time(), model.opened(), AsyncExitStack() as stack:
                 reply = await model.respond(_REQUEST, _context(0, stack))
                 assert Turn(output=tuple(reply.output)).text == SAID, "opened again, the model does not reply"
-            await asyncio.sleep(0.01)
-            left = asyncio.all_tasks() - before
+            for _ in range(100):  # what ends by itself has a second
+                if not (left := asyncio.all_tasks() - before):
+                    break
+                await asyncio.sleep(0.01)
             return [f"the task {getattr(task.get_coro(), '__qualname__', task.get_name())} still runs" for task in left]
 
     @check(fix="Return a `Response`, or raise `ModelError`; refuse what it cannot play in `objection()`.")
@@ -371,7 +407,8 @@ class ModelSuite(PluginSuite):
             raise SkipTest(f"it does not play the world of this suite: {objection}")
         if self.has_endpoint():
             with LoopbackEndpoint(says("word-00000")) as endpoint:
-                rollout = play(World, world_row(), self._model(endpoint.base_url), timeout_s=self.give_up_s)
+                patient = self._model(endpoint.base_url, is_patient=True)
+                rollout = play(World, world_row(), patient, timeout_s=self.give_up_s)
         else:
             rollout = play(World, world_row(), model, timeout_s=self.give_up_s)
         failure = rollout.failure

@@ -105,14 +105,27 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 PLAY = """
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from gym_plugin_jsonl_metrics import exporter
 from gymcore import compose, discover, write_composition
 from gymcore.hookspecs import Observers
 from gymcore.plan import Plan
 from gymcore.workflow import collect_composition, run_async
-folder = Path(sys.argv[1])
+folder, lines = Path(sys.argv[1]), int(sys.argv[2])
+
+def kill_in_the_middle():
+    path = folder / "metrics.jsonl"
+    while not path.exists() or path.read_bytes().count(b"\\n") < lines:
+        time.sleep(0.002)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if lines:
+    threading.Thread(target=kill_in_the_middle, daemon=True).start()
 plan = {"environments": {"example_multi_step": {"split": "train", "limit": 400, "repeats": 5}}}
 composition = compose(Plan.model_validate(plan), discover(), environ={})
 write_composition(composition, folder)
@@ -124,15 +137,10 @@ def test_a_kill_leaves_whole_lines_and_the_run_goes_on(tmp_path: Path) -> None:
     """
     After SIGKILL in the middle of a run, and the same run again, every line is whole and no rollout is told twice.
     """
-    path = tmp_path / "metrics.jsonl"
-    killed = subprocess.Popen([sys.executable, "-c", PLAY, str(tmp_path)])
-    deadline = time.monotonic() + 50
-    while not (path.exists() and path.read_bytes().count(b"\n") > 2) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    killed = subprocess.run([sys.executable, "-c", PLAY, str(tmp_path), "3"], check=False, timeout=100)
+    assert killed.returncode == -signal.SIGKILL
 
-    subprocess.run([sys.executable, "-c", PLAY, str(tmp_path)], check=True, timeout=50)
+    subprocess.run([sys.executable, "-c", PLAY, str(tmp_path), "0"], check=True, timeout=100)
 
     lines = lines_of(tmp_path)
     assert [line["event"] for line in lines].count("start") == 2

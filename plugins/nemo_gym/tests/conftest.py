@@ -94,7 +94,7 @@ class Server:
         started: Future[None] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)))
         self._thread.start()
-        started.result(10)
+        started.result(60)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -103,22 +103,25 @@ class Server:
 
     def go(self) -> None:
         """Break every connection and refuse new ones."""
-        asyncio.run_coroutine_threadsafe(self._go(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._go(), self._loop).result(60)
 
     def come_back(self, after_s: float) -> None:
-        """Listen again, after a while."""
+        """Listen again: at once, or after a while."""
+        if not after_s:
+            asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(60)
+            return
         self._loop.call_soon_threadsafe(lambda: self._keep(self._come_back(after_s)))
 
     def wait_until_asked(self) -> None:
         """Wait until a request has arrived."""
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while not self.heard:
             assert time.monotonic() < until, "nobody asks"
             time.sleep(0.01)
 
     def wait_until_closed(self) -> None:
         """Wait until every connection is closed by the other side."""
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while self.open:
             assert time.monotonic() < until, f"{self.open} connections are open"
             time.sleep(0.01)

@@ -63,7 +63,7 @@ def _plan(environments: dict[str, Any], endpoint: LoopbackEndpoint, **collect: A
 
 
 def _ready(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}/ready") as answer:
+    with urllib.request.urlopen(f"{url}/ready", timeout=60) as answer:
         found: dict[str, Any] = json.load(answer)
     return found
 
@@ -150,7 +150,7 @@ def test_a_server_that_is_gone_for_good_ends_the_run(gym_serve: GymServe, tmp_pa
         with gym_serve(*BOTH) as served:
             config = {"retries": 0, "patience_s": 0.5}
             far = {"use": f"remote:{served.url}", "config": config, "data": str(served.dataset), "repeats": 20}
-            killer = threading.Timer(1.5, served.process.kill)
+            killer = threading.Thread(target=_kill_when_written, args=(served.process, tmp_path / "run"))
             killer.start()
             with pytest.raises(EndpointError, match=r"nobody could be asked at .* and patience_s is 0\.5") as caught:
                 run_sync(_plan({"far": far}, endpoint, concurrency=2), tmp_path / "run", environ={})
@@ -177,12 +177,12 @@ def test_a_server_that_comes_back_is_waited_for(gym_serve: GymServe, tmp_path: P
         far = {"use": f"remote:{served.url}", "config": config, "data": str(served.dataset), "repeats": 6}
 
         def restart() -> None:
-            served.process.kill()
+            _kill_when_written(served.process, tmp_path / "run")
             served.process.wait()
             stack.enter_context(gym_serve(*BOTH, port=served.url.rpartition(":")[2]))
 
         with ExitStack() as stack:
-            restarting = threading.Timer(1.0, restart)
+            restarting = threading.Thread(target=restart)
             restarting.start()
             report = run_sync(_plan({"far": far}, endpoint, concurrency=2), tmp_path / "run", environ={})
             restarting.join()

@@ -21,6 +21,7 @@ import pytest
 from gym_plugin_nemo_gym.hosted.environment import NemoGym, NemoGymConfig
 from gym_plugin_nemo_gym.hosted.process import HostedWire
 from gym_plugin_nemo_gym.served import ServedTask
+from gym_plugin_nemo_gym.wire import ServerUnavailable
 
 from gymcore import EndpointError, PluginError, Rollout, read_rollouts, run_sync
 from gymcore.builtin.simple_agent import SimpleAgent, SimpleAgentConfig
@@ -69,7 +70,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> FakeNemoGym:
 
 
 def _config(fake: FakeNemoGym, server: str = "counter", **options: Any) -> NemoGymConfig:
-    return NemoGymConfig(**{"server": server, "python": str(fake.python), "start_timeout_s": 30.0, **options})
+    return NemoGymConfig(**{"server": server, "python": str(fake.python), "start_timeout_s": 60.0, **options})
 
 
 def _play(fake: FakeNemoGym, *replies: Any, row: Any = None, **options: Any) -> Rollout:
@@ -99,7 +100,7 @@ def _is_there(pid: int) -> bool:
         return False
 
 
-def _wait_until(claim: Callable[[], bool], told: str = "it is not so", limit_s: float = 10.0) -> None:
+def _wait_until(claim: Callable[[], bool], told: str = "it is not so", limit_s: float = 60.0) -> None:
     until = time.monotonic() + limit_s
     while not claim():
         assert time.monotonic() < until, told
@@ -248,9 +249,13 @@ def test_a_server_that_hangs_is_ended(fake: FakeNemoGym) -> None:
     """
     After as long as it may take to start.
     """
-    told = _refusal(fake, "hanging", start_timeout_s=2.0)
+    began = time.monotonic()
+    asyncio.run(_open(_config(fake)))
+    limit_s = round(1 + 4 * (time.monotonic() - began), 1)  # time enough on this machine to print something
 
-    assert "'hanging' does not serve within 2 s; it printed last:" in told
+    told = _refusal(fake, "hanging", start_timeout_s=limit_s)
+
+    assert f"'hanging' does not serve within {limit_s:g} s; it printed last:" in told
     assert "zzz" in told
     assert "start_timeout_s" in told
 
@@ -303,7 +308,25 @@ def test_a_server_that_dies_makes_its_rollouts_failures(fake: FakeNemoGym) -> No
     assert (rollout.failure.stage, rollout.failure.retryable) == ("tool", True)
     assert "'counter' has ended (exit status 7); it printed last:" in rollout.failure.message
     assert "these are the last words" in rollout.failure.message
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
+
+
+def test_a_server_that_takes_long_to_end_is_told_to_have_ended(fake: FakeNemoGym) -> None:
+    """
+    On a busy machine, or with a large folder to clear away: its connections break long before its end is known.
+    """
+
+    async def told() -> str:
+        async with NemoGym.shared(_config(fake)) as keeper:
+            wire = await keeper.wire()
+            watcher = wire._process.pid
+            os.kill(watcher, signal.SIGSTOP)
+            asyncio.get_running_loop().call_later(1.5, os.kill, watcher, signal.SIGCONT)
+            with pytest.raises(ServerUnavailable) as caught:
+                await wire.line().send("die", b"{}", most_bytes=2**20)
+            return str(caught.value)
+
+    assert "'counter' has ended (exit status 7); it printed last:" in asyncio.run(told())
 
 
 def _numbered(folder: Path, count: int = 6) -> str:
@@ -380,7 +403,7 @@ def test_a_server_that_does_not_start_again_is_told_so(fake: FakeNemoGym) -> Non
             reply = await wire.line().send("about", b"{}", most_bytes=2**20)
             broken.touch()
             os.kill(reply.value()["pids"][0], signal.SIGKILL)
-            assert await wire.ended(10) is not None
+            assert await wire.ended(60) is not None
             found = await asyncio.gather(*(keeper.wire() for _ in range(5)), return_exceptions=True)
             return [*found, *await asyncio.gather(keeper.wire(), return_exceptions=True)]
 
@@ -403,7 +426,7 @@ def test_a_rollout_waits_for_a_server_that_is_started_again(fake: FakeNemoGym) -
             environment = NemoGym(ServedTask.model_validate(ROW), _config(fake, "noting"), resources=keeper)
             seen = [environment.is_waiting]
             os.kill(reply.value()["pids"][0], signal.SIGKILL)
-            assert await wire.ended(10) is not None
+            assert await wire.ended(60) is not None
             opening = asyncio.create_task(environment.open())
             await asyncio.sleep(0)
             seen.append(environment.is_waiting)
@@ -427,10 +450,10 @@ def test_a_run_that_ends_does_not_wait_for_a_server_that_is_started_again(fake: 
         async with NemoGym.shared(_config(fake, "noting")) as keeper:
             wire = await keeper.wire()
             os.kill(int(pids.read_text()), signal.SIGKILL)
-            assert await wire.ended(10) is not None
+            assert await wire.ended(60) is not None
             asked = asyncio.create_task(keeper.wire())
             await asyncio.sleep(0)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(pids.read_text().split()) < starts:  # noqa: ASYNC110, another process writes it
                     await asyncio.sleep(0.02)
         await asyncio.wait([asked])
@@ -448,27 +471,30 @@ def test_a_server_that_is_killed_is_served_again(fake: FakeNemoGym, gym_serve: C
     Whoever asks next gets its rollout; where it ends again and again, the failure is the environment's, and told.
     """
     environ = {"GYMCORE_NEMO_GYM_PYTHON": str(fake.python)}
-    with gym_serve("--env", "nemo_gym:counter", "--model", "nop", **environ) as served, httpx.Client() as client:
+    with (
+        gym_serve("--env", "nemo_gym:counter", "--model", "nop", **environ) as served,
+        httpx.Client(timeout=60) as client,
+    ):
 
         def seeded() -> httpx.Response:
             client.cookies.clear()
-            return client.post(f"{served.url}/seed_session", json=row, timeout=60)
+            return client.post(f"{served.url}/seed_session", json=row)
 
         def kill() -> httpx.Response:
             """Kill the process that serves, and return what its session says then."""
             assert seeded().status_code == 200
             (pid, _) = client.post(f"{served.url}/about", json={}).json()["pids"]
             os.kill(pid, signal.SIGKILL)
-            return client.post(f"{served.url}/about", json={}, timeout=60)
+            return client.post(f"{served.url}/about", json={})
 
         row = json.loads(served.dataset.read_text().splitlines()[0])
         row["responses_create_params"]["tools"] = ROW["responses_create_params"]["tools"]  # type: ignore[index]
         told = kill().json()["error"]
-        again = client.post(f"{served.url}/run", json=row, timeout=60)
+        again = client.post(f"{served.url}/run", json=row)
         ready = [client.get(f"{served.url}/ready").status_code]
         for _ in range(4):  # the first of them has scored
             kill()
-        dead = client.post(f"{served.url}/run", json=row, timeout=60)
+        dead = client.post(f"{served.url}/run", json=row)
         unready = client.get(f"{served.url}/ready")
         ready.append(unready.status_code)
 
@@ -495,7 +521,7 @@ class Asking:
 
     def wait(self) -> list[int]:
         """Wait until it is known which processes there are, and return their ids."""
-        _wait_until(lambda: bool(self.pids), "no tool was called", 30.0)
+        _wait_until(lambda: bool(self.pids), "no tool was called")
         assert all(map(_is_there, self.pids))
         return self.pids
 
@@ -525,10 +551,10 @@ def test_ctrl_c_ends_a_server(fake: FakeNemoGym, tmp_path: Path) -> None:
     with LoopbackEndpoint(policy) as endpoint:
         process = _running(_plan(fake, endpoint), tmp_path)
         pids = policy.wait()
-        for _ in range(2):
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.5)
-        assert process.wait(30) == 130
+        process.send_signal(signal.SIGINT)
+        _wait_until(lambda: "stopping" in (tmp_path / "said").read_text(), "it does not stop")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
         _wait_until_gone(*pids)
 
 
@@ -538,8 +564,10 @@ def _running(plan: dict[str, Any], folder: Path, **environ: str) -> subprocess.P
     (folder / "rows.jsonl").write_text(json.dumps(ROW) + "\n")
     (folder / "plan.yaml").write_text(json.dumps(plan))
     command = [sys.executable, "-m", "gymcore", "run", "--plan", "plan.yaml", "--out", "run"]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, cwd=folder, env={**os.environ, **environ}, **silent)
+    with (folder / "said").open("wb") as said:
+        return subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **environ}, stdout=subprocess.DEVNULL, stderr=said
+        )
 
 
 def test_a_server_ends_with_the_process_that_watches_it(fake: FakeNemoGym) -> None:

@@ -4,7 +4,7 @@ The conversion between Responses objects and Chat Completions, both ways.
 
 import pytest
 from gym_plugin_openai_model.chat import MalformedReplyError, to_chat_body, to_response_body
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gymcore import ModelError
@@ -356,6 +356,7 @@ def texts_of(items):
     return {key: "".join(texts).replace("\n", "") for key, texts in found.items()}
 
 
+@settings(deadline=None)
 @given(conversations())
 def test_loses_no_text_no_call_and_no_result(items):
     """
@@ -373,6 +374,7 @@ def test_loses_no_text_no_call_and_no_result(items):
     ]
 
 
+@settings(deadline=None)
 @given(conversations())
 def test_results_follow_the_message_that_asks_for_them(items):
     """
@@ -388,6 +390,7 @@ def test_results_follow_the_message_that_asks_for_them(items):
     assert owed == []
 
 
+@settings(deadline=None)
 @given(
     content=TEXT.filter(bool),
     refusal=st.none() | TEXT.filter(bool),

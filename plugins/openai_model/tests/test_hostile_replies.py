@@ -133,7 +133,7 @@ async def exchanging(replies, api):
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     endpoint = next(iter(Endpoints([url], "/v1", lambda: _NoGate(), time.monotonic)))
-    bounds = {"timeout_s": 5.0, "connect_timeout_s": 5.0}
+    bounds = {"timeout_s": 60.0, "connect_timeout_s": 60.0}
     exchange = Exchange({}, [], is_chat=api == "chat", clock=time.time, **bounds)
     async with Connections(httpx.URL(endpoint.url), **bounds) as endpoint.transport:
         yield lambda: exchange.ask(endpoint, b"{}", 1, {})

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from gym_plugin_openai_model.mask import Mask, secrets_in_query
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
 KEY = 'sk-"SECRET"/0123+456\\789&'
@@ -63,6 +63,7 @@ def test_leaves_the_rest_of_a_message_alone():
 
 
 @example(before=0, repeats=2, length=9, after=0)
+@settings(deadline=None)
 @given(
     before=some.integers(0, 300), repeats=some.integers(0, 5), length=some.integers(1, 100), after=some.integers(0, 300)
 )

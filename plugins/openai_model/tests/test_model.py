@@ -431,7 +431,8 @@ def test_tries_twice_more_after_a_timeout():
         caller = Caller(endpoint.base_url, timeout_s=0.02)
         error = caller.fail()
 
-    assert len(endpoint.requests) == 3
+    assert caller.rollout.attempts == 3
+    assert len(endpoint.requests) <= 3  # a busy machine gives one up before all of it is sent
     assert error.retryable
     assert "no reply within 0.02 s (timeout_s)" in error.message
 
@@ -440,8 +441,8 @@ def test_a_reply_after_a_timeout_is_its_own():
     """
     A connection on which a reply is still due is not used for another request.
     """
-    with LoopbackEndpoint(slow(0.2, says("Late.")), says("In time.")) as endpoint:
-        response = Caller(endpoint.base_url, timeout_s=0.1).ask()
+    with LoopbackEndpoint(slow(0.8, says("Late.")), says("In time.")) as endpoint:
+        response = Caller(endpoint.base_url, timeout_s=0.5).ask()
 
     assert text_of(response.output[0]) == "In time."
 

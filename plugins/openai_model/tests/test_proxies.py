@@ -30,7 +30,7 @@ def ask(url, answer=REPLY, environ=lambda port: {}):
             with pytest.MonkeyPatch.context() as patch:
                 for name, value in {"no_proxy": "", **environ(port)}.items():
                     patch.setenv(name, value)
-                async with Connections(address, timeout_s=5, connect_timeout_s=5) as transport:
+                async with Connections(address, timeout_s=60, connect_timeout_s=60) as transport:
                     return await transport.handle_async_request(httpx.Request("POST", address, content=b"body"))
         finally:
             server.close()

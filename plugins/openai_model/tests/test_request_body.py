@@ -8,7 +8,7 @@ import pytest
 from gym_plugin_openai_model.chat import to_chat_body
 from gym_plugin_openai_model.options import OpenAIModelConfig
 from gym_plugin_openai_model.request_body import RequestBody
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gymcore import ModelError, Request
@@ -29,6 +29,7 @@ def body_of(request, state=None, **options):
     return json.loads(RequestBody(config).encode(request, {} if state is None else state))
 
 
+@settings(deadline=None)
 @given(first=ITEMS, turns=st.lists(st.tuples(ITEMS, st.booleans()), max_size=4))
 @pytest.mark.parametrize("drop", [False, True])
 @pytest.mark.parametrize("api", ["responses", "chat"])
@@ -116,6 +117,7 @@ def test_sound_needs_a_message_of_the_user():
         writer.encode(Request((question,), request.params), state)
 
 
+@settings(deadline=None)
 @given(turns=ITEMS, seed=st.integers(0, 2**63 - 1))
 @pytest.mark.parametrize("api", ["responses", "chat"])
 def test_a_seed_is_in_every_request_of_a_rollout_and_asked_for_once(api, turns, seed):

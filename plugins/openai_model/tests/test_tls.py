@@ -83,7 +83,7 @@ def ask(server, host="127.0.0.1", requests=1):
     async def work():
         async with server.running():
             address = httpx.URL(f"https://{host}:{server.port}/v1")
-            async with Connections(address, timeout_s=5, connect_timeout_s=5) as transport:
+            async with Connections(address, timeout_s=60, connect_timeout_s=60) as transport:
                 for _ in range(requests):
                     reply = await transport.handle_async_request(httpx.Request("POST", address, content=b"body"))
         await asyncio.sleep(0.01)
@@ -135,7 +135,7 @@ def test_a_handshake_that_fails_leaves_nothing_behind(authority, monkeypatch, by
             monkeypatch.setenv("no_proxy", "")
         async with server.running():
             address = httpx.URL(f"https://127.0.0.1:{server.port}/v1")
-            async with Connections(address, timeout_s=5, connect_timeout_s=5) as transport:
+            async with Connections(address, timeout_s=60, connect_timeout_s=60) as transport:
                 for _ in range(3):
                     with pytest.raises(httpx.ConnectError, match="TLS failed"):
                         await transport.handle_async_request(httpx.Request("POST", address, content=b"body"))
@@ -205,7 +205,7 @@ def test_speaks_tls_through_a_proxy(trusted, monkeypatch, header):
         monkeypatch.setenv("no_proxy", "")
         address = httpx.URL("https://model.test/v1")
         async with server.running():
-            async with Connections(address, timeout_s=5, connect_timeout_s=5) as transport:
+            async with Connections(address, timeout_s=60, connect_timeout_s=60) as transport:
                 replies = []
                 for together in (1, 1, 2):
                     requests = [httpx.Request("POST", address, content=b"body") for _ in range(together)]
@@ -236,18 +236,18 @@ def test_a_connection_whose_request_is_half_sent_is_not_used_again(trusted, make
         server.connections += 1
         await reader.readuntil(b"\r\n\r\n")
         writer.write(REPLY if server.connections > 1 else REPLY.replace(b"200 OK", b"413 Content Too Large"))
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 30)
         writer.transport.abort()
 
     async def work():
         server.serve = refuse
         async with server.running():
             address = httpx.URL(f"https://127.0.0.1:{server.port}/v1")
-            async with Connections(address, timeout_s=5, connect_timeout_s=5) as transport:
+            async with Connections(address, timeout_s=60, connect_timeout_s=60) as transport:
                 codes = []
                 for content in (bytes(20_000_000), b"body"):
                     request = httpx.Request("POST", address, content=content)
-                    reply = await asyncio.wait_for(transport.handle_async_request(request), 3)
+                    reply = await asyncio.wait_for(transport.handle_async_request(request), 30)
                     codes.append(reply.status_code)
                 left.set()
         return codes

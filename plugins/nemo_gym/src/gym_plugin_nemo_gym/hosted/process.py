@@ -27,8 +27,9 @@ __all__ = ["HostedWire", "hosted"]
 
 CLOSING_S = 10.0
 """How long the processes may take to end; the host has bounds of its own, which are shorter."""
-NOTICE_S = 1.0
-"""How long it may take until it is known that a process has ended whose connections are broken."""
+NOTICE_S = 10.0
+"""How long it may take until it is known that a process has ended whose connections are broken: what it has started
+is ended and its folder removed before that."""
 REACHED_S = 2.0
 """So long it is looked whether a server that another may ask can be reached."""
 LONGEST_SOCKET = 100
