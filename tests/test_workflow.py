@@ -112,13 +112,15 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 async def cell():
     gymcore.run_sync(sys.argv[1], out)
-threading.Thread(target=interrupt, daemon=True).start()
+thread = threading.Thread(target=interrupt, daemon=True)
+thread.start()
 try:
     if sys.argv[3] == "notebook":
         asyncio.new_event_loop().run_until_complete(cell())
     else:
         gymcore.run_sync(sys.argv[1], out)
 except KeyboardInterrupt:
+    thread.join()
     print("interrupted", threading.active_count() - 1)
 """
 
