@@ -9,7 +9,7 @@ import contextlib
 import gc
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -32,6 +32,7 @@ from gymcore.testing.endpoint import (
     status,
 )
 from gymcore.testing.replies import Reply, calls, says, truncated
+from gymcore.testing.suites.leftovers import SETTLE_S
 from gymcore.testing.suites.probe import unwritable
 from gymcore.testing.suites.suite import PluginSuite, check
 from gymcore.testing.suites.world import World, world_row
@@ -95,7 +96,10 @@ class ModelSuite(PluginSuite):
         "max_retries": 0,
         "patience_s": 2.0,
     }
-    """Options that make it give up after a second or two; those that it does not have are left out."""
+    """
+    Options that make it give up after a second or two, where the endpoint misbehaves; those that it does not have are
+    left out.
+    """
     calls_tools: ClassVar[bool] = True
     """Whether replies may hold tool calls."""
     max_requests: ClassVar[int] = 12
@@ -112,25 +116,31 @@ class ModelSuite(PluginSuite):
     def asked(self) -> dict[str, Any]:
         """Return the suite's options, with an address at which nobody listens, and a key."""
         fields = self.loaded().config_model.model_fields
-        added = {name: value for name, value in self.impatient.items() if name in fields}
+        added: dict[str, Any] = {}
         if self.endpoint_option in fields:
             added[str(self.endpoint_option)] = "http://127.0.0.1:1/v1"
         if self.secret_option in fields:
             added[str(self.secret_option)] = SECRET
         return {**added, **self.config}
 
-    def _model(self, address: str | None = None) -> Model[Any]:
+    def _model(self, address: str | None = None, *, is_hurried: bool = False) -> Model[Any]:
+        """Return a model; hurried where it is to find out that no reply comes, and not to miss one by being hurried."""
         config = self.options()
-        if address is not None:
-            values = {**{name: getattr(config, name) for name in type(config).model_fields}}
-            config = type(config).model_validate({**values, str(self.endpoint_option): address})
+        fields = type(config).model_fields
+        changes = {} if address is None else {str(self.endpoint_option): address}
+        if is_hurried:
+            changes |= {name: value for name, value in self.impatient.items() if name in fields.keys() - self.config}
+        if changes:
+            config = type(config).model_validate({**{name: getattr(config, name) for name in fields}, **changes})
         return self.loaded()(config)  # type: ignore[no-any-return]
 
     def _endpoint(self) -> None:
         if not self.has_endpoint():
             raise SkipTest(f"it asks no endpoint (endpoint_option = {self.endpoint_option!r})")
 
-    async def _ask(self, told: str, *answers: Reply | Answer | Policy, request: Request | None = None) -> _Asked:
+    async def _ask(
+        self, told: str, *answers: Reply | Answer | Policy, request: Request | None = None, is_hurried: bool = True
+    ) -> _Asked:
         """Ask a fresh model once, with an endpoint that gives these answers."""
         with LoopbackEndpoint(*answers) as endpoint:
             loop = asyncio.get_running_loop()
@@ -138,7 +148,7 @@ class ModelSuite(PluginSuite):
             asked = _Asked(told)
             try:
                 async with asyncio.timeout(self.give_up_s), AsyncExitStack() as stack:
-                    model = self._model(endpoint.base_url)
+                    model = self._model(endpoint.base_url, is_hurried=is_hurried)
                     await stack.enter_async_context(model.opened())
                     context = _context(0, stack)
                     asked = replace(asked, reply=await model.respond(request or _REQUEST, context))
@@ -161,7 +171,7 @@ class ModelSuite(PluginSuite):
         return self.once("misbehaved", lambda: asyncio.run(ask()))
 
     def _replied(self, told: str, *answers: Reply | Answer | Policy) -> Response:
-        asked = asyncio.run(self._ask(told, *answers))
+        asked = asyncio.run(self._ask(told, *answers, is_hurried=False))
         if asked.reply is None:
             raise AssertionError(f"{told}: {type(asked.error).__name__}: {asked.error}")
         return asked.reply
@@ -316,7 +326,7 @@ class ModelSuite(PluginSuite):
         )
         before = repr(request)
         if self.has_endpoint():
-            asyncio.run(self._ask("a text", says(SAID), request=request))
+            asyncio.run(self._ask("a text", says(SAID), request=request, is_hurried=False))
             asyncio.run(self._ask("status 500", status(500), request=request))
         else:
             self._respond_alone(request)
@@ -345,14 +355,14 @@ class ModelSuite(PluginSuite):
             before = asyncio.all_tasks()
             async with model.opened(), AsyncExitStack() as stack:
                 call = asyncio.ensure_future(model.respond(_REQUEST, _context(0, stack)))
-                await asyncio.sleep(0.05)
+                await _until(lambda: bool(endpoint.requests) or call.done(), self.give_up_s)
                 call.cancel()
                 with contextlib.suppress(asyncio.CancelledError, ModelError, EndpointError):
                     await call
             async with model.opened(), AsyncExitStack() as stack:
                 reply = await model.respond(_REQUEST, _context(0, stack))
                 assert Turn(output=tuple(reply.output)).text == SAID, "opened again, the model does not reply"
-            await asyncio.sleep(0.01)
+            await _until(lambda: asyncio.all_tasks() <= before, SETTLE_S)
             left = asyncio.all_tasks() - before
             return [f"the task {getattr(task.get_coro(), '__qualname__', task.get_name())} still runs" for task in left]
 
@@ -382,12 +392,20 @@ class ModelSuite(PluginSuite):
 
     def _respond_alone(self, request: Request) -> None:
         async def ask() -> None:
-            model = self._model()
+            model = self._model(is_hurried=True)
             async with model.opened(), AsyncExitStack() as stack:
                 with contextlib.suppress(ModelError, EndpointError):
                     await model.respond(request, _context(0, stack))
 
         asyncio.run(ask())
+
+
+async def _until(holds: Callable[[], bool], limit_s: float) -> None:
+    """Wait until something holds, or for so long."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + limit_s
+    while not holds() and clock() < until:  # noqa: ASYNC110, nobody would set an event
+        await asyncio.sleep(0.01)
 
 
 _REQUEST = Request(input=(message("How cold is it in Oslo?", role="user"),), params={"tools": World.tool_schemas()})
