@@ -606,6 +606,32 @@ def test_a_plugin_that_cancels_all_tasks_blinds_nobody_to_a_death(worlds: Module
     assert told_by(after)["pid"] != told_by(before)["pid"]
 
 
+def test_a_worker_is_started_again_however_early_its_start_was_cancelled(worlds: ModuleType, rig: Any) -> None:
+    """
+    In each of the first turns of the event loop, with all tasks that the event loop itself may have for it.
+    """
+    where = ScriptedModel(calls("where"), says("done"))
+
+    async def playing() -> list[Rollout]:
+        async with asyncio.timeout(LONGEST_S), rig(worlds.World, backoff_s=0.0, rollout_s=20.0) as opened:
+            found = [await opened.play("well", where)]
+            for turns in range(5):
+                os.kill(told_by(found[-1])["pid"], signal.SIGKILL)
+                while opened.place.status() is None:
+                    await asyncio.sleep(0)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+                found.append(await opened.play("well", where))
+            return found
+
+    found = asyncio.run(playing())
+
+    assert [rollout.failure for rollout in found] == [None] * 6
+    assert len({told_by(rollout)["pid"] for rollout in found}) == 6
+
+
 def test_workers_share_the_rollouts(worlds: ModuleType, rig: Any) -> None:
     """
     A rollout goes to the worker with the fewest, and the death of one leaves those in the other alone.
