@@ -182,7 +182,7 @@ def suite_for(model: type[Model[Any]], **switches: Any) -> type[ModelSuite]:
     def imported(self: ModelSuite) -> Imported:
         return Imported()
 
-    body = {"plugin": "nop", "loaded": loaded, "imported": imported, "give_up_s": 5.0, "impatient": {"timeout_s": 0.5}}
+    body = {"plugin": "nop", "loaded": loaded, "imported": imported, "impatient": {"timeout_s": 0.5}}
     return type("TestIt", (ModelSuite,), {**body, **switches})
 
 
@@ -214,7 +214,10 @@ def test_each_fault_of_a_model_is_caught_by_the_check_for_it(model: type[Model[A
     """
     Every other check passes.
     """
-    found = failed(suite_for(model))
+    # Waited for only where it takes that long; a busy machine may keep any model from giving up for a while.
+    hurried = {"give_up_s": 3.0} if "test_gives_up_in_time" in CAUGHT[model] else {}
+
+    found = failed(suite_for(model, **hurried))
 
     assert set(found) == CAUGHT[model], found
 
