@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Container, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,10 @@ DEFAULT_FOLDER = Path("runs")
 SWITCHED_OFF = "hook plugins were switched off, which a strict plan takes for a mistake; the rollouts are safe"
 """What is said at the end of a run that has nothing else to be ashamed of."""
 
+LOOK_S = 1.0
+"""How often whoever waits looks whether somebody has pressed Ctrl-C: Python overlooks it just before it waits."""
+STARTING_MAY_TAKE_S = 5.0
+"""How long a thread may take to begin."""
 TASKS_MAY_TAKE_S = 2.0
 """How long what plugins have left on the event loop may take to end once it is cancelled; then it is left behind."""
 
@@ -368,27 +373,38 @@ def _run_anywhere(work: Callable[[], Coroutine[Any, Any, Report]]) -> Report:
         return run_async(work())
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
     outcome: Future[Report] = Future()
+    begun, interrupted = threading.Event(), threading.Event()
 
     async def cancellable() -> Report:
         task = asyncio.current_task()
         assert task is not None
         running.append((asyncio.get_running_loop(), task))
+        if interrupted.is_set():  # before there was a task to cancel
+            raise asyncio.CancelledError
         return await work()
 
     def call() -> None:
+        begun.set()
         try:
             outcome.set_result(run_async(cancellable()))
         except BaseException as error:
             outcome.set_exception(error)
 
     thread = threading.Thread(target=call, name="gymcore-run")
-    thread.start()
     try:
+        thread.start()
+        while outcome not in wait_for([outcome], LOOK_S).done:
+            pass
         return outcome.result()
     except KeyboardInterrupt:
+        interrupted.set()
         for loop, task in running:
-            loop.call_soon_threadsafe(task.cancel)
-        outcome.exception()  # waits until everything is closed; what comes of it is not the news
+            with suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(task.cancel)
+        # Where it does not begin, the start itself was interrupted; should it begin yet, it plays nothing.
+        if begun.wait(STARTING_MAY_TAKE_S):
+            outcome.exception()  # waits until everything is closed; what comes of it is not the news
         raise
     finally:
-        thread.join()
+        if begun.is_set():
+            thread.join()

@@ -197,7 +197,7 @@ class Commands:
         """End the Python that is forked; what it has started is over already."""
         self._answers.close()
         self._end.close()
-        self._server.wait(10)
+        self._server.wait(60)
 
     def run(
         self,

@@ -16,7 +16,7 @@ __all__ = ["Watch"]
 
 TICK_S = 1.0
 HELD_S = 5.0
-"""After how long without an answer the event loop counts as held up."""
+"""After how long without an answer the event loop counts as held up, in ticks: a pause of all of us is one of them."""
 
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
@@ -50,12 +50,14 @@ class Watch:
         self._thread.join()
 
     def _answer(self) -> None:
-        self._answered, self._answered_at = time.monotonic(), time.time()
+        self._unanswered, self._answered_at = 0, time.time()
 
     def _run(self) -> None:
         held_up: str | None = None
         while not self._over.wait(self._tick_s):
-            if time.monotonic() - self._answered < self._held_s:
+            self._unanswered += 1
+            # Counted and not timed: who stops the process, with Ctrl-Z say, stops the loop and its watch alike.
+            if self._unanswered * self._tick_s < self._held_s:
                 self._loop.call_soon_threadsafe(self._answer)
                 held_up = None
             elif held_up is None:  # once: it is the same story until the loop answers

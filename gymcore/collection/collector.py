@@ -117,15 +117,16 @@ async def _put(waiting: asyncio.Queue[Rollout | None], item: Rollout | None, wri
     if not waiting.full():
         waiting.put_nowait(item)
         return
+    # What was taken from the stream goes to the disk however often we are cancelled, as soon as there is room.
+    await _to_the_end(_put_when_there_is_room(waiting, item, writer))
+
+
+async def _put_when_there_is_room(
+    waiting: asyncio.Queue[Rollout | None], item: Rollout | None, writer: asyncio.Task[None]
+) -> None:
     putting = asyncio.create_task(waiting.put(item))
-    try:
-        await asyncio.wait({putting, writer}, return_when=asyncio.FIRST_COMPLETED)
-    except asyncio.CancelledError:
-        # What was taken from the stream goes to the disk all the same, as soon as there is room.
-        await asyncio.wait({putting, writer}, return_when=asyncio.FIRST_COMPLETED)
-        raise
-    finally:
-        putting.cancel()
+    await asyncio.wait({putting, writer}, return_when=asyncio.FIRST_COMPLETED)
+    putting.cancel()
 
 
 async def _write(

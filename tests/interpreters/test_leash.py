@@ -15,7 +15,7 @@ from gymcore.interpreters.leash import leashed
 STARTER = """
 import subprocess, sys
 from gymcore.interpreters.leash import leashed
-code = "import time; print('up', flush=True); time.sleep(8); print('lived on')"
+code = "import time; print('up', flush=True); time.sleep(100); print('lived on')"
 subprocess.run(leashed([sys.executable, "-c", code]))
 """
 
@@ -27,7 +27,7 @@ def test_what_it_runs_is_the_command_itself() -> None:
     command = leashed([sys.executable, "-c", "import os; print(os.getpid()); raise SystemExit(7)"])
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=60)
 
     assert (out, process.returncode) == (f"{process.pid}\n", 7)
 
@@ -43,4 +43,4 @@ def test_it_ends_with_whoever_has_started_it() -> None:
         assert out.readline() == "up\n"
         starter.kill()
         assert out.read() == ""
-        assert starter.wait(10) == -9
+        assert starter.wait(60) == -9

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from gymcore.composition import Composition
 from gymcore.errors import EndpointError
 from gymcore.responses import message
 from gymcore.runtime.brackets import Bounds, bracket
+from gymcore.testing.simulated_time import run_in_simulated_time
 
 Composed = Callable[..., Composition]
 QUICK = Bounds(opening_s=0.1, closing_s=0.1, slow_s=0.02, grace_s=0.05)
@@ -50,7 +50,7 @@ def holding(opening: Any = None, closing: Any = None) -> Any:
 
 
 def within(context: Any, inside: Callable[[], Any] | None = None, **options: Any) -> list[str]:
-    """Enter and leave a bracket, and return what was said; no task may be left."""
+    """Enter and leave a bracket in simulated time, and return what was said; no task may be left."""
     said: list[str] = []
 
     async def playing() -> None:
@@ -63,10 +63,9 @@ def within(context: Any, inside: Callable[[], Any] | None = None, **options: Any
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert asyncio.all_tasks() == {asyncio.current_task()}
+            assert asyncio.get_running_loop().time() < 2
 
-    started = time.monotonic()
-    asyncio.run(playing())
-    assert time.monotonic() - started < 2
+    run_in_simulated_time(playing())
     return said
 
 
@@ -164,10 +163,9 @@ def test_whoever_is_cancelled_while_a_plugin_hangs_leaves(when: str, hangs: Any)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05), bracket(holding(**{when: hangs}), "testing:a", bounds=bounds):
                 pass
+        assert asyncio.get_running_loop().time() < 2
 
-    started = time.monotonic()
-    asyncio.run(playing())
-    assert time.monotonic() - started < 2
+    run_in_simulated_time(playing())
 
 
 def test_what_ends_before_its_time_is_said_at_once() -> None:

@@ -5,7 +5,6 @@ Cancellation: what ignores its own is left behind, and what a plugin cancels by 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from gymcore.runtime.in_process import InProcess, TimeLimits
 from gymcore.runtime.schedule import Schedule
 from gymcore.runtime.session import Session, Stage
 from gymcore.testing import ScriptedModel, calls, says
+from gymcore.testing.simulated_time import run_in_simulated_time
 
 Composed = Callable[..., Composition]
 CLOSED: list[str] = []
@@ -96,18 +96,20 @@ def session(
 
 
 def ended(playing: Any) -> Any:
-    """Run a coroutine; what it leaves behind on purpose must not keep the loop, as it would keep asyncio.run."""
+    """
+    Run a coroutine in simulated time, where a bound is met by who waits and never by who is slow.
+
+    What it leaves behind on purpose must not keep the loop, as it would keep asyncio.run.
+    """
 
     async def within() -> Any:
         result = await playing()
+        assert asyncio.get_running_loop().time() < 5
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             asyncio.Future.cancel(task)  # children of what was left behind
         return result
 
-    started = time.monotonic()
-    result = asyncio.run(within())
-    assert time.monotonic() - started < 5
-    return result
+    return run_in_simulated_time(within())
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -42,6 +42,7 @@ from gymcore import (
     run,
     say,
 )
+from gymcore.alarms import Alarm, Alarms
 from gymcore.builtin.oracle import Oracle
 from gymcore.builtin.simple_agent import SimpleAgent
 from gymcore.documents import decode_json, encode_json
@@ -63,6 +64,8 @@ from gymcore.runtime.session import Session, Stage
 from gymcore.testing import PluginFolder, ScriptedModel, calls, play, says
 from gymcore.testing.replies import Reply
 
+LONGEST_S = 100.0
+"""How long what starts processes may take, on a machine that does much else."""
 HOSTILE = Path(__file__).parents[1] / "data" / "hostile"
 ACTS = ScriptedModel(calls("act"), says("done"))
 
@@ -141,6 +144,11 @@ def rig(composed: Callable[..., Composition]) -> Callable[..., Any]:
     return opened
 
 
+async def _until(holds: Callable[[], Any]) -> None:
+    while not holds():
+        await asyncio.sleep(0.01)
+
+
 def results_of(rollout: Rollout) -> list[str]:
     """Return what the tools of a rollout answered."""
     return [item["output"] for turn in rollout.trajectory.turns for item in turn.results]
@@ -169,7 +177,6 @@ PLAYED: list[tuple[str, Model]] = [
     ("well", ScriptedModel(Reply((ToolCall("add", "{"),)), Reply((ToolCall("add", "[" * 100_000),)), says("done"))),
     ("well", ScriptedModel(calls("fail"))),
     ("well", ScriptedModel(calls("fail", exits=True))),
-    ("well", ScriptedModel(calls("hang"))),
     ("well", ScriptedModel(says("one"), says("two"))),
     ("well", Oracle()),
     ("well", ScriptedModel(ModelError("overloaded"))),
@@ -179,12 +186,16 @@ PLAYED: list[tuple[str, Model]] = [
     ("well", ScriptedModel(calls("cancel"), says("hm"))),
     ("raises in reply", ScriptedModel(says("hm"))),
     ("raises in verify", ScriptedModel(says("hm"))),
-    ("hangs in verify", ScriptedModel(says("hm"))),
     ("raises in solve", Oracle()),
     ("is judged", ScriptedModel(says("hm"))),
     ("takes two replies", ScriptedModel(*[calls("add", a=1)] * 5)),
 ]
 """What is played in both places: a task and a policy."""
+HANGING: list[tuple[str, Model]] = [
+    ("well", ScriptedModel(calls("hang"))),
+    ("hangs in verify", ScriptedModel(says("hm"))),
+]
+"""What is played where bounds are narrow: a busy machine meets them only where nothing else can happen."""
 
 
 def test_that_a_rollout_waits_is_known_in_another_process(
@@ -213,18 +224,21 @@ def test_a_rollout_is_the_same_in_another_process(worlds: ModuleType, rig: Any) 
     """
 
     async def outcomes(isolated: bool) -> list[Any]:
-        judge = ScriptedModel(says("0.5"))
-        async with rig(worlds.World, isolated=isolated, judge=judge, tool_s=0.1, verify_s=0.1) as opened:
-            rollouts = await asyncio.gather(*(opened.play(how, model) for how, model in PLAYED))
+        place = partial(rig, worlds.World, isolated=isolated)
+        async with place(judge=ScriptedModel(says("0.5"))) as opened, place(tool_s=0.1, verify_s=0.1) as narrow:
+            rollouts = await asyncio.gather(
+                *(opened.play(how, model) for how, model in PLAYED),
+                *(narrow.play(how, model) for how, model in HANGING),
+            )
         return [(rollout.reward, rollout.failure, rollout.trajectory.items) for rollout in rollouts]
 
     here, there = asyncio.run(outcomes(False)), asyncio.run(outcomes(True))
 
     # Each turn's ids count the replies of a model, so every place has a model of its own.
-    for (how, _), one, other in zip(PLAYED, here, there, strict=True):
+    for (how, _), one, other in zip([*PLAYED, *HANGING], here, there, strict=True):
         assert _plain(one) == _plain(other), how
     assert [failure.stage for _, failure, _ in here if failure] == [
-        *("tool", "tool", "tool", "model", "open", "open", "verify", "tool", "reply", "verify", "verify", "model")
+        *("tool", "tool", "model", "open", "open", "verify", "tool", "reply", "verify", "model", "tool", "verify")
     ]
 
 
@@ -358,17 +372,19 @@ def test_a_tool_that_blocks_its_process_meets_its_bound(worlds: ModuleType, rig:
     class Ponders(ScriptedModel):
         async def respond(self, request: Request, rollout: Any) -> Response:
             if len(request.input) > 1:
+                pondering.set()
                 await asyncio.sleep(1.5)
             return await super().respond(request, rollout)
 
     async def playing() -> list[Rollout]:
         async with rig(worlds.Hostile, tool_s=1.0) as opened:
             neighbour = asyncio.create_task(opened.play("well", Ponders(calls("add", a=1), calls("add", a=1))))
-            await asyncio.sleep(0.3)
+            await pondering.wait()
             late = await opened.play(how, ACTS)
             return [late, await neighbour, await opened.play("well", ACTS)]
 
-    late, neighbour, after = asyncio.run(asyncio.wait_for(playing(), 30))
+    pondering = asyncio.Event()
+    late, neighbour, after = asyncio.run(asyncio.wait_for(playing(), LONGEST_S))
 
     assert late.failure is not None
     assert (late.failure.stage, late.failure.error, late.failure.retryable) == ("tool", "TimeoutError", True)
@@ -385,7 +401,7 @@ def test_tools_that_block_in_turn_are_not_late(worlds: ModuleType, rig: Any) -> 
     """
 
     async def playing() -> list[Rollout]:
-        async with rig(worlds.Hostile, tool_s=0.5) as opened:
+        async with rig(worlds.Hostile, tool_s=1.0) as opened:
             return list(await asyncio.gather(*(opened.play("naps", ACTS) for _ in range(12))))
 
     assert [rollout.failure for rollout in asyncio.run(playing())] == [None] * 12
@@ -400,7 +416,7 @@ def test_a_process_that_blocks_where_nothing_else_bounds_it_is_found(worlds: Mod
         async with rig(worlds.Hostile, tool_s=0.2, verify_s=0.2) as opened:
             return [await opened.play("blocks in open", ACTS), await opened.play("well", ACTS)]
 
-    late, after = asyncio.run(asyncio.wait_for(playing(), 30))
+    late, after = asyncio.run(asyncio.wait_for(playing(), LONGEST_S))
 
     assert late.failure is not None
     assert (late.failure.stage, late.failure.error) == ("open", "TimeoutError")
@@ -438,19 +454,23 @@ DEATHS = [
 
 
 @pytest.mark.parametrize(("how", "said"), DEATHS, ids=lambda value: value.split()[0])
-def test_a_dead_worker_is_replaced_and_says_how_it_died(worlds: ModuleType, rig: Any, how: str, said: str) -> None:
+def test_a_dead_worker_is_replaced_and_says_how_it_died(
+    worlds: ModuleType, rig: Any, tmp_path: Path, how: str, said: str
+) -> None:
     """
     The rollouts in it, and only those, fail with how it ended and what it printed last.
     """
 
+    log = tmp_path / "log"
+
     async def playing() -> list[Rollout]:
-        async with rig(worlds.Hostile) as opened:
+        async with rig(worlds.Hostile, config=worlds.WorldConfig(log=str(log))) as opened:
             neighbour = asyncio.create_task(opened.play("well", ScriptedModel(calls("hang"))))
-            await asyncio.sleep(0.3)
+            await _until(log.exists)  # it hangs in the worker that is to die
             dead = await opened.play(how, ACTS)
             return [dead, await neighbour, await opened.play("well", ACTS)]
 
-    dead, neighbour, after = asyncio.run(asyncio.wait_for(playing(), 30))
+    dead, neighbour, after = asyncio.run(asyncio.wait_for(playing(), LONGEST_S))
 
     for rollout in (dead, neighbour):
         assert rollout.failure is not None
@@ -547,14 +567,13 @@ def test_many_deaths_at_once_set_nothing_aside(worlds: ModuleType, rig: Any) -> 
     slow = ScriptedModel(calls("where"), calls("later", text="x"), says("done"))
 
     async def playing() -> tuple[str, list[Rollout]]:
-        async with asyncio.timeout(20), rig(worlds.World, workers=3, deaths=2) as opened:
+        async with asyncio.timeout(LONGEST_S), rig(worlds.World, workers=3, deaths=2) as opened:
             first = await asyncio.gather(*(opened.play("well", slow) for _ in range(3)))
             for pid in sorted(told_by(rollout)["pid"] for rollout in first)[:2]:
                 os.kill(pid, signal.SIGKILL)
             while (status := opened.place.status()) is None:
                 await asyncio.sleep(0.01)
-            while opened.place.status() is not None:
-                await asyncio.sleep(0.01)
+            await _until(lambda: opened.place.status() is None)
             return status, list(await asyncio.gather(*(opened.play("well", slow) for _ in range(3))))
 
     status, after = asyncio.run(playing())
@@ -574,17 +593,44 @@ def test_a_plugin_that_cancels_all_tasks_blinds_nobody_to_a_death(worlds: Module
             task.cancel()
 
     async def playing() -> list[Rollout]:
-        async with asyncio.timeout(20), rig(worlds.World) as opened:
+        async with asyncio.timeout(LONGEST_S), rig(worlds.World) as opened:
             cancel_all()
             before = await opened.play("well", where)
             os.kill(told_by(before)["pid"], signal.SIGKILL)
-            await asyncio.sleep(0.2)
+            await _until(lambda: opened.place.status() is not None)
+            await asyncio.sleep(0.1)  # twice the pause before the next is started
             cancel_all()
             return [before, await opened.play("well", where)]
 
     before, after = asyncio.run(playing())
 
     assert told_by(after)["pid"] != told_by(before)["pid"]
+
+
+def test_a_worker_is_started_again_however_early_its_start_was_cancelled(worlds: ModuleType, rig: Any) -> None:
+    """
+    In each of the first turns of the event loop, with all tasks that the event loop itself may have for it.
+    """
+    where = ScriptedModel(calls("where"), says("done"))
+
+    async def playing() -> list[Rollout]:
+        async with asyncio.timeout(LONGEST_S), rig(worlds.World, backoff_s=0.0, rollout_s=20.0) as opened:
+            found = [await opened.play("well", where)]
+            for turns in range(5):
+                os.kill(told_by(found[-1])["pid"], signal.SIGKILL)
+                while opened.place.status() is None:
+                    await asyncio.sleep(0)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+                found.append(await opened.play("well", where))
+            return found
+
+    found = asyncio.run(playing())
+
+    assert [rollout.failure for rollout in found] == [None] * 6
+    assert len({told_by(rollout)["pid"] for rollout in found}) == 6
 
 
 def test_workers_share_the_rollouts(worlds: ModuleType, rig: Any) -> None:
@@ -607,23 +653,43 @@ def test_workers_share_the_rollouts(worlds: ModuleType, rig: Any) -> None:
     assert alive.reward is not None
 
 
+class Noted(Alarms):
+    """Alarms that a test can let ring."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[tuple[float, Alarm]] = []
+
+    def after(self, seconds: float, ring: Callable[[], None]) -> Alarm:
+        """Set one, and note it."""
+        alarm = super().after(seconds, ring)
+        self.noted.append((seconds, alarm))
+        return alarm
+
+
 def test_a_rollout_that_is_stopped_is_closed_in_its_process(worlds: ModuleType, rig: Any, tmp_path: Path) -> None:
     """
     A bound on the whole rollout, or a person, ends it there as here: cancelled, then closed, once.
     """
-    config = worlds.WorldConfig(log=str(tmp_path / "log"))
+    log = tmp_path / "log"
+    alarms = Noted()
 
     async def playing() -> Rollout:
-        async with rig(worlds.World, config=config, rollout_s=0.2) as opened:
-            rollout: Rollout = await opened.play("well", ScriptedModel(calls("hang")))
-            return rollout
+        async with rig(worlds.World, config=worlds.WorldConfig(log=str(log)), rollout_s=77.0) as opened:
+            stage = replace(opened.stage, models={"policy": ScriptedModel(calls("hang"))}, alarms=alarms)
+            task = asyncio.create_task(Session(stage, opened.planned("well")).play())
+            await _until(log.exists)  # it hangs
+            (alarm,) = [alarm for seconds, alarm in alarms.noted if seconds == 77.0]
+            assert alarm.ring is not None
+            alarm.ring()
+            return await task
 
-    failure = asyncio.run(playing()).failure
+    failure = asyncio.run(asyncio.wait_for(playing(), LONGEST_S)).failure
 
     assert failure is not None
     assert failure.stage == "timeout"
-    lines = (tmp_path / "log").read_text().splitlines()
-    assert lines == ["hang cancelled", "closed well in the task of open", "shared closed"]
+    lines = log.read_text().splitlines()
+    assert lines == ["hang begun", "hang cancelled", "closed well in the task of open", "shared closed"]
 
 
 @pytest.mark.parametrize(
@@ -646,16 +712,17 @@ def test_what_ignores_its_cancellation_is_left_behind_there_and_closed(
     where = ScriptedModel(calls("where"), says("done"))
     bounds = {"grace_s": 0.1, "close_s": 0.3}
 
-    async def playing() -> list[int]:
+    async def playing() -> None:
         async with rig(worlds.World, config=config, rollout_s=0.3, bounds=bounds) as opened:
-            tasks = [told_by(await opened.play("before", where))["tasks"]]
+            patient = replace(opened, stage=replace(opened.stage, limits={"w": TimeLimits()}))
+            before = told_by(await patient.play("before", where))["tasks"]
             await opened.play(how, model)
-            await asyncio.sleep(0.5)
-            return [*tasks, told_by(await opened.play("after", where))["tasks"]]
+            await _until(lambda: f"closed {how} " in (tmp_path / "log").read_text())
+            while told_by(await patient.play("after", where))["tasks"] != before:
+                await asyncio.sleep(0.05)
 
-    before, after = asyncio.run(playing())
+    asyncio.run(asyncio.wait_for(playing(), LONGEST_S))
 
-    assert before == after
     assert [line.split(" ")[1] for line in (tmp_path / "log").read_text().splitlines()[:3]] == [
         *("before", how.split(" ")[0], "after")
     ]
@@ -785,7 +852,7 @@ def test_what_a_worker_prints_is_read_away_and_only_its_end_kept() -> None:
         assert written > 4_000_000
         return output.last()
 
-    last = asyncio.run(asyncio.wait_for(printing(), 10))
+    last = asyncio.run(asyncio.wait_for(printing(), LONGEST_S))
 
     assert last.endswith("x [31mlast words back \ufffd")
     assert len(last) == 600
@@ -872,7 +939,7 @@ def test_only_the_environment_that_was_set_aside_stops(
             stream = RolloutStream(LocalExecutor(stage), Schedule(composition, ()), budgets, 64, 30.0)
             return [rollout async for rollout in stream], stream.status().notes
 
-    rollouts, notes = asyncio.run(asyncio.wait_for(playing(), 60))
+    rollouts, notes = asyncio.run(asyncio.wait_for(playing(), LONGEST_S))
 
     finished = [rollout for rollout in rollouts if rollout.environment == "good" and rollout.reward is not None]
     failures = [rollout.failure for rollout in rollouts if rollout.environment == "w"]
@@ -891,8 +958,8 @@ def _is_alive(pid: int) -> bool:
     return False
 
 
-def _wait(for_what: Callable[[], Any], seconds: float) -> Any:
-    until = time.monotonic() + seconds
+def _wait(for_what: Callable[[], Any]) -> Any:
+    until = time.monotonic() + LONGEST_S / 3
     while not (found := for_what()) and time.monotonic() < until:
         time.sleep(0.02)
     return found
@@ -917,7 +984,9 @@ def _start(tmp_path: Path, how: str, *flags: str) -> tuple[subprocess.Popen[str]
     def reported() -> list[int]:
         return [int(pid) for pid in log.read_text().split()[1:]] if log.exists() else []
 
-    pids = _wait(reported, 30)
+    pids = _wait(reported)
+    if not pids:
+        process.kill()
     assert pids, process.communicate(timeout=10)[0]
     return process, pids
 
@@ -932,9 +1001,9 @@ def test_nothing_outlives_a_run_that_is_killed(tmp_path: Path) -> None:
     assert all(map(_is_alive, pids))
 
     process.kill()
-    process.communicate(timeout=10)
+    process.communicate(timeout=LONGEST_S)
 
-    assert _wait(lambda: not any(map(_is_alive, pids)), 5), [pid for pid in pids if _is_alive(pid)]
+    assert _wait(lambda: not any(map(_is_alive, pids))), [pid for pid in pids if _is_alive(pid)]
 
 
 @linux
@@ -946,11 +1015,11 @@ def test_nothing_outlives_a_worker_that_is_killed(tmp_path: Path) -> None:
 
     os.kill(pids[0], signal.SIGKILL)
 
-    assert _wait(lambda: not any(map(_is_alive, pids[:2])), 5)
+    assert _wait(lambda: not any(map(_is_alive, pids[:2])))
     # Played once more, alone; killed again it is poison, and the run is over.
-    again = _wait(lambda: [int(word) for word in (tmp_path / "log").read_text().split()[4:] if word.isdigit()][:1], 20)
+    again = _wait(lambda: [int(word) for word in (tmp_path / "log").read_text().split()[4:] if word.isdigit()][:1])
     os.kill(again[0], signal.SIGKILL)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=LONGEST_S)
     assert process.returncode == 1, output
     failure = json.loads((tmp_path / "run" / "failures.jsonl").read_text().splitlines()[-1])
     assert (failure["stage"], failure["error"]) == ("worker", "Poison")
@@ -965,7 +1034,7 @@ def test_ctrl_c_lets_a_worker_finish(tmp_path: Path) -> None:
     process, pids = _start(tmp_path, "waits")
 
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=LONGEST_S)
 
     assert process.returncode == 0, output
     assert "done: 1 rollouts" in output

@@ -9,9 +9,9 @@ import json
 import signal
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from numbers import Real
@@ -44,7 +44,9 @@ from gymcore.runtime.in_process import InProcess, TimeLimits
 from gymcore.runtime.schedule import Schedule
 from gymcore.runtime.session import Session, Stage
 from gymcore.testing import ScriptedModel, calls, play, says
+from gymcore.testing.playing import opened_table
 from gymcore.testing.replies import Reply
+from gymcore.testing.simulated_time import run_in_simulated_time
 
 ROW = {"responses_create_params": {"input": "hello"}}
 
@@ -405,6 +407,20 @@ def test_a_failure_names_the_line_of_the_plugin() -> None:
 # -- time and closing ----------------------------------------------------------------------------------------------
 
 
+def timed(
+    environment: type[Environment], model: Model[Any], timeout_s: float, agent: Agent[Any] | None = None
+) -> tuple[Rollout, float]:
+    """Play in simulated time, so that a busy machine meets no bound, and return how many seconds it took there."""
+
+    async def playing() -> tuple[Rollout, float]:
+        limits = TimeLimits(rollout_s=timeout_s)
+        async with opened_table(environment, model, agent=agent, limits=limits) as table:
+            began = asyncio.get_running_loop().time()
+            return await table.play(ROW), asyncio.get_running_loop().time() - began
+
+    return run_in_simulated_time(playing())
+
+
 def test_a_rollout_that_takes_too_long_is_a_failure_of_time() -> None:
     """
     The bound holds for everything together, and the environment is closed all the same.
@@ -441,6 +457,10 @@ def test_what_a_plugin_makes_of_its_end_does_not_hide_that_it_was_late() -> None
     assert failure.message.endswith("(collect.timeout_s), and ended in open with ConnectionError: aborted")
 
 
+RELEASE = threading.Event()
+"""Ends what blocks a thread."""
+
+
 class NeverAnswers(Plain):
     """Hangs in a tool and in the verifier."""
 
@@ -452,8 +472,8 @@ class NeverAnswers(Plain):
 
     @tool(thread=True)
     def block(self) -> str:
-        """Answer too late."""
-        time.sleep(0.2)
+        """Answer when nobody listens any more."""
+        RELEASE.wait(60)
         return ""
 
     async def verify(self, trajectory: Trajectory) -> float:  # type: ignore[override]
@@ -474,8 +494,12 @@ def test_a_tool_or_verifier_that_hangs_is_a_failure_that_names_its_bound(reply: 
     Each has its own bound, far below that of the rollout, and the environment is closed.
     """
     model = ScriptedModel(reply, says("done"))
+    RELEASE.clear()
 
-    rollout = play(NeverAnswers, ROW, model, tool_timeout_s=0.02, verify_timeout_s=0.02)
+    try:
+        rollout = play(NeverAnswers, ROW, model, tool_timeout_s=0.02, verify_timeout_s=0.02)
+    finally:
+        RELEASE.set()
 
     assert rollout.failure is not None
     assert (rollout.failure.stage, rollout.failure.error, rollout.failure.message) == (stage, "TimeoutError", bound)
@@ -502,7 +526,10 @@ def test_the_clock_of_a_rollout_stands_while_its_model_waits() -> None:
             assert model.waited_s >= 0.15
             return trajectory
 
-    assert play(Plain, ROW, Waits(), timeout_s=0.1, agent=Bounded()).failure is None
+    rollout, took_s = timed(Plain, Waits(), 0.1, agent=Bounded())
+
+    assert rollout.failure is None
+    assert took_s == pytest.approx(0.15)
 
 
 def test_the_clock_of_a_rollout_goes_on_after_a_wait() -> None:
@@ -517,11 +544,11 @@ def test_the_clock_of_a_rollout_goes_on_after_a_wait() -> None:
             await asyncio.Event().wait()
             raise AssertionError("never")
 
-    rollout = play(Plain, ROW, Stalls(), timeout_s=0.05)
+    rollout, took_s = timed(Plain, Stalls(), 0.05)
 
     assert rollout.failure is not None
     assert rollout.failure.stage == "timeout"
-    assert 0.14 < rollout.duration_s < 1.0
+    assert took_s == pytest.approx(0.15)
 
 
 class SlowToClose(Plain):
@@ -570,7 +597,7 @@ def test_how_closing_goes_does_not_change_the_reward(environment: type[Environme
     """
     The reward is known before the environment is closed; a slow, failing or exiting clean-up leaves it as it is.
     """
-    rollout = play(environment, ROW, ScriptedModel(says("hi")), timeout_s=0.05)
+    rollout, _ = timed(environment, ScriptedModel(says("hi")), 0.05)
 
     assert rollout.failure is None
     assert rollout.reward == Reward(value=1.0)
@@ -941,9 +968,10 @@ def test_a_thread_that_hangs_keeps_its_place(composed: Callable[..., Composition
         planned = Schedule(composition, frozenset()).take_now()
         assert planned is not None
         limits = TimeLimits(tool_s=0.05)
-        place = InProcess(Blocking, planned.route.environment_options.config, None, limits, asyncio.Semaphore(1))
+        hasty = InProcess(Blocking, planned.route.environment_options.config, None, limits, asyncio.Semaphore(1))
+        patient = replace(hasty, limits=TimeLimits())
         found = []
-        for where in ("far", "near", "near"):
+        for where, place in (("far", hasty), ("near", hasty), ("near", patient)):
             stage = Stage(
                 agents={planned.route.name: SimpleAgent()},
                 models={"policy": ScriptedModel(calls("look", where=where), says("hi"))},
@@ -955,7 +983,7 @@ def test_a_thread_that_hangs_keeps_its_place(composed: Callable[..., Composition
             found.append(await Session(stage, planned).play())
             if len(found) == 2:
                 release.set()
-                while place.threads.locked():
+                while hasty.threads.locked():
                     await asyncio.sleep(0.001)
         return found
 

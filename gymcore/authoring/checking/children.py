@@ -131,14 +131,16 @@ class Child:
             now = time.monotonic()
             if grace is None and self._process.returncode is not None:
                 grace = now + LINGERING_S
-            if now >= (self._deadline if grace is None else grace):
+            if now >= (self._deadline if grace is None else max(grace, self._deadline)):
                 self._is_late, self._is_heard = grace is None, True
                 return
-            with suppress(queue.Empty):
+            try:
                 line = self._said.get(timeout=0.1)
-                self._is_heard = line is None
-                if line is None:
-                    break
+            except queue.Empty:  # what is there already is not waited for, and read however late that is
+                self._is_heard = grace is not None and now >= grace
+                continue
+            self._is_heard = line is None
+            if line is not None:
                 yield line
         if self._is_late:
             return

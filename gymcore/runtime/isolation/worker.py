@@ -8,7 +8,9 @@ import asyncio
 import itertools
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -57,20 +59,40 @@ class _Waiting:
             self.answer.set_exception(error)
 
 
-class _Process(asyncio.SubprocessProtocol):
-    """A process whose exit calls something."""
+class _Process:
+    """
+    A process whose exit calls something on the running event loop.
 
-    transport: asyncio.SubprocessTransport
+    Not asyncio's, which is connected by a task: where a plugin cancels that, nobody is ever told that it has ended.
 
-    def __init__(self, on_exit: Callable[[], None]) -> None:
+    Args:
+        command: The program and its arguments.
+        on_exit: What is called.
+        options: How it is started, as for `subprocess.Popen`.
+
+    Attributes:
+        pid: Its id.
+        code: Its exit code, or the negative number of a signal; None until the event loop knows of its end.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], on_exit: Callable[[], None], **options: Any) -> None:
+        self.code: int | None = None
         self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        self._process = subprocess.Popen(command, **options)
+        self.pid = self._process.pid
+        threading.Thread(target=self._wait, name="gymcore-worker", daemon=True).start()
 
-    def connection_made(self, transport: Any) -> None:
-        """Take what the process is held by."""
-        self.transport = transport
+    def _wait(self) -> None:
+        code = self._process.wait()
+        with suppress(RuntimeError):  # the event loop has ended, and nobody waits any more
+            self._loop.call_soon_threadsafe(self._exited, code)
 
-    def process_exited(self) -> None:
-        """Say so."""
+    def _exited(self, code: int) -> None:
+        self.code = code
         self._on_exit()
 
 
@@ -109,7 +131,7 @@ class Worker:
         self._probed_at = 0.0
         self._suspect: _Waiting | None = None
         """The request over which it was asked whether it still answers."""
-        self._process = _Process(self._on_exit)
+        self._process: _Process
         self._output: Output
         self._timer: asyncio.TimerHandle
 
@@ -125,10 +147,10 @@ class Worker:
         ours, theirs = connected_pair()
         self._output = Output(self._loop)
         try:
-            await self._loop.subprocess_exec(
-                lambda: self._process,
-                *launch.command(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
+            self._process = _Process(
+                launch.command(theirs.fileno()),
+                self._on_exit,
+                stdin=subprocess.DEVNULL,
                 stdout=self._output.writing,
                 stderr=self._output.writing,
                 pass_fds=(theirs.fileno(),),
@@ -233,11 +255,11 @@ class Worker:
     def _strike(self, reason: str) -> None:
         if self._reason is None:
             self._reason = reason
-        if self._process.transport.get_returncode() is None:
-            _kill_group(self._process.transport.get_pid())
+        if self._process.code is None:
+            _kill_group(self._process.pid)
 
     def _on_exit(self) -> None:
-        _kill_group(self._process.transport.get_pid())  # what it has started and left behind
+        _kill_group(self._process.pid)  # what it has started and left behind
         if self._has_hung_up:
             self._bury()
         else:  # what it said before it died still counts
@@ -245,11 +267,10 @@ class Worker:
 
     def _bury(self) -> None:
         """Tell everybody who waits for it that it is dead, if it is."""
-        code = self._process.transport.get_returncode()
+        code = self._process.code
         if code is None or self.death is not None:
             return
         self._timer.cancel()
-        self._process.transport.close()
         self._output.close()
         self.death = self._describe_end(code)
         self._channel.abort()
@@ -310,7 +331,7 @@ class Worker:
         self._has_hung_up = True
         if nonsense is not None:
             self._strike(f"it sent {nonsense}")
-        elif self._process.transport.get_returncode() is None:
+        elif self._process.code is None:
             # It is ending, or something in it has closed every descriptor.
             self._loop.call_later(1.0, self._strike, "it closed its connection")
         self._bury()

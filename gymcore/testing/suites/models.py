@@ -9,13 +9,12 @@ import contextlib
 import gc
 import traceback
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from unittest import SkipTest
 
-from gymcore.composition.configuration import resolve_options
 from gymcore.errors import EndpointError, ModelError
 from gymcore.interfaces import Config, Environment, Model, RolloutContext
 from gymcore.records import Turn
@@ -33,6 +32,7 @@ from gymcore.testing.endpoint import (
     status,
 )
 from gymcore.testing.replies import Reply, calls, says, truncated
+from gymcore.testing.suites.leftovers import SETTLE_S
 from gymcore.testing.suites.probe import unwritable
 from gymcore.testing.suites.suite import PluginSuite, check
 from gymcore.testing.suites.world import World, world_row
@@ -97,8 +97,8 @@ class ModelSuite(PluginSuite):
         "patience_s": 2.0,
     }
     """
-    Options that make it give up after a second or two where the endpoint gives no reply; those that it does not have
-    are left out.
+    Options that make it give up after a second or two, where the endpoint misbehaves; those that it does not have are
+    left out.
     """
     calls_tools: ClassVar[bool] = True
     """Whether replies may hold tool calls."""
@@ -116,25 +116,22 @@ class ModelSuite(PluginSuite):
     def asked(self) -> dict[str, Any]:
         """Return the suite's options, with an address at which nobody listens, and a key."""
         fields = self.loaded().config_model.model_fields
-        added = {name: value for name, value in self.impatient.items() if name in fields}
+        added: dict[str, Any] = {}
         if self.endpoint_option in fields:
             added[str(self.endpoint_option)] = "http://127.0.0.1:1/v1"
         if self.secret_option in fields:
             added[str(self.secret_option)] = SECRET
         return {**added, **self.config}
 
-    def _model(self, address: str | None = None, *, is_patient: bool = False) -> Model[Any]:
-        """Make a model; a patient one does not give up on a reply that a busy machine delays."""
+    def _model(self, address: str | None = None, *, is_hurried: bool = False) -> Model[Any]:
+        """Return a model; hurried where it is to find out that no reply comes, and not to miss one by being hurried."""
         config = self.options()
-        if is_patient:
-            hasty = self.impatient.keys() - self.config.keys()
-            usual = {name: value for name, value in self.asked().items() if name not in hasty}
-            options, _ = resolve_options(type(config), self.installed().manifest.config, usual, {}, "config")
-            assert options.config is not None  # nor is anything wrong without them
-            config = options.config
-        if address is not None:
-            values = {**{name: getattr(config, name) for name in type(config).model_fields}}
-            config = type(config).model_validate({**values, str(self.endpoint_option): address})
+        fields = type(config).model_fields
+        changes = {} if address is None else {str(self.endpoint_option): address}
+        if is_hurried:
+            changes |= {name: value for name, value in self.impatient.items() if name in fields.keys() - self.config}
+        if changes:
+            config = type(config).model_validate({**{name: getattr(config, name) for name in fields}, **changes})
         return self.loaded()(config)  # type: ignore[no-any-return]
 
     @contextlib.asynccontextmanager
@@ -158,11 +155,7 @@ class ModelSuite(PluginSuite):
             raise SkipTest(f"it asks no endpoint (endpoint_option = {self.endpoint_option!r})")
 
     async def _ask(
-        self,
-        told: str,
-        *answers: Reply | Answer | Policy,
-        request: Request | None = None,
-        is_patient: bool = False,
+        self, told: str, *answers: Reply | Answer | Policy, request: Request | None = None, is_hurried: bool = True
     ) -> _Asked:
         """Ask a fresh model once, with an endpoint that gives these answers."""
         with LoopbackEndpoint(*answers) as endpoint:
@@ -171,7 +164,7 @@ class ModelSuite(PluginSuite):
             asked = _Asked(told)
             try:
                 async with asyncio.timeout(self.give_up_s), AsyncExitStack() as stack:
-                    model = self._model(endpoint.base_url, is_patient=is_patient)
+                    model = self._model(endpoint.base_url, is_hurried=is_hurried)
                     await stack.enter_async_context(model.opened())
                     context = _context(0, stack)
                     asked = replace(asked, reply=await model.respond(request or _REQUEST, context))
@@ -194,7 +187,7 @@ class ModelSuite(PluginSuite):
         return self.once("misbehaved", lambda: asyncio.run(ask()))
 
     def _replied(self, told: str, *answers: Reply | Answer | Policy) -> Response:
-        asked = asyncio.run(self._ask(told, *answers, is_patient=True))
+        asked = asyncio.run(self._ask(told, *answers, is_hurried=False))
         if asked.reply is None:
             raise AssertionError(f"{told}: {type(asked.error).__name__}: {asked.error}")
         return asked.reply
@@ -323,7 +316,7 @@ class ModelSuite(PluginSuite):
 
         async def ask() -> list[str]:
             with LoopbackEndpoint(repeat) as endpoint:
-                model = self._model(endpoint.base_url, is_patient=True)
+                model = self._model(endpoint.base_url)
                 async with self._in_time(), model.opened():
                     return list(await asyncio.gather(*(call(model, number) for number in range(self.concurrency))))
 
@@ -349,7 +342,7 @@ class ModelSuite(PluginSuite):
         )
         before = repr(request)
         if self.has_endpoint():
-            asyncio.run(self._ask("a text", says(SAID), request=request, is_patient=True))
+            asyncio.run(self._ask("a text", says(SAID), request=request, is_hurried=False))
             asyncio.run(self._ask("status 500", status(500), request=request))
         else:
             self._respond_alone(request)
@@ -374,22 +367,19 @@ class ModelSuite(PluginSuite):
 
     async def _cancel_and_ask_again(self) -> list[str]:
         with LoopbackEndpoint(hangs(), says(SAID)) as endpoint:
-            model = self._model(endpoint.base_url, is_patient=True)
+            model = self._model(endpoint.base_url)
             before = asyncio.all_tasks()
             async with self._in_time(), model.opened(), AsyncExitStack() as stack:
                 call = asyncio.ensure_future(model.respond(_REQUEST, _context(0, stack)))
-                while not (endpoint.requests or call.done()):  # noqa: ASYNC110, an endpoint in another thread
-                    await asyncio.sleep(0.01)
+                await _until(lambda: bool(endpoint.requests) or call.done(), self.give_up_s)
                 call.cancel()
                 with contextlib.suppress(asyncio.CancelledError, ModelError, EndpointError):
                     await call
             async with self._in_time(), model.opened(), AsyncExitStack() as stack:
                 reply = await model.respond(_REQUEST, _context(0, stack))
                 assert Turn(output=tuple(reply.output)).text == SAID, "opened again, the model does not reply"
-            for _ in range(100):  # what ends by itself has a second
-                if not (left := asyncio.all_tasks() - before):
-                    break
-                await asyncio.sleep(0.01)
+            await _until(lambda: asyncio.all_tasks() <= before, SETTLE_S)
+            left = asyncio.all_tasks() - before
             return [f"the task {getattr(task.get_coro(), '__qualname__', task.get_name())} still runs" for task in left]
 
     @check(fix="Return a `Response`, or raise `ModelError`; refuse what it cannot play in `objection()`.")
@@ -407,8 +397,7 @@ class ModelSuite(PluginSuite):
             raise SkipTest(f"it does not play the world of this suite: {objection}")
         if self.has_endpoint():
             with LoopbackEndpoint(says("word-00000")) as endpoint:
-                patient = self._model(endpoint.base_url, is_patient=True)
-                rollout = play(World, world_row(), patient, timeout_s=self.give_up_s)
+                rollout = play(World, world_row(), self._model(endpoint.base_url), timeout_s=self.give_up_s)
         else:
             rollout = play(World, world_row(), model, timeout_s=self.give_up_s)
         failure = rollout.failure
@@ -419,12 +408,20 @@ class ModelSuite(PluginSuite):
 
     def _respond_alone(self, request: Request) -> None:
         async def ask() -> None:
-            model = self._model()
+            model = self._model(is_hurried=True)
             async with model.opened(), AsyncExitStack() as stack:
                 with contextlib.suppress(ModelError, EndpointError):
                     await model.respond(request, _context(0, stack))
 
         asyncio.run(ask())
+
+
+async def _until(holds: Callable[[], bool], limit_s: float) -> None:
+    """Wait until something holds, or for so long."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + limit_s
+    while not holds() and clock() < until:  # noqa: ASYNC110, nobody would set an event
+        await asyncio.sleep(0.01)
 
 
 _REQUEST = Request(input=(message("How cold is it in Oslo?", role="user"),), params={"tools": World.tool_schemas()})

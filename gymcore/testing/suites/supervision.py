@@ -108,7 +108,8 @@ def _messages(
                     current["seconds"] = now - began
                 if is_quiet and (now >= until or now - began >= check_limit_s):
                     place = _place_of_hanging(child, places)
-                    yield _End(f"it did not come back within {now - began:.0f} s{place}", is_late=True)
+                    limit_s = min(check_limit_s, now - began)
+                    yield _End(f"it did not come back within {limit_s:.0f} s{place}", is_late=True)
                     return
                 if is_quiet and not _has_ended(child):
                     continue
@@ -191,7 +192,7 @@ def _place_of_hanging(child: int, places: Path) -> str:
     """Let an interpreter write down where it is, and read that."""
     places.write_bytes(b"")
     os.kill(child, signal.SIGUSR1)
-    until = time.monotonic() + 1
+    until = time.monotonic() + 10
     while time.monotonic() < until and not places.stat().st_size:
         time.sleep(0.02)
     time.sleep(0.05)

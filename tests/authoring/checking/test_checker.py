@@ -424,7 +424,7 @@ def test_nothing_is_left_after_ctrl_c(tmp_path: Path) -> None:
         time.sleep(0.05)
 
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=30)
+    out, errors = process.communicate(timeout=60)
 
     assert process.returncode == 130, out + errors
     assert "interrupted" in errors

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gymcore.authoring.checking.children import Child, run_child
+from gymcore.authoring.checking.children import LINGERING_S, Child, run_child
 
 
 def python(code: str) -> list[str]:
@@ -68,6 +68,19 @@ def test_lines_come_as_they_are_printed(tmp_path: Path) -> None:
     """
     with Child(python("import time; print('first', flush=True); time.sleep(600)"), tmp_path, os.environ, 60.0) as child:
         assert next(child.lines()) == "first"
+
+
+def test_whoever_reads_slowly_misses_no_line(tmp_path: Path) -> None:
+    """
+    What was printed before the end is read after it, however long that takes.
+    """
+    read = []
+    with Child(python("for n in range(5): print(n)"), tmp_path, os.environ, 60.0) as child:
+        for line in child.lines():
+            read.append(line)
+            time.sleep({1: 0.5, 2: LINGERING_S + 0.2}.get(len(read), 0.0))
+
+    assert read == ["0", "1", "2", "3", "4"]
 
 
 def test_the_last_lines_are_those_of_stderr(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ class Labour(Environment[Work, LabourConfig]):
             return Reward(value=0.0 if trajectory.is_truncated else 1.0)
         if what == "slow":
             await asyncio.sleep(0.3)
+        while what == "beside" and Path(self.config.log).read_text().count(" open ") < 2:
+            await asyncio.sleep(0.01)
         until = time.process_time() + self.config.milliseconds / 1000
         while time.process_time() < until:
             sum(range(100))

@@ -129,6 +129,7 @@ class World(Environment[WorldTask, WorldConfig]):
     @tool
     async def hang(self) -> str:
         """Never answer."""
+        self.note(self.config, "hang begun")
         try:
             await asyncio.Event().wait()
         finally:
