@@ -142,6 +142,13 @@ def test_a_token_stays_where_it_belongs(gym_serve: GymServe, tmp_path: Path) -> 
     assert not any(b"sesame-of-sixteen-letters" in path.read_bytes() for path in written)
 
 
+MOST_FAILED = 4
+"""
+Of two rollouts at once: those in flight when their server is killed, and those that begin next, over connections of
+which nobody has noticed yet that they are dead.
+"""
+
+
 def test_a_server_that_is_gone_for_good_ends_the_run(gym_serve: GymServe, tmp_path: Path) -> None:
     """
     What was in flight may be failures; what was not begun is none, and the same command plays all of it.
@@ -162,7 +169,7 @@ def test_a_server_that_is_gone_for_good_ends_the_run(gym_serve: GymServe, tmp_pa
 
     assert (caught.value.stage, caught.value.has_worked) == ("open", True)
     assert 0 < finished < 200
-    assert len(failures) <= 2
+    assert len(failures) <= MOST_FAILED
     assert {failure["retryable"] for failure in failures} <= {True}
     assert {failure["stage"] for failure in failures} <= {"open", "tool", "verify"}
     assert (report.total.finished, report.total.failed) == (200, 0)
@@ -188,7 +195,7 @@ def test_a_server_that_comes_back_is_waited_for(gym_serve: GymServe, tmp_path: P
             restarting.join()
 
     assert report.total.finished + report.total.failed == 60
-    assert report.total.failed <= 2
+    assert report.total.failed <= MOST_FAILED
 
 
 @pytest.mark.parametrize("isolation", ["none", "process"])
