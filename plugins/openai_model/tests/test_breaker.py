@@ -121,6 +121,21 @@ def test_an_address_that_never_answered_is_given_up_within_seconds():
     assert breaker.gives_up_at == UNPROVEN_S
 
 
+def test_an_address_that_was_reached_is_no_wrong_one():
+    """
+    Where thousands connect at once, some connections may be late before the first reply has come.
+    """
+    breaker = Breaker(1800.0, lambda: 1.0)
+    late = Fault("connect", "no connection within 5 s", was_reached=True)
+    breaker.failed(late, began=0.0, now=5.0)
+
+    assert not breaker.is_open
+    for _ in range(MAX_WEIGHT):
+        breaker.failed(late, began=0.0, now=5.0)
+    assert breaker.is_open
+    assert breaker.gives_up_at == 1800.0
+
+
 @pytest.mark.parametrize("fault", [REFUSED, BROKEN])
 def test_an_address_that_answered_is_waited_for(fault):
     """

@@ -532,6 +532,45 @@ def test_an_address_that_swallows_everything_is_told_in_five_seconds():
     assert run.took_s == pytest.approx(5.0)
 
 
+def test_a_connection_that_is_late_among_many_ends_no_run():
+    """
+    Where another was made before, the address is no wrong one, although nothing was answered yet.
+    """
+
+    async def ask():
+        async def answer(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            is_asked.set()
+            await may_answer.wait()
+            body = b'{"output": [{"type": "message", "role": "assistant", "content": "Hello."}]}'
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+            writer.close()
+
+        is_asked, may_answer = asyncio.Event(), asyncio.Event()
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        model = OpenAIModel(OpenAIModelConfig(base_url=f"http://127.0.0.1:{port}/v1"))
+        async with model.opened():
+            first = asyncio.create_task(model.respond(HELLO, rollout()))
+            await is_asked.wait()
+            server.close()  # as a listener whose backlog is full
+            second = asyncio.create_task(model.respond(HELLO, rollout(1)))
+            breaker = next(iter(model._endpoints)).gate.breaker
+            while breaker.since is None:  # noqa: ASYNC110, nobody would set an event
+                await asyncio.sleep(0.01)
+            assert not breaker.is_open
+            may_answer.set()
+            said = await first
+            again = await asyncio.start_server(answer, "127.0.0.1", port)
+            said = [said, await second]
+            again.close()
+            return said
+
+    replies = asyncio.run(asyncio.wait_for(ask(), 60))
+
+    assert [text_of(reply.output[0]) for reply in replies] == ["Hello."] * 2
+
+
 def test_whoever_asks_after_a_refusal_hears_the_same_error():
     """
     A rollout that comes back from its tool and needs another reply is told what the first was told.

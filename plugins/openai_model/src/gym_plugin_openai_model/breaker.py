@@ -82,7 +82,8 @@ class Breaker:
             self._close()
             return
         self._weight += WEIGHTS[fault.kind]
-        self._is_refused = fault.kind == "connect" and not self.is_proven
+        # Who could be reached is no wrong address: among thousands of connections at once some are late.
+        self._is_refused = fault.kind == "connect" and not (self.is_proven or fault.was_reached)
         if fault.kind == "connect":
             self._unmade += WEIGHTS["connect"]
         is_down = self._weight >= max(MAX_WEIGHT, in_flight) or self._unmade >= MAX_WEIGHT or self._is_refused

@@ -53,6 +53,9 @@ class Connections(httpx.AsyncBaseTransport):
         timeout_s: Seconds from sending a request to the end of its reply.
         connect_timeout_s: Seconds for making a connection, TLS and proxy included, where one is needed.
         max_reply_bytes: The largest reply that is read.
+
+    Attributes:
+        has_connected: Whether a connection was ever made.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Connections(httpx.AsyncBaseTransport):
         self._connect_timeout_s = connect_timeout_s
         self._max_reply_bytes = max_reply_bytes
         self._tls: ssl.SSLContext | None = None
+        self.has_connected = False
         self._is_open = False
         self._all: set[Connection] = set()
         self._idle: list[Connection] = []
@@ -156,12 +160,14 @@ class Connections(httpx.AsyncBaseTransport):
         """
         try:
             async with asyncio.timeout(self._connect_timeout_s) as limit:
-                return await self._connected(url)
+                connection = await self._connected(url)
         except TimeoutError as error:
             if limit.expired():
                 told = f"no connection within {self._connect_timeout_s:g} s (connect_timeout_s)"
                 raise httpx.ConnectTimeout(told) from None
             raise httpx.ConnectError(_why(error)) from None
+        self.has_connected = True
+        return connection
 
     async def _connected(self, url: httpx.URL) -> Connection:
         host, port = url.host, url.port or (443 if url.scheme == "https" else 80)

@@ -130,10 +130,11 @@ class Exchange:
             raise Fault("timeout", f"no reply within {self._timeout_s:g} s (timeout_s)") from None
         except httpx.ConnectTimeout:
             told = f"no connection within {self._connect_timeout_s:g} s (connect_timeout_s)"
-            raise Fault("connect", told) from None
+            raise Fault("connect", told, was_reached=_was_reached(endpoint)) from None
         except (httpx.ConnectError, httpx.ProxyError) as error:
             is_told = isinstance(endpoint.transport, Connections)
-            raise Fault("connect", self.shown(str(error) if is_told else _why_no_connection(error))) from error
+            told = self.shown(str(error) if is_told else _why_no_connection(error))
+            raise Fault("connect", told, was_reached=_was_reached(endpoint)) from error
         except TooLargeError as error:
             raise Fault("terminal", str(error)) from None
         except httpx.HTTPError as error:
@@ -191,6 +192,11 @@ class Exchange:
         text = self._mask.over(text, 2 * MESSAGE_LENGTH)
         line = "".join(character if character.isprintable() else " " for character in text)
         return " ".join(line.split())[:MESSAGE_LENGTH]
+
+
+def _was_reached(endpoint: Endpoint) -> bool:
+    """Whether there was ever a connection to an endpoint, where that is known."""
+    return isinstance(endpoint.transport, Connections) and endpoint.transport.has_connected
 
 
 def _told_in(value: Any) -> str:  # any JSON

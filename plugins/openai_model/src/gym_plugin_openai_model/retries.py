@@ -30,7 +30,7 @@ MAX_WAIT_S = 30.0
 MAX_RETRY_AFTER_S = 300.0
 """The longest pause an endpoint is granted at once; it is asked again then, and may ask for another."""
 UNPROVEN_S = 3.0
-"""How long an address that never answered may go on refusing connections: a wrong one is told within seconds."""
+"""How long an address that was never reached may go on refusing connections: a wrong one is told within seconds."""
 
 MAX_TIMEOUTS = 2
 """Further tries after a timeout; each may cost all of `timeout_s`."""
@@ -59,6 +59,7 @@ class Fault(Exception):
         status: The HTTP status, where there was one.
         retry_after_s: How long the endpoint asks to wait, where it says so.
         wants_room: Whether it is refused because the context of the model is full.
+        was_reached: Whether a connection to the address could be made before; where one could not be made now.
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class Fault(Exception):
         status: int | None = None,
         retry_after_s: float | None = None,
         wants_room: bool = False,
+        was_reached: bool = False,
     ) -> None:
         self.kind: Kind = kind
         self.message = message
         self.status = status
         self.retry_after_s = retry_after_s
         self.wants_room = wants_room
+        self.was_reached = was_reached
         super().__init__(message)
 
     @property
