@@ -143,7 +143,11 @@ class _Local:
 
     @property
     def max_turns(self) -> int | None:
-        return self.environment.max_turns
+        value: Any = self.environment.max_turns
+        if value is not None and (type(value) is not int or not 0 < value < 2**63):
+            raise TypeError(f"`max_turns` of the environment is {value!r:.60}, and must be a number from 1 on, or None")
+        most: int | None = value
+        return most
 
     async def open(self, on_waiting: OnWaiting) -> None:
         place = self._place

@@ -172,19 +172,16 @@ def models_for(models: Mapping[str, Model[Any]], context: Callable[[], RolloutCo
 class OpenForAgent:
     """An environment as the agent of one rollout sees it."""
 
-    __slots__ = ("_instance", "request")
+    __slots__ = ("_instance", "max_turns", "request")
 
-    def __init__(self, instance: Instance, request: Request) -> None:
+    def __init__(self, instance: Instance, request: Request, max_turns: int | None) -> None:
         self._instance = instance
         self.request = request
+        self.max_turns = max_turns
 
     @property
     def task(self) -> Task:
         return self._instance.task
-
-    @property
-    def max_turns(self) -> int | None:
-        return self._instance.max_turns
 
     async def call(self, call: ToolCall) -> Item:
         with during("tool"):
@@ -492,21 +489,16 @@ class Session:
             await instance.open(self._wait)
             self._wait(False)
             request = instance.request
-            _check_max_turns(instance.max_turns)
+            max_turns = instance.max_turns
         context = RolloutContext(instance.environment, self._planned.key, self._seed, self._stack, clock=self._clock)
         policy = BoundToRollout(self._stage.models[self._route.model], context)
         request = first_request(request, self._route.plan.params)
         with during("agent"):
             agent = self._stage.agents[self._route.name]
-            trajectory: Any = await agent.play(OpenForAgent(instance, request), policy)
+            trajectory: Any = await agent.play(OpenForAgent(instance, request, max_turns), policy)
             check_trajectory(trajectory)
         with during("verify"):
             return trajectory, await instance.verify(trajectory)
-
-
-def _check_max_turns(value: Any) -> None:
-    if value is not None and (type(value) is not int or value < 1):
-        raise TypeError(f"`max_turns` of the environment is {value!r:.60}, and must be a number from 1 on, or None")
 
 
 def first_request(request: Request, params: Mapping[str, Any]) -> Request:

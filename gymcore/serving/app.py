@@ -345,7 +345,7 @@ class _Wire:
             asked = await self._read(request, read_messages)
             message = await self._endpoints.message(asked)
         except Refusal as refused:
-            return json_response(error_of(refused), refused.status, refused.headers)
+            return refused.answered(error_of(refused))
         return _sent(asked, message, events_of)
 
     def _find(self, request: Request) -> tuple[str, ClientSession] | None:

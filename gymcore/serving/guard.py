@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gymcore.serving.cookies import named_in, set_cookie
+from gymcore.serving.protocol import HAS_LEFT
 from gymcore.serving.refusals import Refusal, stopping
 from gymcore.serving.room import Place, Room
 
@@ -73,6 +74,8 @@ class _Body:
     deadline: asyncio.Timeout | None = None
     is_dropped: bool = False
     """Whether another has taken its room."""
+    has_left: Callable[[], bool] = bool
+    """Says whether its client is gone."""
 
 
 class Guard:
@@ -109,8 +112,9 @@ class Guard:
         self._body_s = body_s
         self._stall_s = stall_s
         self._coming: dict[_Body, None] = {}  # the oldest first
+        self._waiting: dict[_Body, None] = {}
         self._looking: asyncio.TimerHandle | None = None
-        """Looks again for bodies that come slowly; there while others wait for room."""
+        """Looks again for clients that have left, and bodies that come slowly; there while others wait for room."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
@@ -118,7 +122,7 @@ class Guard:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
-        coming = _Body()
+        coming = _Body(has_left=scope.get("extensions", {}).get(HAS_LEFT, {}).get("has_left", bool))
         try:
             await self._serve(scope, receive, _naming_again(scope, send), coming)
         finally:
@@ -206,7 +210,7 @@ class Guard:
                 body.deadline.reschedule(min(body.begun + self._body_s, now() + self._stall_s))
             message: Any = await receive()
             if message["type"] == "http.disconnect":
-                raise Refusal(400, "the client has left")
+                raise _gone()
             part = message.get("body", b"")
             body.come += len(part)
             if body.is_dropped:
@@ -226,17 +230,21 @@ class Guard:
         There is no bound on that: rollouts may take long, and most clients of ours end at whatever is refused.
 
         Raises:
-            Refusal: the server stops.
+            Refusal: the server stops, or the client has left.
         """
         place = body.place = self._room.enter(size)
         if not place.told.is_set():
-            if self._looking is None:
-                self._look_again()
-            else:
-                self._make_room()
-            await place.told.wait()
+            self._waiting[body] = None
+            try:
+                if self._looking is None:
+                    self._look_again()
+                else:
+                    self._make_room()
+                await place.told.wait()
+            finally:
+                del self._waiting[body]
         if not place.is_given:
-            raise stopping()
+            raise _gone() if body.has_left() else stopping()
 
     def _make_room(self) -> None:
         """Take that of bodies which come slowly, the oldest first, as long as others wait."""
@@ -245,11 +253,16 @@ class Guard:
             age_s = now - body.begun
             if not self._room.is_waited_for or age_s <= SLOW_S:
                 return
-            if body.place is not None and body.come < age_s * self._body_bytes / self._body_s:
+            is_slow = body.come < age_s * self._body_bytes / self._body_s
+            if is_slow and body.place is not None and self._room.is_in_the_way(body.place):
                 self._drop(body, body.place, now)
 
     def _look_again(self) -> None:
-        """Make room as long as others wait: bodies that have just begun may turn out to be slow."""
+        """Make room as long as others wait: clients leave, and bodies that have just begun may turn out to be slow."""
+        for body in list(self._waiting):
+            if body.place is not None and body.has_left():
+                self._room.leave(body.place)
+                body.place.told.set()
         self._make_room()
         is_waited_for = self._room.is_waited_for
         self._looking = asyncio.get_running_loop().call_later(SLOW_S, self._look_again) if is_waited_for else None
@@ -270,6 +283,10 @@ def _knows(token: bytes, headers: dict[bytes, bytes]) -> bool:
     """Whether a request says the token, as most clients do or as those of Anthropic's API."""
     is_bearer = hmac.compare_digest(headers.get(b"authorization", b""), b"Bearer " + token)
     return hmac.compare_digest(headers.get(b"x-api-key", b""), token) or is_bearer
+
+
+def _gone() -> Refusal:
+    return Refusal(400, "the client has left")
 
 
 def _dropped() -> Refusal:

@@ -250,6 +250,11 @@ def message_of(response: Mapping[str, Any], further: Mapping[str, Any]) -> dict[
         Refusal: there are no words for it.
     """
     blocks = [block for item in response["output"] for block in _blocks_of(item)]
+    named: set[str] = set()
+    for call in (block for block in blocks if block["type"] == "tool_use"):
+        if not call["id"] or call["id"] in named:  # what is sent back must say which call is meant
+            call["id"] = f"toolu_{uuid.uuid4().hex}"
+        named.add(call["id"])
     if blocks:
         blocks[-1] = {**further, **blocks[-1]}
     usage = response.get("usage") or {}
@@ -279,17 +284,21 @@ def _count(value: Any) -> int:
 
 def _stop_reason(response: Mapping[str, Any], is_calling: bool) -> str:
     if response.get("status") == "incomplete":
-        why = (response.get("incomplete_details") or {}).get("reason")
-        return "refusal" if why == "content_filter" else "max_tokens"
+        details = response.get("incomplete_details") or {}
+        if details.get("reason") == "content_filter":
+            return "refusal"
+        # Where there was no room for a reply its endpoint has said so, in words.
+        return "model_context_window_exceeded" if details.get("message") else "max_tokens"
     return "tool_use" if is_calling else "end_turn"
 
 
 def _blocks_of(item: Item) -> Iterator[Item]:
     kind = item.get("type", "message")
     if kind == "message":
-        yield from ({"type": "text", "text": text} for text in _texts(item.get("content")))
+        # Anthropic refuses a text that is empty, where it is sent back.
+        yield from ({"type": "text", "text": text} for text in _texts(item.get("content")) if text)
     elif kind == "function_call":
-        call = {"id": item.get("call_id", ""), "name": item.get("name", "")}
+        call = {"id": item.get("call_id"), "name": item.get("name", "")}
         yield {"type": "tool_use", **call, "input": _input(item.get("arguments"))}
     elif kind == "reasoning":
         thought, seal = "\n".join(_texts(item.get("content") or item.get("summary"))), item.get("encrypted_content")
@@ -315,7 +324,7 @@ def _texts(content: Any) -> Iterator[str]:
 
 def _input(arguments: Any) -> dict[str, Any]:
     """Return the input of a tool; what a model wrote that is no JSON object, for its client to tell the model."""
-    text = arguments if isinstance(arguments, str) else encode_json(arguments).decode()
+    text = arguments if isinstance(arguments, str) else encode_json({} if arguments is None else arguments).decode()
     try:
         value = decode_exactly(text.encode("utf-8", "replace") or b"{}")
     except DocumentError:

@@ -60,7 +60,7 @@ def read_chat(body: bytes) -> Asked:
     """
     chat = read_object(body)
     params = _create_params_of_chat(chat)
-    return Asked(params, _request(params), bool(chat.get("stream")))
+    return Asked(params, _request(params), _is_streamed(chat))
 
 
 def read_messages(body: bytes) -> Asked:
@@ -72,7 +72,14 @@ def read_messages(body: bytes) -> Asked:
     """
     asked = read_object(body)
     params = create_params_of(asked)
-    return Asked(params, _request(params), bool(asked.get("stream")))
+    return Asked(params, _request(params), _is_streamed(asked))
+
+
+def _is_streamed(body: Mapping[str, Any]) -> bool:
+    stream = body.get("stream")
+    if not isinstance(stream, bool | None):
+        raise Refusal(422, "stream: must be true or false")
+    return stream is True
 
 
 def _request(params: Mapping[str, Any]) -> Request:

@@ -6,11 +6,20 @@ clients that take no answer.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["HEAD_BYTES", "HEAD_S", "TAKE_S", "BoundedProtocol"]
+__all__ = ["HAS_LEFT", "HEAD_BYTES", "HEAD_S", "TAKE_S", "BoundedProtocol"]
+
+HAS_LEFT = "gymcore.has_left"
+"""The extension of the scope in which stands what says whether the client is gone."""
+
+TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
+"""What tells of the state of a connection; Linux has it."""
+ESTABLISHED = 1
+"""The state of one that neither end has closed; source: tcp_states.h of Linux."""
 
 HEAD_BYTES = 64 * 2**10
 """The longest request line with its headers; also of trailers, and of anything else that is no body."""
@@ -67,6 +76,20 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         if self._head is None:
             self._await_head()
+
+        self.scope["extensions"] = {HAS_LEFT: {"has_left": self._has_left}}
+
+    def _has_left(self) -> bool:
+        """Whether the client is gone, as far as is known; also while nothing of what it sends is read."""
+        connection = self.transport.get_extra_info("socket")
+        if self.transport.is_closing() or connection is None:
+            return True
+        if TCP_INFO is None:
+            return False
+        try:
+            return bool(connection.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 1)[0] != ESTABLISHED)
+        except OSError:
+            return True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; trailers are left out, because nobody looks at them, and they must not say who asks."""

@@ -53,7 +53,12 @@ class Refusal(Exception):
 
     def response(self) -> Response:
         """Return the answer that says so."""
-        return json_response({"error": self.told}, self.status, self.headers)
+        return self.answered({"error": self.told})
+
+    def answered(self, told: Any) -> Response:
+        """Return an answer that says so in other words; OpenAI's and Anthropic's clients read its header."""
+        is_final = self.status == 501 or self.further.get("retryable") is False
+        return json_response(told, self.status, {**self.headers, **({"x-should-retry": "false"} if is_final else {})})
 
 
 class FailedRollout(Refusal):

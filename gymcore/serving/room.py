@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import islice
 
 __all__ = ["Place", "Room"]
 
@@ -55,6 +56,14 @@ class Room:
     def is_waited_for(self) -> bool:
         """Whether somebody waits for a place."""
         return bool(self._waiting)
+
+    def is_in_the_way(self, place: Place) -> bool:
+        """Whether somebody waits to whom the room of a place that was given is of use."""
+        for first in (*islice(self._waiting, 1), *islice(self._short_waiting, 1)):
+            is_bounded = not self._is_short(first) and self._by_long + first.size > self.longest
+            if not (is_bounded and self._is_short(place)):
+                return True
+        return False
 
     def enter(self, size: int) -> Place:
         """Ask for a place of no more than `longest`; it is given at once, or later, or never where nobody may wait."""

@@ -33,7 +33,7 @@ from gymcore.serving.app import LONGEST_PAUSE_S, _read_episode, application
 from gymcore.serving.collected import IN_MEMORY, _take, received
 from gymcore.serving.guard import HELD_BYTES, SLOW_S, SMALL_BYTES, STALL_S, Guard, is_loopback
 from gymcore.serving.models import read_asked, read_chat
-from gymcore.serving.protocol import TAKE_S, BoundedProtocol
+from gymcore.serving.protocol import TAKE_S, TCP_INFO, BoundedProtocol
 from gymcore.serving.refusals import Refusal
 from gymcore.serving.rows import read_row
 from gymcore.serving.server import answering, opened
@@ -631,6 +631,29 @@ async def test_nobody_overtakes_a_long_body_but_short_ones_that_leave_its_room()
     assert before == ["/held", "/short"]
     assert app.came == ["/held", "/short", "/long", "/later"]
     assert all(one.startswith(b"HTTP/1.1 200") for one in said)
+
+
+@pytest.mark.skipif(TCP_INFO is None, reason="the system does not tell of clients that leave while nothing is read")
+async def test_who_leaves_while_waiting_for_room_is_waited_for_no_longer() -> None:
+    """
+    Neither is its connection kept, nor do others wait behind it.
+    """
+    app = Holds()
+    async with app.guarded(held_bytes=80_000, body_bytes=80_000) as (guard, port):
+        held = posted(port, "/held", 40_000)
+        await until(lambda: app.came == ["/held"])
+        with socket.create_connection(("127.0.0.1", port)) as leaving:
+            leaving.sendall(b"POST /gone HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 70000\r\n\r\n" + b" " * 69_000)
+            await until(lambda: len(guard._room._waiting) == 1)
+            later = posted(port, "/later", 20_000)
+            await until(lambda: len(guard._room._waiting) == 2)
+        said = await later
+        app.may_go.set()
+        await held
+
+    assert said.startswith(b"HTTP/1.1 200")
+    assert app.came == ["/held", "/later"]
+    assert not guard._waiting
 
 
 async def test_what_a_body_did_not_need_is_given_to_the_next_at_once() -> None:

@@ -268,6 +268,10 @@ def test_reasoning_that_only_its_endpoint_reads_comes_back_to_it() -> None:
         ({"status": "incomplete"}, "max_tokens"),
         ({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}, "max_tokens"),
         ({"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}, "refusal"),
+        (
+            {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens", "message": "full"}},
+            "model_context_window_exceeded",
+        ),
     ],
 )
 def test_why_an_answer_ended_is_told(keys: Item, reason: str) -> None:
@@ -278,6 +282,35 @@ def test_why_an_answer_ended_is_told(keys: Item, reason: str) -> None:
 
     assert said["stop_reason"] == reason
     assert set(said["usage"].values()) == {0}
+
+
+def test_every_call_of_a_message_can_be_answered() -> None:
+    """
+    Where a model gives its calls no ids, or the same ones, they get some.
+    """
+    output = [
+        {**function_call("add", "{}", ""), "call_id": call_id, "arguments": arguments}
+        for call_id, arguments in ((None, "{}"), ("", None), ("same", "{}"), ("same", "{}"))
+    ]
+
+    said = message_of({"model": "m", "output": output}, {})
+
+    ids = [block["id"] for block in said["content"]]
+    assert ids[2] == "same"
+    assert len(set(ids)) == 4
+    assert all(ids)
+    assert [block["input"] for block in said["content"]] == [{}] * 4
+    results = [{"type": "tool_result", "tool_use_id": call_id, "content": "3"} for call_id in ids]
+    again = [{"role": "assistant", "content": said["content"]}, {"role": "user", "content": results}]
+    items = create_params_of({"messages": again})["input"]
+    assert [item["call_id"] for item in items] == ids * 2
+
+
+def test_an_empty_reply_has_no_blocks() -> None:
+    """
+    Anthropic refuses an empty text where it is sent back.
+    """
+    assert message_of({"model": "m", "output": [message("")]}, {"x": 1})["content"] == []
 
 
 def test_an_item_without_words_is_named() -> None:
@@ -368,4 +401,5 @@ async def test_a_model_that_fails_is_told_with_all_that_other_calls_tell(compose
         reply = await served.post("/v1/messages", asking(TEXT, stream=True))
 
     assert reply.status_code == 502
+    assert reply.headers["x-should-retry"] == "false"
     assert reply.json() == {"type": "error", "error": {"type": "api_error", "message": "no luck", "retryable": False}}

@@ -268,6 +268,7 @@ async def test_a_whole_episode_can_be_asked_for_as_a_stream(composed: Composed, 
         ("/v1/chat/completions", {"messages": []}, 422, "messages"),
         ("/v1/chat/completions", {"messages": [{"role": "alien"}]}, 422, "role"),
         ("/v1/chat/completions", {**CHAT, "n": 2}, 422, "one choice"),
+        ("/v1/chat/completions", {**CHAT, "stream": "false"}, 422, "stream"),
     ],
 )
 async def test_what_cannot_be_asked_is_told_so(

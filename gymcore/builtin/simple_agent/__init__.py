@@ -8,15 +8,15 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from gymcore.interfaces import Agent, BoundModel, Config, OpenEnvironment, option
 from gymcore.records import ToolCall, Trajectory, Turn, calls_in
 from gymcore.responses import Item, Response, message, text_of
 
-__all__ = ["MOST_TURNS", "SimpleAgent", "SimpleAgentConfig"]
+__all__ = ["SimpleAgent", "SimpleAgentConfig"]
 
 MOST_TURNS = 64
-"""How often the model may reply where neither the plan nor the environment says."""
 
 
 class SimpleAgentConfig(Config):
@@ -45,11 +45,14 @@ class SimpleAgent(Agent[SimpleAgentConfig]):
     order.
     """
 
+    most_turns: ClassVar[int] = MOST_TURNS
+    """How often the model may reply where neither the plan nor the environment says."""
+
     async def play(self, environment: OpenEnvironment, model: BoundModel) -> Trajectory:
         """Play one rollout to its end."""
         turns: list[Turn] = []
         request = environment.request
-        most_turns = self.config.max_turns or environment.max_turns or MOST_TURNS
+        most_turns = self.config.max_turns or environment.max_turns or self.most_turns
         calls_left = self.config.max_tool_calls
         size = 0
         began = time.perf_counter()

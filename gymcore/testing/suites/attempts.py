@@ -117,7 +117,13 @@ def judge_models(judges: Judges) -> dict[str, Model[Any]]:
     return {name: judge if isinstance(judge, Model) else Judge(judge) for name, judge in judges.items()}
 
 
-PATIENT_AGENT = SimpleAgent(SimpleAgentConfig(max_turns=1000, max_tool_calls=10_000, max_output_chars=1_000_000_000))
+class _Patient(SimpleAgent):
+    """Plays on for long, but no longer than the environment says."""
+
+    most_turns = 1000
+
+
+PATIENT_AGENT = _Patient(SimpleAgentConfig(max_tool_calls=10_000, max_output_chars=1_000_000_000))
 
 
 async def play_attempts(

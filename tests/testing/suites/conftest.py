@@ -184,6 +184,10 @@ METRICS = "        return Reward(value=self.config.top if is_right else 0.0, met
 FAULTS: dict[str, Fault] = {
     "correct": Fault(caught_by=(), probed=("all",)),
     # -- rewards
+    "too_few_turns": Fault(
+        "test_reward_discriminates",
+        (('say what they come to."""\n\n    async', 'say what they come to."""\n\n    max_turns = 1\n\n    async'),),
+    ),
     "constant_reward": Fault("test_reward_discriminates", ((PAYS, "        return Reward(value=1.0)\n"),)),
     "no_reward": Fault("test_reward_discriminates", ((PAYS, "        return Reward(value=0.0)\n"),)),
     "answer_leaked": Fault(

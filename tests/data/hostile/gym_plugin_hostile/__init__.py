@@ -70,6 +70,8 @@ class World(Environment[WorldTask, WorldConfig]):
         self.count = 0
         if self.task.how == "takes two replies":
             self.max_turns = 2
+        if self.task.how == "takes no number of replies":
+            self.max_turns = float("nan")  # type: ignore[assignment]
         if self.task.how == "raises in open":
             raise ValueError("broken")
         while self.task.how == "blocks in open":

@@ -222,7 +222,7 @@ class Installation:
             domain=str(own.get("domain") or ""),
             description=" ".join(str(own.get("description") or "").split()),
             agents=tuple(playing),
-            max_steps=steps if isinstance(steps, int) and steps > 0 else None,
+            max_steps=steps if type(steps) is int and steps > 0 else None,
             data={split: tuple(paths) for split, paths in data.items()},
             asks=tuple(dict.fromkeys(asked_servers(own))),
             unset=tuple(unset_fields(own, instances)),
