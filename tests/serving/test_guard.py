@@ -516,6 +516,37 @@ async def test_bodies_that_stall_shut_nobody_out(composed: Composed, tmp_path: P
     assert [b"408" in task.result().split(b"\r\n")[0] for task in done] == [True]
 
 
+def test_a_body_that_turns_out_to_be_slow_makes_room() -> None:
+    """
+    One that has just begun when another finds no room is looked at again, as long as that one waits.
+    """
+    guard = Guard(Answer(), hosts=None, token=None, held_bytes=8_000, body_bytes=7_000)
+    said: dict[str, tuple[int, float]] = {}
+
+    async def posted(path: str, size: int, pause_s: float) -> None:
+        now = asyncio.get_running_loop().time
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(pause_s)
+            return {"type": "http.request", "body": b" " * (1 if pause_s else size), "more_body": pause_s > 0}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                said[path] = (message["status"], now())
+
+        headers = [(b"host", b"127.0.0.1"), (b"content-length", b"%d" % size)]
+        await guard({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
+
+    async def both() -> None:
+        slow = asyncio.create_task(posted("/slow", 7_000, STALL_S - 1))
+        await asyncio.sleep(SLOW_S / 2)
+        await asyncio.gather(slow, posted("/next", 6_000, 0.0))
+
+    run_in_simulated_time(both())
+
+    assert said == {"/slow": (408, 1.5 * SLOW_S), "/next": (200, 1.5 * SLOW_S)}
+
+
 async def test_long_bodies_that_are_still_coming_shut_out_no_short_ones(composed: Composed, tmp_path: Path) -> None:
     """
     An eighth of the room is for these; a long one that comes at its pace loses nothing to another that waits for it.
