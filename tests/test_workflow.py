@@ -107,16 +107,19 @@ import asyncio, os, pathlib, signal, sys, threading, time
 import gymcore
 out = pathlib.Path(sys.argv[2])
 def interrupt():
-    if sys.argv[3] == "notebook, at once":
-        while threading.active_count() < 3:
-            time.sleep(0)
-        return os.kill(os.getpid(), signal.SIGINT)
     while not (out / "rollouts.jsonl").exists() or not (out / "rollouts.jsonl").stat().st_size:
         time.sleep(0.005)
     os.kill(os.getpid(), signal.SIGINT)
 async def cell():
     gymcore.run_sync(sys.argv[1], out)
+def interrupt_before_it_begins(*event):
+    sys.setprofile(None)
+    if threading.current_thread().name == "gymcore-run":
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(2)
 thread = threading.Thread(target=interrupt, daemon=True)
+if sys.argv[3] == "notebook, at once":
+    thread = threading.Thread(target=threading.setprofile, args=(interrupt_before_it_begins,))
 thread.start()
 try:
     if sys.argv[3].startswith("notebook"):

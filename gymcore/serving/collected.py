@@ -71,7 +71,9 @@ async def _take(request: Request, file: IO[bytes], stall_s: float) -> None:
             waiting.append(part)
             if come % IN_MEMORY < len(part):  # a thread for each part would take longer than the disk
                 deadline.reschedule(None)  # a slow disk is no slow client
+                paused = now()
                 await asyncio.to_thread(file.writelines, waiting)
+                begun += now() - paused
                 waiting = []
             deadline.reschedule(min(now() + stall_s, begun + BODY_S * (1 + come // BODY_BYTES)))
     await asyncio.to_thread(file.writelines, waiting)

@@ -10,6 +10,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,10 +219,13 @@ def test_the_second_signal_leaves_a_plugin_that_does_not_close(gym: Gym) -> None
     process = gym.start("closing")
     wait_for(gym.folder / "closing")
     process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
     told = "all is played and safe, and the plugins are being closed; Ctrl-C again to leave them\n"
+    killing = threading.Timer(PATIENCE_S, process.kill)
+    killing.start()
+    assert process.stderr is not None
     while (line := process.stderr.readline()) != told:
         assert line, "it ended"
+    killing.cancel()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_S)
 

@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -238,10 +239,15 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen[str]) -> Non
 
 
 def hear(process: subprocess.Popen[str], text: str) -> str:
-    """Read what a process says until a line holds a text, and return that line."""
+    """Read what a process says until a line holds a text, and return that line; one that never says it is killed."""
     assert process.stderr is not None
-    while text not in (line := process.stderr.readline()):
-        assert line, "it ended"
+    killing = threading.Timer(PATIENCE_S, process.kill)
+    killing.start()
+    try:
+        while text not in (line := process.stderr.readline()):
+            assert line, f"it ended and has not said {text!r}"
+    finally:
+        killing.cancel()
     return line
 
 

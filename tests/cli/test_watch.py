@@ -10,9 +10,12 @@ import time
 
 from gymcore.cli.watch import Watch
 
+LONGEST_S = 60.0
+
 
 def _blocks(told: list[str | None]) -> None:
-    while not any(told):
+    until = time.monotonic() + LONGEST_S
+    while not any(told) and time.monotonic() < until:
         re.sub("a+b", "", "a" * 400)
 
 
@@ -27,7 +30,7 @@ def test_ticks_while_the_loop_waits() -> None:
             while len(told) < 5:
                 await asyncio.sleep(0.01)
 
-    asyncio.run(wait())
+    asyncio.run(asyncio.wait_for(wait(), LONGEST_S))
     count = len(told)
     time.sleep(0.05)
 
@@ -46,7 +49,7 @@ def test_names_the_code_that_holds_the_loop_up() -> None:
             while told[-1] is not None:
                 await asyncio.sleep(0.01)
 
-    asyncio.run(hold())
+    asyncio.run(asyncio.wait_for(hold(), LONGEST_S))
 
     complaints = {line for line in told if line is not None}
     assert len(complaints) == 1
@@ -70,6 +73,6 @@ def test_a_pause_of_the_whole_process_is_nobodys_fault() -> None:
             while len(told) < 3:
                 await asyncio.sleep(0.01)
 
-    asyncio.run(wait())
+    asyncio.run(asyncio.wait_for(wait(), LONGEST_S))
 
     assert not any(told)

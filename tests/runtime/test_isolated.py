@@ -7,6 +7,7 @@ The environments stand in `tests/data/hostile`, because a worker must be able to
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -794,6 +796,25 @@ def test_a_worker_that_is_never_ready_is_given_up(worlds: ModuleType) -> None:
 
     with pytest.raises(PluginError, match=r"could not be opened: .* was not ready within 0\.01 s"):
         asyncio.run(opening())
+
+
+def test_a_worker_that_cannot_be_watched_is_not_started(worlds: ModuleType) -> None:
+    """
+    Where this process may have no further thread, the setup is refused, and no process is left behind.
+    """
+
+    async def opening() -> None:
+        launch = Launch("w", "testing:w", "gym_plugin_hostile:World")
+        async with open_isolated(launch, worlds.World, worlds.WorldConfig(), TimeLimits()):
+            pass
+
+    before = threading.stack_size(2**46)  # more than there is room for
+    try:
+        with pytest.raises(PluginError, match="no process could be started: can't start new thread"):
+            asyncio.run(opening())
+    finally:
+        threading.stack_size(before)
+    gc.collect()  # a process that nobody has waited for is complained of here
 
 
 def _composed(log: Path, **entry: Any) -> Composition:

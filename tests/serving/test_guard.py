@@ -31,7 +31,7 @@ from gymcore.responses import message
 from gymcore.serving import Address, bind
 from gymcore.serving.app import LONGEST_PAUSE_S, _read_episode, application
 from gymcore.serving.collected import IN_MEMORY, _take, received
-from gymcore.serving.guard import HELD_BYTES, SLOW_S, SMALL_BYTES, STALL_S, Guard, is_loopback
+from gymcore.serving.guard import BODY_S, HELD_BYTES, SLOW_S, SMALL_BYTES, STALL_S, Guard, is_loopback
 from gymcore.serving.models import read_asked, read_chat
 from gymcore.serving.protocol import TAKE_S, TCP_INFO, BoundedProtocol
 from gymcore.serving.refusals import Refusal
@@ -516,6 +516,37 @@ async def test_bodies_that_stall_shut_nobody_out(composed: Composed, tmp_path: P
     assert [b"408" in task.result().split(b"\r\n")[0] for task in done] == [True]
 
 
+def test_a_body_that_turns_out_to_be_slow_makes_room() -> None:
+    """
+    One that has just begun when another finds no room is looked at again, as long as that one waits.
+    """
+    guard = Guard(Answer(), hosts=None, token=None, held_bytes=8_000, body_bytes=7_000)
+    said: dict[str, tuple[int, float]] = {}
+
+    async def posted(path: str, size: int, pause_s: float) -> None:
+        now = asyncio.get_running_loop().time
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(pause_s)
+            return {"type": "http.request", "body": b" " * (1 if pause_s else size), "more_body": pause_s > 0}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                said[path] = (message["status"], now())
+
+        headers = [(b"host", b"127.0.0.1"), (b"content-length", b"%d" % size)]
+        await guard({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
+
+    async def both() -> None:
+        slow = asyncio.create_task(posted("/slow", 7_000, STALL_S - 1))
+        await asyncio.sleep(SLOW_S / 2)
+        await asyncio.gather(slow, posted("/next", 6_000, 0.0))
+
+    run_in_simulated_time(both())
+
+    assert said == {"/slow": (408, 1.5 * SLOW_S), "/next": (200, 1.5 * SLOW_S)}
+
+
 async def test_long_bodies_that_are_still_coming_shut_out_no_short_ones(composed: Composed, tmp_path: Path) -> None:
     """
     An eighth of the room is for these; a long one that comes at its pace loses nothing to another that waits for it.
@@ -856,21 +887,31 @@ async def test_long_bodies_are_not_waited_for_either(
     assert raised.value.status == status
 
 
-async def test_a_disk_that_is_slow_is_no_slow_client() -> None:
+def test_a_disk_that_is_slow_is_no_slow_client() -> None:
     """
-    While what has come is written, nothing more is waited for.
+    While what has come is written, nothing more is waited for, however long that takes.
     """
     left = [b"x" * IN_MEMORY, b"x"]
 
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+    class Loop(asyncio.SelectorEventLoop):
+        now = 0.0
+
+        def time(self) -> float:
+            return self.now
+
+    loop = Loop()
 
     class Slow(io.BytesIO):
         def writelines(self, parts: Iterable[Any]) -> None:
-            time.sleep(1.0)
+            loop.now += 2 * BODY_S  # time passes nowhere else
             super().writelines(parts)
 
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0)  # who is late finds out here
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
     file = Slow()
-    await _take(Request({"type": "http", "method": "POST", "headers": []}, receive), file, 0.5)
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(_take(Request({"type": "http", "method": "POST", "headers": []}, receive), file, STALL_S))
 
     assert len(file.getvalue()) == IN_MEMORY + 1

@@ -5,6 +5,7 @@ One worker, seen from the run: a process, the requests it has not answered yet, 
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 import signal
@@ -68,10 +69,9 @@ class _Process:
     Args:
         command: The program and its arguments.
         on_exit: What is called.
-        options: How it is started, as for `subprocess.Popen`.
+        options: How it is started, in a session of its own, as for `subprocess.Popen`.
 
     Attributes:
-        pid: Its id.
         code: Its exit code, or the negative number of a signal; None until the event loop knows of its end.
 
     Raises:
@@ -82,12 +82,22 @@ class _Process:
         self.code: int | None = None
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
-        self._process = subprocess.Popen(command, **options)
-        self.pid = self._process.pid
-        threading.Thread(target=self._wait, name="gymcore-worker", daemon=True).start()
+        self._process = subprocess.Popen(command, start_new_session=True, **options)
+        try:
+            threading.Thread(target=self._wait, name="gymcore-worker", daemon=True).start()
+        except RuntimeError as error:  # there are too many
+            self.kill()
+            self._process.wait()
+            raise OSError(errno.EAGAIN, str(error)) from None
+
+    def kill(self) -> None:
+        """Kill it and everything in its group, unless it has ended: its id may be another's then."""
+        if self._process.returncode is None:
+            _kill_group(self._process.pid)
 
     def _wait(self) -> None:
         code = self._process.wait()
+        _kill_group(self._process.pid)  # what it has started and left behind
         with suppress(RuntimeError):  # the event loop has ended, and nobody waits any more
             self._loop.call_soon_threadsafe(self._exited, code)
 
@@ -155,7 +165,6 @@ class Worker:
                 stderr=self._output.writing,
                 pass_fds=(theirs.fileno(),),
                 env=launch.visible(os.environ),
-                start_new_session=True,
             )
         except BaseException as error:
             ours.close()
@@ -255,11 +264,9 @@ class Worker:
     def _strike(self, reason: str) -> None:
         if self._reason is None:
             self._reason = reason
-        if self._process.code is None:
-            _kill_group(self._process.pid)
+        self._process.kill()
 
     def _on_exit(self) -> None:
-        _kill_group(self._process.pid)  # what it has started and left behind
         if self._has_hung_up:
             self._bury()
         else:  # what it said before it died still counts

@@ -5,6 +5,10 @@ The client itself: the transports that may carry its requests.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import socket
+import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,12 @@ from gym_plugin_nemo_gym.session import Session
 from gym_plugin_nemo_gym.wire import Patience, ServerUnavailable, Wire, over_tcp, over_unix_socket
 
 from .conftest import Answer, Heard
+
+LOOPS = [asyncio.new_event_loop]
+if importlib.util.find_spec("uvloop"):
+    import uvloop
+
+    LOOPS.append(uvloop.new_event_loop)
 
 ROW = {"responses_create_params": {"input": "Add."}}
 
@@ -80,3 +90,44 @@ def test_who_leaves_takes_the_connection_along(serving: Callable[..., Any]) -> N
         await wire.aclose()
 
     asyncio.run(leave())
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__module__)
+def test_a_connection_that_is_lost_at_once_is_a_server_that_is_gone(loop: Callable[[], Any]) -> None:
+    """
+    A server that is killed resets what it has not accepted yet, in whatever moment of beginning that is.
+    """
+
+    def reset_all() -> None:
+        while not is_over.is_set():
+            connection, _ = listening.accept()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+    async def ask(wire: Wire) -> BaseException | None:
+        line = wire.line()
+        try:
+            await line.send("seed_session", b"{}", most_bytes=100)
+        except Exception as error:
+            return error
+        finally:
+            await line.aclose()
+        return None
+
+    async def ask_often(url: str) -> list[BaseException | None]:
+        wire = Wire(url, over_tcp(), Patience(retries=0))
+        return [error for _ in range(20) for error in await asyncio.gather(*(ask(wire) for _ in range(20)))]
+
+    is_over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listening:
+        thread = threading.Thread(target=reset_all)
+        thread.start()
+        try:
+            with asyncio.Runner(loop_factory=loop) as runner:
+                found = runner.run(ask_often(f"http://127.0.0.1:{listening.getsockname()[1]}"))
+        finally:
+            is_over.set()
+            socket.create_connection(listening.getsockname()).close()
+            thread.join()
+
+    assert [error for error in found if not isinstance(error, ServerUnavailable)] == []

@@ -294,7 +294,10 @@ class Line:
                     await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise _NotSent(_named(error)) from error
-        except httpx.TransportError as error:
+        except (
+            httpx.TransportError,
+            AttributeError,
+        ) as error:  # anyio asks for the socket that uvloop has lost already
             unknown = "whether it was done is not known"
             raise ServerUnavailable(f"{told} was sent and not answered, {unknown}: {_named(error)}") from error
         except TimeoutError as error:
