@@ -70,6 +70,8 @@ def _describe(catalog: Catalog, plugin: Plugin) -> dict[str, Any]:
     if plugin.kind == "environment":
         described["agent"] = plugin.manifest.agent or "simple_agent"
         described["is_solvable"] = component.is_solvable()
+        most = component.max_turns
+        described["max_turns"] = most if type(most) is int else None  # else each rollout may have its own
         described["tools"] = component.tool_schemas()
         described["takes_other_tools"] = component.takes_other_tools()
         described["splits"] = {name: _count(catalog, plugin, name) for name in plugin.manifest.splits}
@@ -223,7 +225,8 @@ def _print(described: dict[str, Any]) -> None:
 
 def _print_environment(described: dict[str, Any]) -> None:
     solution = "has a reference solution" if described["is_solvable"] else "has no reference solution"
-    _say(f"  played by {described['agent']}; {solution}")
+    limit = f", {most} replies at most" if (most := described["max_turns"]) is not None else ""
+    _say(f"  played by {described['agent']}{limit}; {solution}")
     _say("\nsplits" if described["splits"] else "\nno splits of its own")
     for name, rows in described["splits"].items():
         unknown = (

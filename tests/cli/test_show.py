@@ -121,7 +121,7 @@ def test_words_say_the_same(gym: Gym, plugins: PluginFolder) -> None:
         (["keyed"], "base_url: string (required, from KEYED_URL)"),
         (["voice"], "pitch: integer (default 1)"),
         (["watch"], "hook watch  (gym-plugin-echo 0.1.0)"),
-        (["gym-plugin-echo/mute"], "has no reference solution"),
+        (["gym-plugin-echo/mute"], "played by simple_agent, 4 replies at most; has no reference solution"),
         (["mute"], "no splits of its own"),
         (["simple_agent", "--kind", "agent"], "max_tool_calls: integer (default 256)"),
         (["echo"], "missing: a file of it is not in the package"),
