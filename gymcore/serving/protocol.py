@@ -53,6 +53,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._end_head()
         self._end_taking()
         super().connection_lost(error)
+        # Each of them leads back here, and a server that lives for months has its garbage looked for rarely.
+        ended: Any = self
+        ended.parser = ended.cycle = ended.scope = None
 
     def pause_writing(self) -> None:
         """Begin to wait for the client to take what was written."""

@@ -5,10 +5,12 @@ Who may ask, from which page, how much, and for how long; and that no answer tel
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import socket
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -685,6 +687,29 @@ async def test_who_leaves_while_waiting_for_room_is_waited_for_no_longer() -> No
     assert said.startswith(b"HTTP/1.1 200")
     assert app.came == ["/held", "/later"]
     assert not guard._waiting
+
+
+async def test_a_connection_that_has_ended_leaves_nothing_to_be_collected() -> None:
+    """
+    A server that lives for long has its garbage looked for rarely, and a training run makes millions of connections.
+    """
+    made: list[weakref.ref[Any]] = []
+
+    class Watched(BoundedProtocol):
+        def connection_made(self, transport: Any) -> None:
+            made.append(weakref.ref(self))
+            super().connection_made(transport)
+
+    gc.disable()
+    try:
+        with bind(Address()) as taken:
+            async with answering(Guard(Holds(), hosts=None, token=None), taken, http=Watched):
+                said = [await posted(taken.getsockname()[1], "/x", 100) for _ in range(3)]
+                await until(lambda: [one() for one in made] == [None] * 3)
+    finally:
+        gc.enable()
+
+    assert all(one.startswith(b"HTTP/1.1 200") for one in said)
 
 
 async def test_what_a_body_did_not_need_is_given_to_the_next_at_once() -> None:
