@@ -144,8 +144,8 @@ def test_a_token_stays_where_it_belongs(gym_serve: GymServe, tmp_path: Path) -> 
 
 MOST_FAILED = 4
 """
-Of two rollouts at once: those in flight when their server is killed, and those that begin next, over connections of
-which nobody has noticed yet that they are dead.
+Of two rollouts at once: those in flight when their server is killed, and those that begin next, over connections that
+its listener has taken and nobody serves any more.
 """
 
 

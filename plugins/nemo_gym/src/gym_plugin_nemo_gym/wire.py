@@ -272,6 +272,13 @@ class Line:
             await self._wire.sleep(wait_s * (0.5 + 0.5 * self._wire.chance()))
             wait_s = min(MAX_WAIT_S, 2 * wait_s)
 
+    async def _sent(self, request: httpx.Request) -> httpx.Response:
+        """Hand a request to the transport, and return the beginning of its reply."""
+        try:
+            return await self._transport.handle_async_request(request)
+        except AttributeError as error:  # anyio asks for the socket that uvloop has lost already
+            raise httpx.ReadError("the connection was lost as soon as it was made") from error
+
     async def _exchange(
         self,
         path: str,
@@ -287,17 +294,14 @@ class Line:
             request.extensions["trace"] = partial(_trace, on_waiting)
         try:
             async with asyncio.timeout(limit_s) as limit:
-                response = await self._transport.handle_async_request(request)
+                response = await self._sent(request)
                 try:
                     data = await _read(response, most_bytes, told)
                 finally:
                     await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise _NotSent(_named(error)) from error
-        except (
-            httpx.TransportError,
-            AttributeError,
-        ) as error:  # anyio asks for the socket that uvloop has lost already
+        except httpx.TransportError as error:
             unknown = "whether it was done is not known"
             raise ServerUnavailable(f"{told} was sent and not answered, {unknown}: {_named(error)}") from error
         except TimeoutError as error:
